@@ -1,0 +1,121 @@
+"""What may listen to a training run: trackers, a progress display, and whatever a user writes.
+
+A callback gets the run itself, not a bag of local variables; it may read everything and change nothing but its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lm_gym.extras import require
+from lm_gym.files import write_jsonl
+
+__all__ = ["Callback", "JsonlTracker", "ProgressDisplay", "TensorBoardTracker"]
+
+
+@runtime_checkable
+class Callback(Protocol):
+    """Called around every iteration of :func:`lm_gym.agents.train`."""
+
+    def on_start(self, first_iteration: int, total_iterations: int) -> None:
+        """Before the first iteration; ``first_iteration`` is above 0 in a resumed run."""
+        ...
+
+    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
+        """After iteration ``iteration`` (counted from 0)."""
+        ...
+
+    def on_end(self) -> None:
+        """After the last iteration, also of an interrupted or failed run."""
+        ...
+
+
+class JsonlTracker:
+    """One line per iteration in a JSON Lines file; a resumed run drops the lines that it will write again."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Args: path: the file."""
+        self._path = Path(path)
+
+    def on_start(self, first_iteration: int, total_iterations: int) -> None:
+        """Keep the lines before ``first_iteration``."""
+        kept: list[dict[str, Any]] = []
+        if self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            rows = [json.loads(line) for line in lines if line.endswith("}")]
+            kept = [row for row in rows if row["iteration"] < first_iteration]
+        write_jsonl(self._path, kept)
+
+    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
+        """Append a line; a value that is not finite is written as null."""
+        row = {"iteration": iteration, **{k: v if math.isfinite(v) else None for k, v in metrics.items()}}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def on_end(self) -> None:
+        """Nothing is held open."""
+
+
+class TensorBoardTracker:
+    """Scalars for TensorBoard."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Raises: MissingExtraError: TensorBoard is not installed."""
+        require("tensorboard", extra="report", purpose="TensorBoard tracking")
+        self._folder = Path(folder)
+        self._writer: Any = None
+
+    def on_start(self, first_iteration: int, total_iterations: int) -> None:
+        """Open the event file; later steps of an earlier run are purged."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(self._folder), purge_step=first_iteration)
+
+    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
+        """Write every metric as a scalar."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, iteration)
+
+    def on_end(self) -> None:
+        """Close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class ProgressDisplay:
+    """A bar with score, KL and entropy of the last iteration."""
+
+    def __init__(self, title: str = "PPO", *, console: Console | None = None) -> None:
+        """Args:
+        title: stands before the bar.
+        console: where it is drawn; None takes standard error.
+        """
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[last]}"),
+            console=console or Console(stderr=True),
+        )
+        self._title = title
+
+    def on_start(self, first_iteration: int, total_iterations: int) -> None:
+        """Draw the bar."""
+        self._task = self._progress.add_task(self._title, total=total_iterations, completed=first_iteration, last="")
+        self._progress.start()
+
+    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
+        """Move the bar."""
+        shown = [f"{name} {metrics[name]:.3f}" for name in ("score", "kl", "entropy") if name in metrics]
+        self._progress.update(self._task, completed=iteration + 1, last="  ".join(shown))
+
+    def on_end(self) -> None:
+        """Leave the bar as it is."""
+        self._progress.stop()

@@ -1,0 +1,73 @@
+"""Every metric that an iteration logs, with its formula: one table for code, README and test."""
+
+from __future__ import annotations
+
+import resource
+
+import numpy as np
+import torch
+
+from lm_gym.episodes import Episodes
+from lm_gym.rollout import PhaseTimer
+
+__all__ = ["METRICS", "episode_metrics", "phase_metrics"]
+
+METRICS = {
+    "score": "mean score of the counted episodes, on the reward model's own scale",
+    "score_std": "standard deviation of it over episodes",
+    "kl": "mean over episodes of sum_t (log pi - log pi_ref), nats",
+    "episode_return": "mean over episodes of the summed rewards, KL included",
+    "entropy": "mean per-token entropy of the sampling distribution, nats",
+    "response_length": "mean response tokens, the stop token included",
+    "eos_share": "share of responses that a stop token or stop string ended",
+    "invalid_episodes": "episodes left out because the reward model abstained",
+    "kl_coef": "beta that the rewards were paid with",
+    "learning_rate": "Adam's step size in this iteration",
+    "policy_loss": "mean per-token clipped surrogate loss",
+    "value_loss": "mean per-token clipped value loss",
+    "explained_variance": "1 - Var[return - value] / Var[return], before the update",
+    "approx_kl": "mean per-token k3 KL of the updated policy to the one that collected, nats",
+    "clip_fraction": "share of tokens where the policy clip binds",
+    "value_clip_fraction": "share of tokens where the value clip binds",
+    "ratio_mean": "mean of pi / pi_old over tokens and steps",
+    "ratio_max": "largest pi / pi_old",
+    "ratio_error": "mean over steps of the largest |pi / pi_old - 1|",
+    "first_pass_ratio_error": "largest |pi / pi_old - 1| before the first optimiser step",
+    "log_prob_drift": "largest |teacher-forced - sampled| log-probability, nats",
+    "grad_norm": "mean L2 norm of the gradient before clipping",
+    "optimizer_steps": "optimiser steps taken (fewer after a target-KL stop)",
+    "tokens_per_second_rollout": "response tokens / seconds of decoding",
+    "tokens_per_second_score": "response tokens / seconds of reference and reward model",
+    "tokens_per_second_update": "response tokens / seconds of the update",
+    "peak_memory_mb": "peak device memory (CUDA), else peak resident memory of the process, MiB",
+}
+"""Name -> formula. All token means are over counted response tokens."""
+
+
+def episode_metrics(episodes: Episodes) -> dict[str, float]:
+    """Metrics that follow from the episodes alone."""
+    scored = episodes.scores[episodes.score_valid]
+    return {
+        "score": float(scored.mean()) if scored.size else 0.0,
+        "score_std": float(scored.std()) if scored.size else 0.0,
+        "kl": 0.0 if episodes.kl is None else float(episodes.kl.sum(axis=1).mean()),
+        "episode_return": float(episodes.rewards.sum(axis=1).mean()),
+        "response_length": float(episodes.response_lengths.mean()),
+        "eos_share": float(np.mean([reason != "length" for reason in episodes.stop_reasons])),
+    }
+
+
+def phase_metrics(timer: PhaseTimer, tokens: int, device: torch.device) -> dict[str, float]:
+    """Throughput by phase and peak memory. Args: tokens: response tokens of the iteration."""
+    seconds = timer.seconds
+    scoring = seconds["reference"] + seconds["score"]
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {
+        "tokens_per_second_rollout": tokens / max(seconds["rollout"], 1e-9),
+        "tokens_per_second_score": tokens / max(scoring, 1e-9),
+        "tokens_per_second_update": tokens / max(seconds["update"], 1e-9),
+        "peak_memory_mb": peak,
+    }

@@ -1,0 +1,242 @@
+"""A language model as a policy with a value head.
+
+Knows: how to act, generate and look back on episodes with one shared trunk (or a separate critic), and how to be
+saved. Does not know: rewards, advantages, optimisers. Dropout is off throughout: a ratio of probabilities compares
+weights, not masks.
+
+Shapes: B = rows or episodes, T = longest response, H = hidden width, N = counted response tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_gym.config import SamplingConfig
+from lm_gym.decoding import Generation, generate
+from lm_gym.episodes import Episodes
+from lm_gym.errors import ArtifactError
+from lm_gym.files import replaced_folder, write_json
+from lm_gym.forced import forced_states, scatter, token_batches, token_statistics
+from lm_gym.language_model import DType, LanguageModel, load_language_model
+from lm_gym.policy import PolicyEvaluation
+
+from .stepper import Stepper
+
+__all__ = ["LanguageModelPolicy"]
+
+POLICY_CARD = "lm_gym_policy.json"
+CRITIC_FILE = "critic.safetensors"
+
+
+class LanguageModelPolicy:
+    """Any causal language model plus a scalar value head, zero at the start.
+
+    The value head reads the state that the LM head reads. With ``separate_critic`` it reads a trunk of its own, which
+    starts as a copy of the policy's.
+    """
+
+    def __init__(
+        self, language_model: LanguageModel, *, sampling: SamplingConfig | None = None, separate_critic: bool = False
+    ) -> None:
+        """Args:
+        language_model: its weights are trained in place; never the object that a reference holds.
+        sampling: how :meth:`act` draws (rollouts bring their own).
+        separate_critic: give the value head its own trunk.
+        """
+        self.language_model = language_model
+        self.model.eval().requires_grad_(True)
+        self.separate_critic = separate_critic
+        self.value_head = nn.Linear(language_model.hidden_size, 1, device=self.device, dtype=torch.float32)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.critic = _critic_of(language_model) if separate_critic else None
+        self.sampling = sampling or SamplingConfig()
+        self._stepper: Stepper | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        tokenizer: str | PreTrainedTokenizerBase | None = None,
+        sampling: SamplingConfig | None = None,
+        separate_critic: bool | None = None,
+        device: str | torch.device = "auto",
+        dtype: DType = "auto",
+        trust_remote_code: bool = False,
+    ) -> LanguageModelPolicy:
+        """Load a policy from a language model's folder or hub id; a value head saved beside it is loaded too.
+
+        Args:
+            name_or_path: what ``AutoModelForCausalLM`` loads, or a folder written by :meth:`save_pretrained`.
+            tokenizer: where the model has none of its own.
+            sampling: how :meth:`act` draws.
+            separate_critic: None takes what was saved, else False.
+            device: "auto" or a torch device.
+            dtype: "auto" trains float32 weights under bf16 autocast where the hardware has it.
+            trust_remote_code: run code that ships with a hub model. Off unless you say so.
+
+        Raises:
+            ModelLoadError, UnsupportedModelError, ArtifactError: nothing loads, it cannot be used, or it is cut short.
+        """
+        shared = load_language_model(
+            name_or_path, tokenizer=tokenizer, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+        saved = _read_card(Path(name_or_path))
+        separate = saved.get("separate_critic", False) if separate_critic is None else separate_critic
+        policy = cls(own_copy(shared), sampling=sampling, separate_critic=separate)
+        if saved:
+            policy._load_critic(Path(name_or_path), whole=saved["separate_critic"] == separate)
+        return policy
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Save so that plain ``AutoModelForCausalLM`` loads the language model; the critic lies beside it.
+
+        The folder is written whole under another name and moved into place.
+        """
+        with replaced_folder(folder) as temporary:
+            self.model.save_pretrained(temporary)
+            self.tokenizer.save_pretrained(temporary)
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._critic_state().items()}
+            save_file(tensors, str(temporary / CRITIC_FILE))
+            write_json(temporary / POLICY_CARD, {"format": 1, "separate_critic": self.separate_critic})
+        return Path(folder)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The ``transformers`` model."""
+        return self.language_model.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer."""
+        return self.language_model.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.language_model.device
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self.language_model.vocab_size
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Everything that learns: language model, value head, and the critic's trunk if it has one."""
+        yield from self.model.parameters()
+        yield from self.value_head.parameters()
+        if self.critic is not None:
+            yield from self.critic.trunk.parameters()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights of model and critic."""
+        return {"model": self.model.state_dict(), "critic": self._critic_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self._set_critic_state(state["critic"])
+
+    def act(self, observation: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a token in each state of a running environment, keeping a cache of the prefixes.
+
+        Args: observation: ``input_ids`` and ``attention_mask`` of shape (B, L), or (L,) for one row.
+
+        Returns: tokens (B,) int64 and their log-probabilities (B,) float32, in nats; scalars' shape for one row.
+        """
+        if self._stepper is None:
+            self._stepper = Stepper(self.language_model, self.sampling)
+        return self._stepper.act(observation)
+
+    def generate(self, prompts: Sequence[np.ndarray], sampling: SamplingConfig) -> Generation:
+        """One response per prompt of token ids (P_i,); ``sampling.seed`` fixes the draws."""
+        generator = torch.Generator()
+        generator.manual_seed(sampling.seed) if sampling.seed is not None else generator.seed()
+        head = None if self.separate_critic else self._value
+        return generate(self.language_model, prompts, sampling, generator=generator, value_head=head)
+
+    def evaluate(self, episodes: Episodes) -> PolicyEvaluation:
+        """One teacher-forced pass; autograd follows if it is on.
+
+        Returns: log-probabilities, values, entropies (B, T) and final values (B,), float32.
+        """
+        states = forced_states(self.language_model, episodes)
+        statistics = token_statistics(self.language_model, states.before, episodes)
+        if self.critic is not None:
+            states = forced_states(self.critic, episodes)
+        mask = episodes.response_mask
+        return PolicyEvaluation(
+            log_probs=scatter(statistics.log_probs, mask),
+            values=scatter(self._value(states.before), mask),
+            entropy=scatter(statistics.entropy, mask),
+            final_values=self._value(states.after),
+        )
+
+    @torch.no_grad()
+    def evaluate_in_batches(self, episodes: Episodes, max_batch_tokens: int) -> PolicyEvaluation:
+        """:meth:`evaluate` without gradients, at most ``max_batch_tokens`` padded tokens at a time."""
+        shape = episodes.response_mask.shape
+        grids = [torch.zeros(shape, device=self.device) for _ in range(3)]
+        final = torch.zeros(shape[0], device=self.device)
+        for rows in token_batches(episodes.prompt_lengths + episodes.response_lengths, max_batch_tokens):
+            part = self.evaluate(episodes[rows])
+            index = torch.from_numpy(rows).to(self.device)
+            for grid, values in zip(grids, part[:3], strict=True):
+                grid[index, : values.shape[1]] = values
+            final[index] = part.final_values
+        return PolicyEvaluation(*grids, final)
+
+    def _value(self, states: Tensor) -> Tensor:
+        return self.value_head(states.float()).squeeze(-1)
+
+    def _critic_state(self) -> dict[str, Tensor]:
+        state = {f"value_head.{name}": tensor for name, tensor in self.value_head.state_dict().items()}
+        if self.critic is not None:
+            state |= {f"trunk.{name}": tensor for name, tensor in self.critic.trunk.state_dict().items()}
+        return state
+
+    def _set_critic_state(self, state: dict[str, Tensor]) -> None:
+        self.value_head.load_state_dict(_with_prefix(state, "value_head."))
+        if self.critic is not None:
+            self.critic.trunk.load_state_dict(_with_prefix(state, "trunk."))
+
+    def _load_critic(self, folder: Path, *, whole: bool) -> None:
+        path = folder / CRITIC_FILE
+        try:
+            state = load_file(str(path))
+        except Exception as error:
+            raise ArtifactError(
+                f"policy folder {folder}: must hold a whole {CRITIC_FILE}; reading it failed: {error}. "
+                "Save the policy again with save_pretrained()."
+            ) from error
+        if whole:
+            self._set_critic_state(state)
+
+
+def own_copy(shared: LanguageModel) -> LanguageModel:
+    """A language model with weights of its own: what is loaded by handle is shared, and may be a reference's."""
+    return LanguageModel(copy.deepcopy(shared.model), shared.tokenizer, dtype=shared.dtype)
+
+
+def _critic_of(language_model: LanguageModel) -> LanguageModel:
+    return own_copy(language_model)
+
+
+def _with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    path = folder / POLICY_CARD
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,0 +1,88 @@
+"""Acting token by token with a cache: each observation is one token longer than the last, or a new episode.
+
+Nothing has to tell it about resets: a row whose observation continues the one it saw is advanced, any other row is
+prefilled again, and new weights empty the cache.
+
+Shapes: B = rows, L = columns of an observation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lm_gym.config import SamplingConfig
+from lm_gym.incremental import IncrementalDecoder
+from lm_gym.language_model import LanguageModel
+from lm_gym.sampling import draw, truncated_logits
+
+__all__ = ["Stepper"]
+
+
+class Stepper:
+    """Draws actions for B rows of a running environment."""
+
+    def __init__(self, model: LanguageModel, sampling: SamplingConfig) -> None:
+        """Args:
+        model: the policy's language model.
+        sampling: temperature, truncation and seed of the draws.
+        """
+        self._model = model
+        self._sampling = sampling
+        self._generator = torch.Generator()
+        self._generator.manual_seed(sampling.seed) if sampling.seed is not None else self._generator.seed()
+        self._decoder: IncrementalDecoder | None = None
+        self._seen = np.zeros((0, 0), dtype=np.int64)
+        self._seen_lengths = np.zeros(0, dtype=np.int64)
+        self._counts = np.zeros(0, dtype=np.int64)
+        self._version = -1
+
+    def act(self, observation: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (B,) int64 and log-probabilities (B,) float32, nats; 0-d arrays for an observation without B."""
+        ids, mask = observation["input_ids"], observation["attention_mask"]
+        if ids.ndim == 1:
+            tokens, log_probs = self.act({"input_ids": ids[None], "attention_mask": mask[None]})
+            return tokens[0], log_probs[0]
+        lengths = mask.astype(np.int64).sum(axis=1)
+        states = self._states(ids, lengths)
+        with torch.inference_mode():
+            logits = self._model.logits(states)
+            rows = [
+                truncated_logits(logits[row : row + 1], int(count), self._sampling, self._model.eos_ids)
+                for row, count in enumerate(self._counts)
+            ]
+            uniform = torch.rand(len(ids), generator=self._generator).to(logits.device)
+            tokens, log_probs = draw(torch.cat(rows), uniform)
+        return tokens.cpu().numpy(), log_probs.cpu().numpy()
+
+    def _states(self, ids: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
+        """The state after each row's last token. Shape: (B, H)."""
+        continued = self._continued(ids, lengths)
+        if self._decoder is None:
+            self._decoder = IncrementalDecoder(self._model, len(ids), ids.shape[1])
+        states = torch.zeros((len(ids), self._model.hidden_size), device=self._model.device)
+        rows = np.arange(len(ids))
+        if continued.any():
+            last = ids[rows, lengths - 1]
+            grown = torch.from_numpy(rows[continued]).to(states.device)
+            states[grown] = self._decoder.advance(last, continued)[grown].to(states.dtype)
+        fresh = rows[~continued]
+        if fresh.size:
+            prompts = [ids[row, : lengths[row]] for row in fresh]
+            states[torch.from_numpy(fresh).to(states.device)] = self._decoder.start(fresh.tolist(), prompts).to(
+                states.dtype
+            )
+        self._counts = np.where(continued, self._counts + 1, 0)
+        self._seen, self._seen_lengths = ids.copy(), lengths
+        return states
+
+    def _continued(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """True where a row is the one seen last plus one token, under unchanged weights. Shape: (B,), bool."""
+        version = sum(parameter._version for parameter in self._model.model.parameters())
+        if self._decoder is None or ids.shape != self._seen.shape or version != self._version:
+            self._decoder, self._version = None, version
+            self._counts = np.zeros(len(ids), dtype=np.int64)
+            return np.zeros(len(ids), dtype=bool)
+        prefix = np.arange(ids.shape[1]) < self._seen_lengths[:, None]
+        same = np.where(prefix, ids == self._seen, True).all(axis=1)
+        return same & (lengths == self._seen_lengths + 1)

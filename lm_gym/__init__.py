@@ -1,0 +1,96 @@
+"""RLHF as a Gymnasium environment: one action is one token, a step pays the score minus the KL to a frozen model.
+
+Importing this package registers the environments and is light: torch and transformers load with the first name that
+needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lm_gym.registration import register_environments
+
+if TYPE_CHECKING:
+    from lm_gym.config import RewardConfig, SamplingConfig, ScoreNormalizer
+    from lm_gym.env import TextGenerationEnv
+    from lm_gym.episodes import Episodes
+    from lm_gym.errors import LmGymError
+    from lm_gym.evaluation import Evaluation, evaluate
+    from lm_gym.handles import load_reward_model
+    from lm_gym.kl_control import AdaptiveKL
+    from lm_gym.language_model import LanguageModel, load_language_model
+    from lm_gym.policy import Policy
+    from lm_gym.prompts import load_prompts
+    from lm_gym.reference import Reference
+    from lm_gym.rewards import token_rewards
+    from lm_gym.scoring import FunctionRewardModel, RewardModel, Scores
+    from lm_gym.vector_env import TextGenerationVectorEnv
+    from lm_gym.wrappers import PolicyHandle, PolicyLogProb, VectorPolicyLogProb
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdaptiveKL": "kl_control",
+    "Episodes": "episodes",
+    "Evaluation": "evaluation",
+    "FunctionRewardModel": "scoring",
+    "LanguageModel": "language_model",
+    "LmGymError": "errors",
+    "Policy": "policy",
+    "PolicyHandle": "wrappers",
+    "PolicyLogProb": "wrappers",
+    "Reference": "reference",
+    "RewardConfig": "config",
+    "RewardModel": "scoring",
+    "SamplingConfig": "config",
+    "ScoreNormalizer": "config",
+    "Scores": "scoring",
+    "TextGenerationEnv": "env",
+    "TextGenerationVectorEnv": "vector_env",
+    "VectorPolicyLogProb": "wrappers",
+    "evaluate": "evaluation",
+    "load_language_model": "language_model",
+    "load_prompts": "prompts",
+    "load_reward_model": "handles",
+    "token_rewards": "rewards",
+}
+
+__all__ = [
+    "AdaptiveKL",
+    "Episodes",
+    "Evaluation",
+    "FunctionRewardModel",
+    "LanguageModel",
+    "LmGymError",
+    "Policy",
+    "PolicyHandle",
+    "PolicyLogProb",
+    "Reference",
+    "RewardConfig",
+    "RewardModel",
+    "SamplingConfig",
+    "ScoreNormalizer",
+    "Scores",
+    "TextGenerationEnv",
+    "TextGenerationVectorEnv",
+    "VectorPolicyLogProb",
+    "__version__",
+    "evaluate",
+    "load_language_model",
+    "load_prompts",
+    "load_reward_model",
+    "token_rewards",
+]
+
+register_environments()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lm_gym' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"lm_gym.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

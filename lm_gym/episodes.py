@@ -1,0 +1,182 @@
+"""A batch of finished responses, each sequence stored once.
+
+Shapes: B = episodes, P = longest prompt of the batch, T = longest response of the batch. Masks are carried from the
+sampler, never worked out from token ids; True means "counts". Log-probabilities, KL and entropies are in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import numpy as np
+
+from lm_gym.keep_sets import KeepSets
+
+__all__ = ["Episodes", "StopReason"]
+
+StopReason = Literal["eos", "stop_string", "length"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episodes:
+    """B finished episodes of the text environment, on the CPU.
+
+    ``log_probs`` are the sampler's (behaviour policy, tempered and truncated); ``rewards`` are what ``step`` would
+    have paid for the same tokens and log-probabilities.
+    """
+
+    prompt_ids: np.ndarray
+    """Right-padded. Shape: (B, P), int64."""
+    prompt_mask: np.ndarray
+    """Shape: (B, P), bool."""
+    response_ids: np.ndarray
+    """The stop token included where one was drawn. Shape: (B, T), int64."""
+    response_mask: np.ndarray
+    """Shape: (B, T), bool; every row counts at least one token."""
+    log_probs: np.ndarray
+    """0 where the mask is False. Shape: (B, T), float32."""
+    ref_log_probs: np.ndarray | None
+    """Under the tempered reference; None without one. Shape: (B, T), float32."""
+    kl: np.ndarray | None
+    """k1, log_probs - ref_log_probs; None without a reference. Shape: (B, T), float64."""
+    rewards: np.ndarray
+    """Shape: (B, T), float64."""
+    scores: np.ndarray
+    """The reward model's own scale, before weight, clip and normaliser; 0 where not valid. Shape: (B,), float32."""
+    score_valid: np.ndarray
+    """False where the reward model abstained. Shape: (B,), bool."""
+    terminated: np.ndarray
+    """Shape: (B,), bool."""
+    truncated: np.ndarray
+    """Shape: (B,), bool."""
+    stop_reasons: tuple[StopReason, ...]
+    """Length B."""
+    prompts: tuple[str, ...]
+    """Prompt texts. Length B."""
+    responses: tuple[str, ...]
+    """Response texts as they were scored. Length B."""
+    temperature: float
+    """Under which all log-probabilities above were taken."""
+    keep_sets: KeepSets | None = None
+    """Subsets that a truncated sampler drew from; None if it drew from the whole vocabulary."""
+    values: np.ndarray | None = None
+    """The policy's value of the state before each token, if it has one. Shape: (B, T), float32."""
+
+    def __post_init__(self) -> None:
+        rows, width = self.response_mask.shape
+        for name in ("response_ids", "log_probs", "rewards", "ref_log_probs", "kl", "values"):
+            array = getattr(self, name)
+            if array is not None and array.shape != (rows, width):
+                raise ValueError(f"Episodes.{name}: must have shape {(rows, width)}, got {array.shape}")
+        for name in (
+            "scores",
+            "score_valid",
+            "terminated",
+            "truncated",
+            "stop_reasons",
+            "prompts",
+            "responses",
+        ):
+            if len(getattr(self, name)) != rows:
+                raise ValueError(f"Episodes.{name}: must have {rows} rows, got {len(getattr(self, name))}")
+
+    def __len__(self) -> int:
+        return len(self.response_mask)
+
+    @property
+    def prompt_lengths(self) -> np.ndarray:
+        """Tokens per prompt. Shape: (B,), int64."""
+        return self.prompt_mask.sum(axis=1)
+
+    @property
+    def response_lengths(self) -> np.ndarray:
+        """Tokens per response, the stop token included. Shape: (B,), int64."""
+        return self.response_mask.sum(axis=1)
+
+    def __getitem__(self, rows: np.ndarray | Sequence[int] | slice) -> Episodes:
+        """Some of the episodes, in the order given, trimmed to their own longest prompt and response."""
+        if isinstance(rows, slice):
+            rows = np.arange(len(self))[rows]
+        rows = np.asarray(rows, dtype=np.int64)
+        prompt_width = int(self.prompt_lengths[rows].max(initial=1))
+        width = int(self.response_lengths[rows].max(initial=1))
+        chosen: dict[str, object] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                value = tuple(value[row] for row in rows)
+            elif isinstance(value, KeepSets):
+                value = value[rows].trimmed(width)
+            elif isinstance(value, np.ndarray):
+                value = value[rows]
+                if value.ndim == 2:
+                    value = value[:, : prompt_width if field.name.startswith("prompt_") else width]
+            chosen[field.name] = value
+        return Episodes(**chosen)  # type: ignore[arg-type]
+
+    def without_keep_sets(self) -> Episodes:
+        """The same episodes for a model that is tempered, never truncated."""
+        return replace(self, keep_sets=None)
+
+    def sequences(self, pad_id: int) -> np.ndarray:
+        """Prompt and response joined and right-padded, so that position = column.
+
+        Returns: Shape: (B, longest prompt + response), int64.
+        """
+        starts, lengths = self.prompt_lengths, self.response_lengths
+        joined = np.full((len(self), int((starts + lengths).max(initial=1))), pad_id, dtype=np.int64)
+        rows, columns = np.nonzero(self.prompt_mask)
+        joined[rows, columns] = self.prompt_ids[rows, columns]
+        rows, columns = np.nonzero(self.response_mask)
+        joined[rows, starts[rows] + columns] = self.response_ids[rows, columns]
+        return joined
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Episodes]) -> Episodes:
+        """Stack several batches, padded to the widest.
+
+        Raises:
+            ValueError: nothing to join, other temperatures, or a field that only some parts have.
+        """
+        if not parts:
+            raise ValueError("Episodes.concatenate: needs at least one batch, got none")
+        width = max(part.response_mask.shape[1] for part in parts)
+        prompt_width = max(part.prompt_mask.shape[1] for part in parts)
+        vocabularies = [part.keep_sets.vocab_size for part in parts if part.keep_sets is not None]
+        joined: dict[str, object] = {}
+        for field in fields(cls):
+            values = [getattr(part, field.name) for part in parts]
+            wide = prompt_width if field.name.startswith("prompt_") else width
+            if field.name == "keep_sets" and vocabularies:
+                joined[field.name] = KeepSets.concatenate([_subsets(part, vocabularies[0]) for part in parts], width)
+            else:
+                joined[field.name] = _joined(field.name, values, wide)
+        return cls(**joined)  # type: ignore[arg-type]
+
+
+def _joined(name: str, values: list[object], width: int) -> object:
+    first = values[0]
+    if isinstance(first, tuple):
+        return tuple(item for value in values for item in value)  # type: ignore[attr-defined]
+    if isinstance(first, float) or first is None:
+        if any(value != first for value in values):
+            raise ValueError(f"Episodes.concatenate: every part must have the same {name}, got {values}")
+        return first
+    arrays = [np.asarray(value) for value in values]
+    if arrays[0].ndim == 2:
+        arrays = [np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays]
+    return np.concatenate(arrays)
+
+
+def _subsets(part: Episodes, vocab_size: int) -> KeepSets:
+    if part.keep_sets is not None:
+        return part.keep_sets
+    return KeepSets(
+        kind=np.zeros(part.response_mask.shape, dtype=np.uint8),
+        ids=np.zeros(0, dtype=np.int32),
+        offsets=np.zeros(1, dtype=np.int64),
+        bits=np.zeros((0, (vocab_size + 7) // 8), dtype=np.uint8),
+        vocab_size=vocab_size,
+    )

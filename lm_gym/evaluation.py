@@ -1,0 +1,145 @@
+"""Held-out evaluation: score, KL, and how often a policy's response beats the reference's to the same prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lm_gym.config import SamplingConfig
+from lm_gym.decoding import Generation, generate
+from lm_gym.episodes import Episodes
+from lm_gym.errors import ConfigError
+from lm_gym.policy import Policy
+from lm_gym.prompts import Prompt
+from lm_gym.reference import Reference
+from lm_gym.rollout import collect
+from lm_gym.vector_env import TextGenerationVectorEnv
+
+__all__ = ["Evaluation", "ReferencePolicy", "evaluate", "wilson_interval"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A policy on n held-out prompts, one response each; abstained rows are left out and counted."""
+
+    score: float
+    """Mean score, on the reward model's scale."""
+    score_std: float
+    """Standard deviation of the score over responses."""
+    kl: float
+    """Mean k1 of a whole response, in nats; NaN without a reference."""
+    episode_return: float
+    """Mean summed reward at the env's configured ``kl_coef``, whatever a controller has made of it since."""
+    response_length: float
+    """Mean response tokens."""
+    eos_share: float
+    """Share of responses that a stop token or stop string ended."""
+    win_rate: float
+    """Share of prompts where the policy outscores the reference, ties counting half; NaN without a reference."""
+    win_rate_low: float
+    """Lower end of the 95 % Wilson interval of the win rate."""
+    win_rate_high: float
+    """Upper end of it."""
+    n: int
+    """Prompts that count."""
+    invalid: int
+    """Prompts where the reward model abstained on either side."""
+    episodes: Episodes
+    """The policy's responses."""
+    reference_episodes: Episodes | None
+    """The reference's; hand them to the next call to compare against the same texts."""
+
+
+class ReferencePolicy:
+    """The reference as something that generates."""
+
+    def __init__(self, reference: Reference) -> None:
+        """Args: reference: whose samples are wanted."""
+        self._model = reference.language_model
+        self.vocab_size = self._model.vocab_size
+
+    def generate(self, prompts: Sequence[np.ndarray], sampling: SamplingConfig) -> Generation:
+        """Sample one response per prompt of token ids."""
+        generator = torch.Generator().manual_seed(sampling.seed or 0)
+        return generate(self._model, prompts, sampling, generator=generator)
+
+
+def evaluate(
+    policy: Policy,
+    env: TextGenerationVectorEnv,
+    prompts: Sequence[Prompt | str],
+    *,
+    seed: int = 0,
+    reference_episodes: Episodes | None = None,
+) -> Evaluation:
+    """One response per prompt from the policy and from the reference, scored by the env's reward model.
+
+    The env's own random state is not touched.
+
+    Args:
+        policy: has ``generate``.
+        env: gives rules, reference and reward model.
+        prompts: held out from training.
+        seed: of the draws; policy and reference draw with different ones.
+        reference_episodes: from an earlier call on the same prompts, to save generating them again.
+
+    Raises:
+        ConfigError: no prompts.
+    """
+    if not prompts:
+        raise ConfigError("evaluate: needs at least one held-out prompt, got none")
+    loaded = [env.as_prompt(prompt) for prompt in prompts]
+    ours = collect(env.task, policy, loaded, env.reward_model, kl_coef=env.task.reward.kl_coef, seed=2 * seed)
+    theirs = reference_episodes
+    if theirs is None and env.reference is not None:
+        theirs = collect(
+            env.task,
+            ReferencePolicy(env.reference),  # type: ignore[arg-type]
+            loaded,
+            env.reward_model,
+            kl_coef=env.task.reward.kl_coef,
+            seed=2 * seed + 1,
+        )
+    counted = ours.score_valid if theirs is None else ours.score_valid & theirs.score_valid
+    n = int(counted.sum())
+    wins = _win_rate(ours.scores[counted], theirs.scores[counted]) if theirs is not None and n else math.nan
+    low, high = wilson_interval(wins, n)
+    stopped = [reason != "length" for reason in ours.stop_reasons]
+    return Evaluation(
+        score=float(ours.scores[counted].mean()) if n else math.nan,
+        score_std=float(ours.scores[counted].std()) if n else math.nan,
+        kl=math.nan if ours.kl is None else float(ours.kl.sum(axis=1).mean()),
+        episode_return=float(ours.rewards[counted].sum(axis=1).mean()) if n else math.nan,
+        response_length=float(ours.response_lengths.mean()),
+        eos_share=float(np.mean(stopped)),
+        win_rate=wins,
+        win_rate_low=low,
+        win_rate_high=high,
+        n=n,
+        invalid=len(ours) - n,
+        episodes=ours,
+        reference_episodes=theirs,
+    )
+
+
+def _win_rate(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.mean((ours > theirs) + 0.5 * (ours == theirs)))
+
+
+def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Confidence interval of a proportion (Wilson 1927); NaN for n = 0.
+
+    Args:
+        share: observed, in [0, 1].
+        n: trials.
+        z: normal quantile; the default gives 95 %.
+    """
+    if n == 0 or math.isnan(share):
+        return math.nan, math.nan
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,116 @@
+"""Light handles: the strings and callables that stand for heavy objects in ``gym.make`` keyword arguments.
+
+Gymnasium deep-copies those arguments, so a model passed there would be copied up to four times. A handle is a path,
+a hub id, a name registered under an entry point, ``"module:attribute"``, or a callable; it is resolved when the
+environment is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from lm_gym.errors import ArtifactError, ConfigError, RewardModelError
+from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model
+
+__all__ = [
+    "REWARD_MODEL_CARD",
+    "REWARD_MODEL_GROUP",
+    "ModelHandle",
+    "import_attribute",
+    "is_import_path",
+    "load_reward_model",
+]
+
+ModelHandle = str | Path | Callable[[], Any]
+REWARD_MODEL_GROUP = "lm_gym.reward_models"
+REWARD_MODEL_CARD = "lm_gym_reward_model.json"
+"""File in a saved reward model's folder; its ``kind`` is a name in the entry-point group."""
+
+
+def is_import_path(handle: str) -> bool:
+    """Whether a string has the form ``package.module:attribute`` (and is no path on disk)."""
+    module, colon, attribute = handle.partition(":")
+    named = bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    return named and not Path(handle).exists()
+
+
+def import_attribute(handle: str) -> Any:
+    """Import ``package.module:attribute``.
+
+    Raises:
+        ConfigError: the module or the attribute does not exist.
+    """
+    module, _, attribute = handle.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"handle {handle!r}: must name an importable module:attribute; {error}") from error
+
+
+def load_reward_model(handle: str | Path | RewardModel | RewardFunction) -> RewardModel:
+    """Resolve a reward model from whatever stands for it.
+
+    Args:
+        handle: a reward model or reward function; the folder of a saved one; a name registered in the entry-point
+            group ``lm_gym.reward_models``; or ``"module:attribute"``, where the attribute is a reward model, a reward
+            function, or a callable without required arguments that makes one.
+
+    Raises:
+        ConfigError, ArtifactError, RewardModelError: it names nothing, the folder is broken, or it is no reward model.
+    """
+    if not isinstance(handle, str | Path):
+        return as_reward_model(handle)
+    if isinstance(handle, str) and is_import_path(handle):
+        return _from_attribute(import_attribute(handle))
+    if Path(handle).is_dir():
+        return _from_folder(Path(handle))
+    kinds = _registered()
+    if str(handle) in kinds:
+        return as_reward_model(kinds[str(handle)].load()())
+    raise ConfigError(
+        f"reward model {str(handle)!r}: must be a saved reward model's folder, module:attribute, or one of the "
+        f"registered names {sorted(kinds)}"
+    )
+
+
+def _registered() -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group=REWARD_MODEL_GROUP)}
+
+
+def _from_attribute(attribute: Any) -> RewardModel:
+    if callable(attribute) and (inspect.isclass(attribute) or not _required_parameters(attribute)):
+        attribute = attribute()
+    return as_reward_model(attribute)
+
+
+def _required_parameters(function: Callable[..., Any]) -> list[str]:
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is inspect.Parameter.empty and parameter.kind not in kinds
+    ]
+
+
+def _from_folder(folder: Path) -> RewardModel:
+    card = folder / REWARD_MODEL_CARD
+    try:
+        kind = json.loads(card.read_text(encoding="utf-8"))["kind"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"reward model folder {folder}: must hold a whole {REWARD_MODEL_CARD} with a 'kind'; reading it failed: "
+            f"{error}. Save the reward model again with its save() method."
+        ) from error
+    kinds = _registered()
+    if kind not in kinds:
+        raise RewardModelError(
+            f"reward model folder {folder}: its kind {kind!r} must be one of the registered names {sorted(kinds)}; "
+            "install the package that brings it"
+        )
+    return kinds[kind].load().load(folder)

@@ -1,0 +1,40 @@
+"""An adaptive KL coefficient, owned by the trainer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lm_gym.errors import ConfigError
+
+__all__ = ["AdaptiveKL"]
+
+
+@dataclass(kw_only=True)
+class AdaptiveKL:
+    """Proportional control of beta in log space: ``beta *= 1 + clip(kl / target - 1, -0.2, 0.2) * n / horizon``.
+
+    Source: Ziegler et al. 2019 (arXiv:1909.08593), section 2.2. The trainer writes the result to ``env.kl_coef``.
+    """
+
+    target: float
+    """Wanted KL of a whole response, in nats (summed over its tokens)."""
+    horizon: float = 10_000
+    """Episodes over which a persistent error of 20 % changes beta by about 20 %."""
+
+    def __post_init__(self) -> None:
+        for name in ("target", "horizon"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"AdaptiveKL.{name}: must be positive and finite, got {value}")
+
+    def next_coef(self, kl_coef: float, kl: float, num_episodes: int) -> float:
+        """The coefficient for the next iteration.
+
+        Args:
+            kl_coef: the one that was used, in score units per nat.
+            kl: mean KL of the responses, summed over tokens, in nats.
+            num_episodes: responses in the iteration.
+        """
+        error = min(max(kl / self.target - 1.0, -0.2), 0.2)
+        return kl_coef * (1.0 + error * num_episodes / self.horizon)

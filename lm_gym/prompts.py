@@ -1,0 +1,160 @@
+"""Prompts: read from wherever they are, tokenised once, length-checked before anything runs.
+
+Sources: a list of strings, a ``.jsonl``/``.jsonl.gz`` file, a ``datasets.Dataset``, or a hub id. A row has ``prompt``
+(text) or ``messages`` (a chat, rendered by the tokenizer's own template with the generation prompt added).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lm_gym.errors import PromptError
+from lm_gym.extras import require
+from lm_gym.files import read_jsonl
+
+__all__ = ["Prompt", "PromptSet", "PromptTruncation", "load_prompts"]
+
+PromptTruncation = Literal["error", "left", "right"]
+PromptSource = "str | Path | Sequence[str | Mapping[str, Any]] | PromptSet"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One prompt: the text that a reward model reads and the tokens that the language model continues."""
+
+    text: str
+    """What is shown and scored, the chat template's markup included."""
+    ids: np.ndarray
+    """Token ids. Shape: (P,), int64, P >= 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSet:
+    """A tokenised collection of prompts, drawn from uniformly."""
+
+    prompts: tuple[Prompt, ...]
+    """At least one."""
+    max_prompt_tokens: int
+    """No prompt is longer than this."""
+    truncated_count: int = 0
+    """How many were shortened to fit."""
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, index: int) -> Prompt:
+        return self.prompts[index]
+
+    def draw(self, rng: np.random.Generator) -> Prompt:
+        """One prompt, uniformly, by the generator that the environment owns."""
+        return self.prompts[int(rng.integers(len(self.prompts)))]
+
+
+def load_prompts(
+    source: Any,
+    tokenizer: Any,
+    *,
+    max_prompt_tokens: int | None = None,
+    truncation: PromptTruncation = "error",
+) -> PromptSet:
+    """Read, render and tokenise prompts.
+
+    Args:
+        source: strings, rows, a file, a ``datasets.Dataset``, a hub id, or a PromptSet (returned as it is).
+        tokenizer: the reference model's tokenizer.
+        max_prompt_tokens: limit in tokens; None takes the longest prompt of the set.
+        truncation: what happens to a longer one: "error", or keep its "left"-cut end or its "right"-cut start.
+
+    Raises:
+        PromptError: no prompts, an empty one, one over the limit, a row without the keys, or no chat template.
+    """
+    if isinstance(source, PromptSet):
+        return source
+    if truncation not in ("error", "left", "right"):
+        raise PromptError(f'prompt truncation: must be "error", "left" or "right", got {truncation!r}')
+    texts = [_render(row, number, tokenizer) for number, row in enumerate(_rows(source), start=1)]
+    if not texts:
+        raise PromptError("prompts: must hold at least one prompt, got none")
+    encoded = [
+        tokenizer(text, add_special_tokens=not is_chat, return_attention_mask=False)["input_ids"]
+        for text, is_chat in texts
+    ]
+    limit = max_prompt_tokens or max(len(ids) for ids in encoded)
+    prompts, truncated = [], 0
+    for number, ((text, _), ids) in enumerate(zip(texts, encoded, strict=True), start=1):
+        if not ids:
+            raise PromptError(f"prompt {number}: must not be empty, got {text!r} (no tokens)")
+        if len(ids) > limit:
+            ids, truncated = _shorten(ids, limit, truncation, number, text), truncated + 1
+            text = tokenizer.decode(ids, skip_special_tokens=True)
+        prompts.append(Prompt(text=text, ids=np.asarray(ids, dtype=np.int64)))
+    if truncated:
+        logger.warning("%d of %d prompts were cut on the %s to %d tokens", truncated, len(texts), truncation, limit)
+    return PromptSet(prompts=tuple(prompts), max_prompt_tokens=limit, truncated_count=truncated)
+
+
+def _shorten(ids: list[int], limit: int, truncation: PromptTruncation, number: int, text: str) -> list[int]:
+    if truncation == "error":
+        raise PromptError(
+            f"prompt {number}: must have at most max_prompt_tokens = {limit} tokens, got {len(ids)} ({text[:50]!r}); "
+            'raise the limit, shorten the prompt, or pass prompt_truncation="left" or "right"'
+        )
+    return ids[-limit:] if truncation == "left" else ids[:limit]
+
+
+def _rows(source: Any) -> Iterable[Any]:
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".jsonl", ".jsonl.gz"))):
+        return read_jsonl(source)
+    if isinstance(source, str):
+        return _hub_rows(source)
+    if isinstance(source, Iterable):
+        return source
+    raise PromptError(
+        f"prompts: must be strings, rows, a .jsonl file, a Dataset or a hub id, got {type(source).__name__}"
+    )
+
+
+def _hub_rows(name: str) -> Iterable[Any]:
+    if Path(name).is_file():
+        raise PromptError(f"prompts {name!r}: a file of prompts must end in .jsonl or .jsonl.gz")
+    datasets = require("datasets", extra="data", purpose=f"prompts from the hub ({name!r})")
+    try:
+        return datasets.load_dataset(name, split="train")
+    except Exception as error:
+        raise PromptError(
+            f"prompts {name!r}: must be a .jsonl file or a data set id that can be reached; {error}. "
+            "Give a local file if there is no network."
+        ) from error
+
+
+def _render(row: Any, number: int, tokenizer: Any) -> tuple[str, bool]:
+    """The prompt's text, and whether a chat template made it (and so placed the special tokens already)."""
+    if isinstance(row, Mapping):
+        if "messages" in row:
+            return _render_chat(row["messages"], number, tokenizer), True
+        if "prompt" not in row:
+            raise PromptError(f"prompt {number}: a row must have the key 'prompt' or 'messages', got {sorted(row)}")
+        row = row["prompt"]
+        if isinstance(row, list):
+            return _render_chat(row, number, tokenizer), True
+    if not isinstance(row, str) or not row.strip():
+        raise PromptError(f"prompt {number}: must be a non-empty string, got {row!r}")
+    return row, False
+
+
+def _render_chat(messages: Any, number: int, tokenizer: Any) -> str:
+    if not getattr(tokenizer, "chat_template", None):
+        raise PromptError(
+            f"prompt {number}: chat messages need a tokenizer with a chat template, and this one has none; "
+            "set tokenizer.chat_template, or give the prompt as text"
+        )
+    if not isinstance(messages, list) or not messages:
+        raise PromptError(f"prompt {number}: 'messages' must be a non-empty list of turns, got {messages!r}")
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))

@@ -1,0 +1,94 @@
+"""The frozen reference model: log pi_ref of every token, incrementally in ``step`` and in one pass in a rollout.
+
+The reference is tempered like the policy and never truncated, so its log-probabilities are always finite.
+
+Shapes: B = rows, T = response tokens, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_gym.episodes import Episodes
+from lm_gym.forced import forced_states, scatter, token_batches, token_statistics
+from lm_gym.incremental import IncrementalDecoder
+from lm_gym.language_model import LanguageModel
+
+__all__ = ["Reference", "ReferenceScorer"]
+
+
+class Reference:
+    """A language model that no longer learns."""
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        """Args: language_model: in eval mode; its weights must stay as they are."""
+        self.language_model = language_model
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The ``transformers`` model."""
+        return self.language_model.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer."""
+        return self.language_model.tokenizer
+
+    @torch.inference_mode()
+    def log_probs(self, episodes: Episodes, *, max_batch_tokens: int = 16_384) -> np.ndarray:
+        """Log-probability of each response token, by teacher forcing.
+
+        Args:
+            episodes: tokens and temperature; keep sets are ignored.
+            max_batch_tokens: padded tokens per forward pass.
+
+        Returns: 0 where the response mask is False; nats. Shape: (B, T), float32.
+        """
+        out = np.zeros(episodes.response_mask.shape, dtype=np.float32)
+        lengths = episodes.prompt_lengths + episodes.response_lengths
+        for rows in token_batches(lengths, max_batch_tokens):
+            part = episodes[rows].without_keep_sets()
+            states = forced_states(self.language_model, part).before
+            flat = token_statistics(self.language_model, states, part, entropy=False).log_probs
+            out[rows, : part.response_mask.shape[1]] = scatter(flat, part.response_mask).cpu().numpy()
+        return out
+
+
+class ReferenceScorer:
+    """log pi_ref of the next token for B rows of a running environment; each prefix is run once."""
+
+    def __init__(self, reference: Reference, num_rows: int, max_length: int, temperature: float) -> None:
+        """Args:
+        reference: the frozen model.
+        num_rows: B.
+        max_length: prompt plus response, in tokens.
+        temperature: of the softmax.
+        """
+        self._model = reference.language_model
+        self._decoder = IncrementalDecoder(self._model, num_rows, max_length)
+        self._temperature = temperature
+        self._next = torch.zeros((num_rows, self._model.vocab_size), device=self._model.device)
+
+    def start(self, rows: Sequence[int], prompts: Sequence[np.ndarray]) -> None:
+        """Restart rows from prompts, each of shape (P_i,)."""
+        self._keep(torch.as_tensor(rows), self._decoder.start(rows, prompts))
+
+    def log_probs(self, tokens: np.ndarray) -> np.ndarray:
+        """Of each row's next token, in nats. Args: tokens of shape (B,), int64. Returns: Shape: (B,), float64."""
+        index = torch.from_numpy(tokens).to(self._next.device)
+        return self._next.gather(-1, index[:, None]).squeeze(-1).double().cpu().numpy()
+
+    def advance(self, tokens: np.ndarray, alive: np.ndarray) -> None:
+        """Append the tokens of live rows. Args: tokens (B,) int64, alive (B,) bool."""
+        states = self._decoder.advance(tokens, alive)
+        rows = torch.from_numpy(np.flatnonzero(alive))
+        self._keep(rows, states[rows.to(states.device)])
+
+    @torch.inference_mode()
+    def _keep(self, rows: torch.Tensor, states: torch.Tensor) -> None:
+        logits = self._model.logits(states) / self._temperature
+        self._next[rows.to(self._next.device)] = torch.log_softmax(logits, dim=-1)

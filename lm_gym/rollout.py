@@ -1,0 +1,147 @@
+"""The fused rollout: prompts and a policy in, paid episodes out. The same reward function as ``step``."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lm_gym.decoding import Generation
+from lm_gym.episodes import Episodes, StopReason
+from lm_gym.errors import UnsupportedModelError
+from lm_gym.policy import Policy
+from lm_gym.prompts import Prompt
+from lm_gym.rewards import paid_scores, token_rewards
+from lm_gym.scoring import RewardModel, Scores, scores_where
+from lm_gym.task import TextTask
+
+__all__ = ["PhaseTimer", "collect"]
+
+
+class PhaseTimer:
+    """Seconds by phase, summed over calls."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the block under ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+
+def collect(
+    task: TextTask,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    reward_model: RewardModel | None,
+    *,
+    kl_coef: float,
+    seed: int,
+    timer: PhaseTimer | None = None,
+) -> Episodes:
+    """Generate one response per prompt, score it, and pay it.
+
+    Args:
+        task: rules and reference.
+        policy: generates.
+        prompts: one episode each.
+        reward_model: one batched call; None pays a score of 0.
+        kl_coef: beta.
+        seed: of the sampler's draws.
+        timer: collects the phases "rollout" (decoding), "reference" and "score".
+
+    Raises:
+        UnsupportedModelError: the policy's vocabulary is not the reference's.
+        RewardModelError: the reward model failed.
+    """
+    timer = timer or PhaseTimer()
+    size = getattr(policy, "vocab_size", task.vocab_size)
+    if size != task.vocab_size:
+        raise UnsupportedModelError(
+            f"policy {type(policy).__name__}: must share the reference's vocabulary of {task.vocab_size} tokens, "
+            f"got {size}; start both from the same base model"
+        )
+    with timer.phase("rollout"):
+        generation = policy.generate([prompt.ids for prompt in prompts], replace(task.sampling, seed=seed))
+    reasons, texts = _endings(task, generation)
+    episodes = _unpaid(task, prompts, generation, reasons, texts)
+    if task.reference is not None:
+        with timer.phase("reference"):
+            episodes = replace(episodes, ref_log_probs=task.reference.log_probs(episodes))
+    with timer.phase("score"):
+        scores = scores_where(reward_model, episodes.prompts, episodes.responses, episodes.terminated)
+    return _paid(episodes, scores, task, kl_coef)
+
+
+def _endings(task: TextTask, generation: Generation) -> tuple[tuple[StopReason, ...], tuple[str, ...]]:
+    rule = task.stop_rule()
+    reasons: list[StopReason] = []
+    texts: list[str] = []
+    for row, length in enumerate(generation.mask.sum(axis=1)):
+        ids = generation.ids[row, :length]
+        reason = rule.reason(ids) or "length"
+        reasons.append(reason)
+        texts.append(rule.text(ids, reason))
+    return tuple(reasons), tuple(texts)
+
+
+def _unpaid(
+    task: TextTask,
+    prompts: Sequence[Prompt],
+    generation: Generation,
+    reasons: tuple[StopReason, ...],
+    texts: tuple[str, ...],
+) -> Episodes:
+    width = max(len(prompt.ids) for prompt in prompts)
+    prompt_ids = np.full((len(prompts), width), task.pad_id, dtype=np.int64)
+    prompt_mask = np.zeros((len(prompts), width), dtype=bool)
+    for row, prompt in enumerate(prompts):
+        prompt_ids[row, : len(prompt.ids)] = prompt.ids
+        prompt_mask[row, : len(prompt.ids)] = True
+    capped = np.array([reason == "length" for reason in reasons])
+    truncated = capped & (task.reward.on_length_limit == "truncate")
+    return Episodes(
+        prompt_ids=prompt_ids,
+        prompt_mask=prompt_mask,
+        response_ids=generation.ids,
+        response_mask=generation.mask,
+        log_probs=generation.log_probs,
+        ref_log_probs=None,
+        kl=None,
+        rewards=np.zeros(generation.mask.shape),
+        scores=np.zeros(len(prompts), dtype=np.float32),
+        score_valid=np.zeros(len(prompts), dtype=bool),
+        terminated=~truncated,
+        truncated=truncated,
+        stop_reasons=reasons,
+        prompts=tuple(prompt.text for prompt in prompts),
+        responses=texts,
+        temperature=task.sampling.temperature,
+        keep_sets=generation.keep_sets,
+        values=generation.values,
+    )
+
+
+def _paid(episodes: Episodes, scores: Scores, task: TextTask, kl_coef: float) -> Episodes:
+    mask = episodes.response_mask
+    capped = np.array([reason == "length" for reason in episodes.stop_reasons])
+    last = mask & (np.arange(mask.shape[1]) == episodes.response_lengths[:, None] - 1)
+    paid: dict[str, Any] = token_rewards(
+        log_probs=episodes.log_probs,
+        ref_log_probs=episodes.ref_log_probs,
+        response_mask=mask,
+        last_token=last,
+        paid=paid_scores(scores, capped, task.reward),
+        kl_coef=kl_coef,
+    )._asdict()
+    return replace(episodes, scores=scores.value, score_valid=scores.valid, **paid)

@@ -1,0 +1,112 @@
+"""From logits to a drawn token: temperature, truncation, the draw, and where a response ends.
+
+Truncation is done by the processors of ``transformers``. A draw is the inverse of the cumulative distribution at one
+uniform number per row and step, so it does not depend on which other rows are still being decoded.
+
+Shapes: B = rows, V = vocabulary, t = response tokens so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from lm_gym.config import SamplingConfig
+from lm_gym.episodes import StopReason
+from lm_gym.errors import ConfigError
+
+__all__ = ["StopRule", "draw", "truncated_logits"]
+
+
+def truncated_logits(logits: Tensor, num_tokens: int, sampling: SamplingConfig, stop_ids: Sequence[int]) -> Tensor:
+    """Tempered logits with -inf where the sampler may not draw.
+
+    Args:
+        logits: Shape: (B, V), float32.
+        num_tokens: response tokens that each row has already, t.
+        sampling: temperature and truncations.
+        stop_ids: the ids that ``min_new_tokens`` holds back.
+
+    Returns: Shape: (B, V), float32; at least one entry of a row is finite.
+    """
+    warpers: list[Any] = []
+    if sampling.temperature != 1.0:
+        warpers.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k is not None:
+        warpers.append(TopKLogitsWarper(min(sampling.top_k, logits.shape[-1])))
+    if sampling.top_p is not None:
+        warpers.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p is not None:
+        warpers.append(MinPLogitsWarper(sampling.min_p))
+    if num_tokens < sampling.min_new_tokens:
+        # Before the warpers, so that top-k and top-p choose among the tokens that may be drawn.
+        logits = logits.index_fill(-1, torch.tensor(list(stop_ids), device=logits.device), -torch.inf)
+    dummy_ids = torch.empty((len(logits), 0), dtype=torch.long, device=logits.device)
+    return LogitsProcessorList(warpers)(dummy_ids, logits)
+
+
+def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw a token per row by inverse transform sampling.
+
+    Args:
+        logits: -inf where a token may not be drawn. Shape: (B, V), float32.
+        uniform: in [0, 1). Shape: (B,), float32.
+
+    Returns: tokens (B,) int64 and their log-probabilities (B,) float32, in nats.
+    """
+    log_probs = torch.log_softmax(logits, dim=-1)
+    cumulative = log_probs.exp().cumsum(-1)
+    total = cumulative[:, -1]
+    # Strictly below the total, or a draw near 1 would land behind the last token that has any probability.
+    target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+    tokens = torch.searchsorted(cumulative, target[:, None], right=True).squeeze(-1)
+    return tokens, log_probs.gather(-1, tokens[:, None]).squeeze(-1)
+
+
+class StopRule:
+    """When a response is over, why, and what its text is. One rule for stepping and for rollouts."""
+
+    def __init__(self, tokenizer: Any, stop_ids: Sequence[int], sampling: SamplingConfig) -> None:
+        """Raises: ConfigError: a stop string that this tokenizer's text can never contain."""
+        self._tokenizer = tokenizer
+        self._stop_ids = frozenset(stop_ids)
+        self._sampling = sampling
+        for text in sampling.stop_strings:
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            if text not in tokenizer.decode(ids, skip_special_tokens=True):
+                raise ConfigError(
+                    f"stop_strings: every one must survive encoding and decoding by {type(tokenizer).__name__}, "
+                    f"and {text!r} does not, so it could never be met; use text that the tokenizer can produce"
+                )
+
+    def reason(self, ids: np.ndarray) -> StopReason | None:
+        """Why a response of these tokens is over; None while it is not. Args: ids of shape (t,), t >= 1."""
+        if int(ids[-1]) in self._stop_ids:
+            return "eos"
+        if self._sampling.stop_strings and self._cut(self._decode(ids)) is not None:
+            return "stop_string"
+        return "length" if len(ids) >= self._sampling.max_new_tokens else None
+
+    def text(self, ids: np.ndarray, reason: StopReason | None) -> str:
+        """The text that is scored: it ends before the stop token or the stop string. Args: ids of shape (t,)."""
+        text = self._decode(ids[:-1] if reason == "eos" else ids)
+        cut = self._cut(text) if reason == "stop_string" else None
+        return text if cut is None else text[:cut]
+
+    def _decode(self, ids: np.ndarray) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _cut(self, text: str) -> int | None:
+        found = [text.find(stop) for stop in self._sampling.stop_strings if stop in text]
+        return min(found) if found else None

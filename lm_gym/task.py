@@ -1,0 +1,209 @@
+"""What an environment is made of, checked once: both environments and the fused rollout read their rules here.
+
+Shapes: B = rows, L = max_prompt_tokens + max_new_tokens, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+
+from lm_gym.config import RewardConfig, SamplingConfig, configs_from_flat
+from lm_gym.engine import Engine
+from lm_gym.errors import ActionError, ConfigError
+from lm_gym.prompts import PromptSet, PromptTruncation, load_prompts
+from lm_gym.reference import Reference
+from lm_gym.sampling import StopRule
+
+__all__ = ["MIN_LOG_PROB", "ActionMode", "TextTask"]
+
+ActionMode = Literal["token", "token_and_log_prob"]
+MIN_LOG_PROB = -1e4
+"""Lower bound of the log-probability in the action space, in nats (an infinite bound is no valid sample space)."""
+LOG_PROB_SLACK = 1e-6
+"""How far above 0 rounding may lift a log-probability."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTask:
+    """Prompts, rules and reference of a text-generation MDP."""
+
+    reference: Reference | None
+    """Frozen model for the KL; None pays none."""
+    tokenizer: Any
+    """Turns prompts into ids and ids into text."""
+    prompts: PromptSet
+    """Drawn from uniformly at reset."""
+    reward: RewardConfig
+    """How a response is paid."""
+    sampling: SamplingConfig
+    """Temperature, length cap, stop strings; the truncations matter to the sampler alone."""
+    action_mode: ActionMode
+    """Whether an action carries the policy's log-probability."""
+    vocab_size: int
+    """V."""
+    stop_ids: tuple[int, ...]
+    """Token ids that end a response."""
+    pad_id: int
+    """Id written to places that no mask counts."""
+
+    @classmethod
+    def of(
+        cls,
+        reference: Reference | None,
+        prompts: Any,
+        *,
+        tokenizer: Any = None,
+        action_mode: ActionMode = "token",
+        reward: RewardConfig | None = None,
+        sampling: SamplingConfig | None = None,
+        max_prompt_tokens: int | None = None,
+        prompt_truncation: PromptTruncation = "error",
+        flat: Mapping[str, Any] | None = None,
+    ) -> TextTask:
+        """Check the parts against each other and tokenise the prompts.
+
+        Raises:
+            ConfigError: settings that contradict each other, a response that cannot fit the model's context, or KL
+                without a reference.
+            PromptError: see :func:`lm_gym.prompts.load_prompts`.
+        """
+        reward, sampling = configs_from_flat(reward, sampling, flat or {})
+        if action_mode not in ("token", "token_and_log_prob"):
+            raise ConfigError(f'action_mode: must be "token" or "token_and_log_prob", got {action_mode!r}')
+        if reference is None and reward.kl_coef > 0:
+            raise ConfigError(
+                f"kl_coef: needs a reference model, and there is none; got kl_coef = {reward.kl_coef}. "
+                "Pass a model, or kl_coef=0"
+            )
+        tokenizer = reference.tokenizer if tokenizer is None and reference is not None else tokenizer
+        if tokenizer is None:
+            raise ConfigError("tokenizer: an environment without a reference model needs tokenizer=..., got none")
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(
+                f"tokenizer {type(tokenizer).__name__}: must have an EOS token, since that is how a response ends; "
+                "set tokenizer.eos_token"
+            )
+        loaded = load_prompts(prompts, tokenizer, max_prompt_tokens=max_prompt_tokens, truncation=prompt_truncation)
+        _check_context(reference, loaded.max_prompt_tokens, sampling.max_new_tokens)
+        eos = int(tokenizer.eos_token_id)
+        pad = eos if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+        return cls(
+            reference=reference,
+            tokenizer=tokenizer,
+            prompts=loaded,
+            reward=reward,
+            sampling=sampling,
+            action_mode=action_mode,
+            vocab_size=len(tokenizer) if reference is None else reference.language_model.vocab_size,
+            stop_ids=(eos,) if reference is None else reference.language_model.eos_ids,
+            pad_id=pad,
+        )
+
+    @property
+    def max_length(self) -> int:
+        """L: columns of an observation."""
+        return self.prompts.max_prompt_tokens + self.sampling.max_new_tokens
+
+    def stop_rule(self) -> StopRule:
+        """When a response is over and what its text is."""
+        return StopRule(self.tokenizer, self.stop_ids, self.sampling)
+
+    def engine(self, num_rows: int) -> Engine:
+        """The MDP over ``num_rows`` rows."""
+        return Engine(
+            num_rows=num_rows,
+            max_prompt_tokens=self.prompts.max_prompt_tokens,
+            reference=self.reference,
+            stop_rule=self.stop_rule(),
+            reward=self.reward,
+            sampling=self.sampling,
+            pad_id=self.pad_id,
+        )
+
+    def observation_space(self) -> spaces.Dict:
+        """``input_ids`` (L,) int64 right-padded, ``attention_mask`` (L,) int8."""
+        shape = (self.max_length,)
+        highest = max(self.vocab_size - 1, self.pad_id)
+        return spaces.Dict(
+            input_ids=spaces.Box(0, highest, shape, np.int64), attention_mask=spaces.Box(0, 1, shape, np.int8)
+        )
+
+    def action_space(self) -> spaces.Discrete | spaces.Dict:
+        """A token, or a token with its log-probability under the policy that drew it (nats)."""
+        token = spaces.Discrete(self.vocab_size)
+        if self.action_mode == "token":
+            return token
+        return spaces.Dict(token=token, log_prob=spaces.Box(MIN_LOG_PROB, 0.0, (), np.float32))
+
+    def checked_actions(self, action: Any, active: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Actions as arrays; those of rows that do not act are ignored and become 0.
+
+        Args:
+            action: tokens (B,), or a mapping with ``token`` and ``log_prob`` of shape (B,) each.
+            active: Shape: (B,), bool.
+
+        Returns: tokens (B,) int64; log-probabilities (B,) float64 or None in action mode "token".
+
+        Raises:
+            ActionError: shape, type or range is wrong.
+        """
+        if self.action_mode == "token":
+            return self._tokens(action, active), None
+        if not isinstance(action, Mapping) or set(action) != {"token", "log_prob"}:
+            raise ActionError(
+                'action: with action_mode="token_and_log_prob" must be {"token": ..., "log_prob": ...}, '
+                f"got {action!r}"
+            )
+        return self._tokens(action["token"], active), _log_probs(action["log_prob"], active)
+
+    def _tokens(self, value: Any, active: np.ndarray) -> np.ndarray:
+        tokens = np.asarray(value)
+        if tokens.shape != active.shape or not np.issubdtype(tokens.dtype, np.integer):
+            raise ActionError(
+                f"action: must be {_count(active)} token id(s) of an integer type, shape {active.shape}; "
+                f"got {value!r} of shape {tokens.shape} and type {tokens.dtype}"
+            )
+        outside = active & ((tokens < 0) | (tokens >= self.vocab_size))
+        if outside.any():
+            raise ActionError(
+                f"action: a token id must lie in [0, {self.vocab_size}), got {int(tokens[outside][0])} "
+                f"in row {int(np.flatnonzero(outside)[0])}"
+            )
+        return np.where(active, tokens, 0).astype(np.int64)
+
+
+def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:
+    try:
+        log_probs = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ActionError(f"action: log_prob must be a real number, got {value!r}") from error
+    if log_probs.shape != active.shape:
+        raise ActionError(
+            f"action: log_prob must hold {_count(active)} number(s), shape {active.shape}, got shape {log_probs.shape}"
+        )
+    wrong = active & ~(np.isfinite(log_probs) & (log_probs <= LOG_PROB_SLACK))
+    if wrong.any():
+        raise ActionError(
+            "action: log_prob must be a finite log-probability in nats, at most 0 (-inf would be paid as an infinite "
+            f"reward), got {log_probs[wrong][0]} in row {int(np.flatnonzero(wrong)[0])}; "
+            "pass the log-probability under the policy that drew the token"
+        )
+    return np.where(active, log_probs, 0.0)
+
+
+def _count(active: np.ndarray) -> int:
+    return int(np.prod(active.shape))
+
+
+def _check_context(reference: Reference | None, max_prompt_tokens: int, max_new_tokens: int) -> None:
+    limit = None if reference is None else reference.language_model.max_length
+    if limit is not None and max_prompt_tokens + max_new_tokens > limit:
+        raise ConfigError(
+            f"max_new_tokens: prompt and response must fit the model's {limit} positions, got max_prompt_tokens = "
+            f"{max_prompt_tokens} plus max_new_tokens = {max_new_tokens}; lower one of them"
+        )

@@ -1,0 +1,269 @@
+"""Text generation as a ``gymnasium.vector.VectorEnv``: B rows, one reference pass per step, and the fused rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from lm_gym.config import RewardConfig, SamplingConfig
+from lm_gym.engine import Transition
+from lm_gym.env import Observation, chosen_prompt
+from lm_gym.episodes import Episodes
+from lm_gym.errors import ConfigError, EpisodeOverError
+from lm_gym.info import step_info
+from lm_gym.policy import Policy
+from lm_gym.prompts import Prompt, PromptTruncation, load_prompts
+from lm_gym.reference import Reference
+from lm_gym.rendering import Transcript
+from lm_gym.rollout import PhaseTimer, collect
+from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model
+from lm_gym.task import ActionMode, TextTask
+
+__all__ = ["TextGenerationVectorEnv"]
+
+VectorStep = tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+
+
+class TextGenerationVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
+    """B episodes side by side; row i behaves as a :class:`lm_gym.TextGenerationEnv` reset with the same seed."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}
+
+    def __init__(
+        self,
+        num_envs: int,
+        reference: Reference | None,
+        prompts: Any,
+        reward_model: RewardModel | RewardFunction | None = None,
+        *,
+        tokenizer: Any = None,
+        action_mode: ActionMode = "token",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        reward: RewardConfig | None = None,
+        sampling: SamplingConfig | None = None,
+        max_prompt_tokens: int | None = None,
+        prompt_truncation: PromptTruncation = "error",
+        render_mode: str | None = None,
+        **flat: Any,
+    ) -> None:
+        """Args:
+        num_envs: rows, B.
+        autoreset_mode: what follows the end of a row's episode; see Gymnasium's vector documentation.
+
+        The others are those of :class:`lm_gym.TextGenerationEnv`, with the same errors.
+        """
+        if num_envs < 1:
+            raise ConfigError(f"num_envs: must be >= 1, got {num_envs}")
+        self.task = TextTask.of(
+            reference,
+            prompts,
+            tokenizer=tokenizer,
+            action_mode=action_mode,
+            reward=reward,
+            sampling=sampling,
+            max_prompt_tokens=max_prompt_tokens,
+            prompt_truncation=prompt_truncation,
+            flat=flat,
+        )
+        self.num_envs = num_envs
+        self.reward_model = reward_model
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
+        self.single_observation_space = self.task.observation_space()
+        self.single_action_space = self.task.action_space()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.render_mode = render_mode
+        self._engine = self.task.engine(num_envs)
+        self._row_rngs: list[np.random.Generator | None] = [None] * num_envs
+        self._transcripts = [Transcript(self.task.tokenizer) for _ in range(num_envs)]
+
+    @property
+    def reference(self) -> Reference | None:
+        """The frozen model, with ``.model`` and ``.tokenizer``."""
+        return self.task.reference
+
+    @property
+    def reward_model(self) -> RewardModel | None:
+        """Scores finished responses; may be replaced between episodes."""
+        return self._reward_model
+
+    @reward_model.setter
+    def reward_model(self, model: RewardModel | RewardFunction | None) -> None:
+        self._reward_model = None if model is None else as_reward_model(model)
+
+    @property
+    def kl_coef(self) -> float:
+        """beta, in score units per nat; an adaptive controller sets it."""
+        return self._engine.kl_coef
+
+    @kl_coef.setter
+    def kl_coef(self, value: float) -> None:
+        self._engine.kl_coef = float(value)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode in every row, or in those of ``options["reset_mask"]``.
+
+        Args:
+            seed: an int seeds row i with ``seed + i``; a sequence has one seed (or None) per row.
+            options: ``reset_mask`` (B,) bool, ``prompt`` (one text for all); never changed.
+
+        Returns: observations (B, L) and ``info["prompt"]`` with its ``_prompt`` mask.
+        """
+        mask = _reset_mask(options, self.num_envs)
+        rows = np.flatnonzero(mask)
+        self._seed_rows(seed, rows)
+        info: dict[str, Any] = {}
+        for row, row_info in zip(rows, self._start(rows, options), strict=True):
+            info = self._add_info(info, row_info, int(row))
+        return self._observation(), info
+
+    def step(self, actions: Any) -> VectorStep:
+        """Append one token to every running row.
+
+        Returns: observations (B, L), rewards (B,) float64, terminated (B,), truncated (B,), info.
+
+        Raises:
+            EpisodeOverError: before ``reset``, or on an ended row with autoreset disabled.
+            ActionError, RewardModelError: see :meth:`lm_gym.TextGenerationEnv.step`.
+        """
+        active = self._engine.running.copy()
+        self._check_running(active)
+        tokens, log_probs = self.task.checked_actions(actions, active)
+        transition = self._engine.step(tokens, log_probs, active, self.reward_model)
+        if self.render_mode is not None:
+            self._write_transcripts(transition, tokens, active)
+        infos: list[dict[str, Any]] = [
+            step_info(transition, row, None if log_probs is None else float(log_probs[row])) if active[row] else {}
+            for row in range(self.num_envs)
+        ]
+        info: dict[str, Any] = {}
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            self._restart(np.flatnonzero(~active), infos)
+        elif self.autoreset_mode is AutoresetMode.SAME_STEP:
+            ended = np.flatnonzero(transition.terminated | transition.truncated)
+            final = self._observation()
+            for row in ended:
+                row_obs = {key: value[row] for key, value in final.items()}
+                info = self._add_info(info, {"final_obs": row_obs, "final_info": infos[row]}, int(row))
+            self._restart(ended, infos)
+        for row, row_info in enumerate(infos):
+            info = self._add_info(info, row_info, row)
+        return self._observation(), transition.rewards, transition.terminated, transition.truncated, info
+
+    def rollout(self, policy: Policy, num_episodes: int | None = None, *, timer: PhaseTimer | None = None) -> Episodes:
+        """Whole episodes at once: the policy decodes with its own cache, the reference is one teacher-forced pass,
+        the reward model one call. It pays what ``step`` would for the same tokens and log-probabilities.
+
+        Rows that are being stepped are left alone. Prompts come from ``self.np_random``.
+
+        Args:
+            policy: has ``generate``.
+            num_episodes: None means ``num_envs``.
+            timer: collects seconds by phase.
+
+        Raises:
+            UnsupportedModelError: policy and reference have different vocabularies.
+            RewardModelError: the reward model failed.
+        """
+        count = self.num_envs if num_episodes is None else num_episodes
+        prompts = [self.task.prompts.draw(self.np_random) for _ in range(count)]
+        return self.rollout_on(policy, prompts, timer=timer)
+
+    def rollout_on(
+        self, policy: Policy, prompts: Sequence[Prompt | str], *, timer: PhaseTimer | None = None
+    ) -> Episodes:
+        """:meth:`rollout` on given prompts, one episode each."""
+        loaded = [self.as_prompt(prompt) for prompt in prompts]
+        seed = self.task.sampling.seed
+        if seed is None:
+            seed = int(self.np_random.integers(2**31))
+        return collect(self.task, policy, loaded, self.reward_model, kl_coef=self.kl_coef, seed=seed, timer=timer)
+
+    def render(self) -> tuple[str, ...] | None:
+        """One transcript per row ("ansi": as strings; "human" prints as it goes)."""
+        if self.render_mode != "ansi":
+            return None
+        return tuple(transcript.text() for transcript in self._transcripts)
+
+    def as_prompt(self, prompt: Prompt | str) -> Prompt:
+        """Tokenise a prompt under this env's length limit; a tokenised one is returned as it is."""
+        if isinstance(prompt, Prompt):
+            return prompt
+        limit = self.task.prompts.max_prompt_tokens
+        return load_prompts([prompt], self.task.tokenizer, max_prompt_tokens=limit)[0]
+
+    def _check_running(self, active: np.ndarray) -> None:
+        if any(prompt is None for prompt in self._engine.prompts):
+            raise EpisodeOverError("step: needs running episodes, and none was begun; call reset()")
+        if self.autoreset_mode is AutoresetMode.DISABLED and not active.all():
+            raise EpisodeOverError(
+                f"step: with autoreset disabled every row must be running, and rows {np.flatnonzero(~active).tolist()} "
+                'have ended; call reset(options={"reset_mask": mask}) on them first'
+            )
+
+    def _seed_rows(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
+        """Row i gets its own generator, as i single environments would have."""
+        if isinstance(seed, int | np.integer):
+            seeds: list[int | None] = [int(seed) + row for row in range(self.num_envs)]
+        else:
+            seeds = [None] * self.num_envs if seed is None else list(seed)
+        if len(seeds) != self.num_envs:
+            raise ConfigError(f"seed: a sequence must have num_envs = {self.num_envs} entries, got {len(seeds)}")
+        for row in rows:
+            if seeds[row] is not None or self._row_rngs[row] is None:
+                self._row_rngs[row] = seeding.np_random(seeds[row])[0]
+        if seeds[0] is not None and 0 in rows:
+            self._np_random, self._np_random_seed = seeding.np_random(seeds[0])
+
+    def _start(self, rows: np.ndarray, options: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        prompts = []
+        for row in rows:
+            rng = self._row_rngs[row]
+            assert rng is not None  # every row is seeded before its first episode
+            prompts.append(chosen_prompt(self.task, options, rng))
+        if prompts:
+            self._engine.start([int(row) for row in rows], prompts)
+        for row, prompt in zip(rows, prompts, strict=True):
+            self._transcripts[row].start(prompt.text)
+        return [{"prompt": prompt.text} for prompt in prompts]
+
+    def _restart(self, rows: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        for row, row_info in zip(rows, self._start(rows), strict=True):
+            infos[row] = row_info
+
+    def _write_transcripts(self, transition: Transition, tokens: np.ndarray, active: np.ndarray) -> None:
+        for row in np.flatnonzero(active):
+            kl = {} if transition.kl is None else {"kl": float(transition.kl[row])}
+            outcome = transition.outcomes[row]
+            end = step_info(transition, int(row), None) if outcome is not None else {}
+            self._transcripts[row].add(int(tokens[row]), {**end, **kl})
+            if outcome is not None and self.render_mode == "human":
+                self._transcripts[row].show()
+
+    def _observation(self) -> Observation:
+        return {
+            "input_ids": self._engine.input_ids.copy(),
+            "attention_mask": self._engine.attention_mask.copy(),
+        }
+
+
+def _reset_mask(options: Mapping[str, Any] | None, num_envs: int) -> np.ndarray:
+    mask = None if options is None else options.get("reset_mask")
+    if mask is None:
+        return np.ones(num_envs, dtype=bool)
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (num_envs,) or not mask.any():
+        raise ConfigError(
+            f'options["reset_mask"]: must be a bool array of shape ({num_envs},) with at least one True, got {mask!r}'
+        )
+    return mask

@@ -1,0 +1,161 @@
+"""``PolicyLogProb``: the true KL for an agent whose action is only a token.
+
+Outside, the action space is ``Discrete``; inside, the environment gets the token together with its log-probability
+under the agent's own policy, which the wrapper asks for. Use it with ``ent_coef=0`` and ``gamma=1``: the entropy is
+already in the reward, as part of the KL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+
+from lm_gym.errors import ConfigError
+
+__all__ = ["PolicyHandle", "PolicyLogProb", "VectorPolicyLogProb"]
+
+LogProb = Callable[[dict[str, np.ndarray], np.ndarray], Any]
+
+
+class PolicyHandle:
+    """Stands for a policy that does not exist yet: the environment is built first, the policy is bound later.
+
+    Its deep copy is itself, so an agent or ``gym.make`` that copies its arguments still holds the bound one.
+    """
+
+    def __init__(self) -> None:
+        self._log_prob: LogProb | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PolicyHandle:
+        return self
+
+    def bind(self, policy: Any) -> PolicyHandle:
+        """Set the policy whose log-probabilities are paid.
+
+        Args:
+            policy: ``f(observation, tokens) -> log_probs`` with a leading batch axis; or an object with
+                ``evaluate_actions(obs, actions) -> (values, log_prob, entropy)`` as Stable-Baselines3's actor-critic
+                policies have (or an algorithm that holds one as ``.policy``).
+
+        Raises:
+            ConfigError: the agent has no log-probability of an action (DQN and other value-only agents).
+        """
+        for candidate in (policy, getattr(policy, "policy", None)):
+            if hasattr(candidate, "evaluate_actions"):
+                self._log_prob = _from_evaluate_actions(candidate)
+                return self
+        if callable(policy) and not hasattr(policy, "predict"):
+            self._log_prob = policy
+            return self
+        raise ConfigError(
+            f"PolicyHandle.bind: the agent must give the log-probability of an action, and {type(policy).__name__} "
+            'has none (no evaluate_actions); a value-only agent belongs in action_mode="token" without this wrapper'
+        )
+
+    def __call__(self, observation: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
+        """Log-probabilities of tokens (B,) in observations (B, ...). Returns: Shape: (B,), float64, nats."""
+        if self._log_prob is None:
+            raise ConfigError("PolicyHandle: no policy is bound yet; call bind(policy) before the first step")
+        value = self._log_prob(observation, tokens)
+        if hasattr(value, "detach"):
+            value = value.detach().cpu().numpy()
+        return np.asarray(value, dtype=np.float64).reshape(len(tokens))
+
+
+def _from_evaluate_actions(policy: Any) -> LogProb:
+    def log_prob(observation: dict[str, np.ndarray], tokens: np.ndarray) -> Any:
+        import torch
+
+        with torch.no_grad():
+            batch = {key: torch.as_tensor(value, device=policy.device) for key, value in observation.items()}
+            return policy.evaluate_actions(batch, torch.as_tensor(tokens, device=policy.device))[1]
+
+    return log_prob
+
+
+def _token_space(space: gymnasium.Space[Any], name: str) -> spaces.Discrete:
+    if not isinstance(space, spaces.Dict) or not isinstance(space.get("token"), spaces.Discrete):
+        raise ConfigError(
+            f'{name}: wraps an environment with action_mode="token_and_log_prob", got the action space {space}; '
+            "make the environment in that mode"
+        )
+    return space["token"]
+
+
+def _handle(log_prob: Any) -> PolicyHandle:
+    return log_prob if isinstance(log_prob, PolicyHandle) else PolicyHandle().bind(log_prob)
+
+
+class PolicyLogProb(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """For a single environment."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], log_prob: PolicyHandle | LogProb) -> None:
+        """Args:
+        env: in action mode "token_and_log_prob".
+        log_prob: a :class:`PolicyHandle`, or what its ``bind`` takes.
+        """
+        RecordConstructorArgs.__init__(self, log_prob=log_prob)
+        gymnasium.Wrapper.__init__(self, env)
+        self.action_space = _token_space(env.action_space, "PolicyLogProb")
+        self.log_prob = _handle(log_prob)
+        self._observation: dict[str, np.ndarray] = {}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment."""
+        self._observation, info = self.env.reset(seed=seed, options=options)
+        return self._observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step with the token and its log-probability under the bound policy."""
+        batch = {key: value[None] for key, value in self._observation.items()}
+        log_prob = float(self.log_prob(batch, np.asarray(action).reshape(1))[0])
+        result = self.env.step({"token": action, "log_prob": min(log_prob, 0.0)})
+        self._observation = result[0]
+        return result
+
+
+class VectorPolicyLogProb(VectorWrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """For a vector environment."""
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], log_prob: PolicyHandle | LogProb) -> None:
+        """Args:
+        env: in action mode "token_and_log_prob".
+        log_prob: a :class:`PolicyHandle`, or what its ``bind`` takes.
+        """
+        RecordConstructorArgs.__init__(self, log_prob=log_prob)
+        VectorWrapper.__init__(self, env)
+        self.single_action_space = _token_space(env.single_action_space, "VectorPolicyLogProb")
+        self.action_space = batch_space(self.single_action_space, env.num_envs)
+        self.log_prob = _handle(log_prob)
+        self._observation: dict[str, np.ndarray] = {}
+        self._ignored = np.zeros(env.num_envs, dtype=bool)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment."""
+        mask = None if options is None else options.get("reset_mask")
+        self._ignored[slice(None) if mask is None else mask] = False
+        self._observation, info = self.env.reset(seed=seed, options=options)
+        return self._observation, info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step with the tokens and their log-probabilities; the ignored action of a next-step autoreset gets 0."""
+        tokens = np.asarray(actions)
+        log_probs = np.zeros(self.num_envs)
+        rows = np.flatnonzero(~self._ignored)
+        if rows.size:
+            seen = {key: value[rows] for key, value in self._observation.items()}
+            log_probs[rows] = np.minimum(self.log_prob(seen, tokens[rows]), 0.0)
+        result = self.env.step({"token": tokens, "log_prob": log_probs.astype(np.float32)})
+        self._observation, _, terminated, truncated, _ = result
+        if self.env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
+            self._ignored = np.logical_or(terminated, truncated)
+        return result
