@@ -195,7 +195,8 @@ class LanguageModelPolicy:
             for grid, values in zip(grids, part[:3], strict=True):
                 grid[index, : values.shape[1]] = values
             final[index] = part.final_values
-        return PolicyEvaluation(*grids, final)
+        log_probs, values, entropy = grids
+        return PolicyEvaluation(log_probs, values, entropy, final)
 
     def _value(self, states: Tensor) -> Tensor:
         return self.value_head(states.float()).squeeze(-1)

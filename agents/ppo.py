@@ -126,6 +126,7 @@ class PPO:
         self.policy = policy
         self.config = config or PPOConfig()
         self.iterations_done = 0
+        self.last_episodes: Episodes | None = None
         self._rng = np.random.default_rng(self.config.seed)
         self._optimizer = torch.optim.Adam(
             policy.parameters(),
@@ -138,6 +139,7 @@ class PPO:
         """One iteration: collect, then update. Returns: every metric of ``lm_gym.agents.metrics.METRICS``."""
         timer = PhaseTimer()
         episodes = env.rollout(self.policy, self.config.episodes_per_iteration, timer=timer)
+        self.last_episodes = episodes
         with timer.phase("update"):
             metrics = self.update(episodes)
         tokens = int(episodes.response_mask.sum())

@@ -52,8 +52,8 @@ class Stepper:
                 for row, count in enumerate(self._counts)
             ]
             uniform = torch.rand(len(ids), generator=self._generator).to(logits.device)
-            tokens, log_probs = draw(torch.cat(rows), uniform)
-        return tokens.cpu().numpy(), log_probs.cpu().numpy()
+            drawn, drawn_log_probs = draw(torch.cat(rows), uniform)
+        return drawn.cpu().numpy(), drawn_log_probs.cpu().numpy()
 
     def _states(self, ids: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
         """The state after each row's last token. Shape: (B, H)."""

@@ -12,7 +12,7 @@ import importlib.util
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import torch
 
+from lm_gym.episodes import Episodes
 from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.evaluation import Evaluation, evaluate
 from lm_gym.files import output_folder, replaced_folder
@@ -32,6 +33,7 @@ from .policy import LanguageModelPolicy
 
 __all__ = ["Agent", "TrainResult", "train"]
 
+EpisodeMetrics = Callable[[Episodes], Mapping[str, float]]
 logger = logging.getLogger(__name__)
 
 
@@ -40,6 +42,7 @@ class Agent(Protocol):
 
     policy: LanguageModelPolicy
     iterations_done: int
+    last_episodes: Episodes | None
 
     def learn(self, env: TextGenerationVectorEnv) -> dict[str, float]:
         """Collect and update once. Returns: metrics; ``kl`` and ``score`` at least."""
@@ -111,16 +114,14 @@ class _Run:
         self.env.np_random.bit_generator.state = state["env_rng"]
         self.best_return, self.best_iteration = state["best_return"], state["best_iteration"]
 
-    def iterate(self) -> dict[str, float]:
+    def iterate(self, episode_metrics: EpisodeMetrics | None) -> dict[str, float]:
         metrics = self.agent.learn(self.env)
+        episodes = self.agent.last_episodes
+        if episodes is None:
+            return metrics
         if self.controller is not None:
-            episodes = self.agent_episodes()
-            self.env.kl_coef = self.controller.next_coef(self.env.kl_coef, metrics["kl"], episodes)
-        return metrics
-
-    def agent_episodes(self) -> int:
-        config = getattr(self.agent, "config", None)
-        return int(getattr(config, "episodes_per_iteration", self.env.num_envs))
+            self.env.kl_coef = self.controller.next_coef(self.env.kl_coef, metrics["kl"], len(episodes))
+        return metrics if episode_metrics is None else {**metrics, **episode_metrics(episodes)}
 
     def judge(self, prompts: Sequence[Prompt | str]) -> dict[str, float]:
         """Evaluate on held-out prompts; a new best is checkpointed."""
@@ -151,6 +152,7 @@ def train(
     checkpoint_every: int = 10,
     adaptive_kl: AdaptiveKL | None = None,
     callbacks: Sequence[Callback] = (),
+    episode_metrics: EpisodeMetrics | None = None,
     tensorboard: bool | None = None,
     seed: int | None = 0,
     resume: bool = False,
@@ -167,6 +169,7 @@ def train(
         eval_every, checkpoint_every: in iterations; both also happen at the end.
         adaptive_kl: controller of beta.
         callbacks: called after every iteration, beside the trackers of the run folder.
+        episode_metrics: further metrics, computed from the episodes of each iteration.
         tensorboard: write event files too; None does where TensorBoard is installed.
         seed: resets the env before the first iteration; None leaves its random state.
         resume: go on from ``checkpoints/last``.
@@ -194,7 +197,7 @@ def train(
     first = agent.iterations_done
     with _interruptible() as stop, _listening(listeners, first, iterations):
         for iteration in range(first, iterations):
-            metrics = run.iterate()
+            metrics = run.iterate(episode_metrics)
             last = iteration == iterations - 1 or stop.is_set()
             if eval_prompts and (last or (iteration + 1) % eval_every == 0):
                 metrics |= run.judge(eval_prompts)

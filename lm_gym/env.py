@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -31,7 +31,10 @@ class TextGenerationEnv(gymnasium.Env[Observation, Any]):
     not see pi and leaves its term out (``docs/action_modes.md`` says which agents that is exact for).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own form)
+        "render_modes": ["ansi", "human"],
+        "render_fps": 4,
+    }
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class TextGenerationEnv(gymnasium.Env[Observation, Any]):
             flat=flat,
         )
         self.reward_model = reward_model
-        self.observation_space = self.task.observation_space()
+        self.observation_space = self.task.observation_space()  # type: ignore[assignment]
         self.action_space = self.task.action_space()
         self.render_mode = render_mode
         self._engine = self.task.engine(1)
@@ -150,7 +153,7 @@ class TextGenerationEnv(gymnasium.Env[Observation, Any]):
             info,
         )
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The prompt, the response coloured by KL, and the score ("ansi": as a string)."""
         return self._transcript.text() if self.render_mode == "ansi" else None
 

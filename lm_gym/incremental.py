@@ -79,8 +79,8 @@ class IncrementalDecoder:
         else:
             self._make_room(ids.shape[1])
             for layer, new in zip(self._cache.layers, cache.layers, strict=True):
-                layer.keys[rows, :, -ids.shape[1] :] = new.keys  # type: ignore[index]
-                layer.values[rows, :, -ids.shape[1] :] = new.values  # type: ignore[index]
+                layer.keys[rows, :, -ids.shape[1] :] = new.keys
+                layer.values[rows, :, -ids.shape[1] :] = new.values
         self._make_room(ids.shape[1])
         self._mask[rows] = False
         self._mask[rows, -ids.shape[1] :] = mask
@@ -116,16 +116,16 @@ class IncrementalDecoder:
             return
         self._mask = torch.nn.functional.pad(self._mask, (missing, 0))
         for layer in self._cache.layers:
-            grown = slots - layer.keys.shape[-2]  # type: ignore[union-attr]
-            layer.keys = torch.nn.functional.pad(layer.keys, (0, 0, grown, 0))  # type: ignore[arg-type]
-            layer.values = torch.nn.functional.pad(layer.values, (0, 0, grown, 0))  # type: ignore[arg-type]
+            grown = slots - layer.keys.shape[-2]
+            layer.keys = torch.nn.functional.pad(layer.keys, (0, 0, grown, 0))
+            layer.values = torch.nn.functional.pad(layer.values, (0, 0, grown, 0))
 
     def _drop(self, slots: int) -> None:
         """Forget the oldest slots; no live row reads them."""
         self._mask = self._mask[:, slots:]
         for layer in self._cache.layers:
-            layer.keys = layer.keys[:, :, slots:].contiguous()  # type: ignore[index]
-            layer.values = layer.values[:, :, slots:].contiguous()  # type: ignore[index]
+            layer.keys = layer.keys[:, :, slots:].contiguous()
+            layer.values = layer.values[:, :, slots:].contiguous()
 
 
 def _scattered(cache: Cache, rows: Sequence[int], num_rows: int) -> Cache:

@@ -152,8 +152,8 @@ def scores_where(
         wanted: Shape: (B,), bool.
     """
     value, valid = np.zeros(len(wanted), dtype=np.float32), wanted.copy()
-    rows = np.flatnonzero(wanted)
-    if model is not None and rows.size:
+    rows = [int(row) for row in np.flatnonzero(wanted)]
+    if model is not None and rows:
         found = checked_scores(model, [prompts[row] for row in rows], [responses[row] for row in rows])
         value[rows], valid[rows] = found.value, found.valid
     return Scores(value=value, valid=valid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium.utils import seeding
@@ -32,7 +32,10 @@ VectorStep = tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, An
 class TextGenerationVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
     """B episodes side by side; row i behaves as a :class:`lm_gym.TextGenerationEnv` reset with the same seed."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own form)
+        "render_modes": ["ansi", "human"],
+        "render_fps": 4,
+    }
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class TextGenerationVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         self.num_envs = num_envs
         self.reward_model = reward_model
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = self.task.observation_space()
         self.single_action_space = self.task.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -157,8 +160,8 @@ class TextGenerationVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
                 row_obs = {key: value[row] for key, value in final.items()}
                 info = self._add_info(info, {"final_obs": row_obs, "final_info": infos[row]}, int(row))
             self._restart(ended, infos)
-        for row, row_info in enumerate(infos):
-            info = self._add_info(info, row_info, row)
+        for index, row_info in enumerate(infos):
+            info = self._add_info(info, row_info, index)
         return self._observation(), transition.rewards, transition.terminated, transition.truncated, info
 
     def rollout(self, policy: Policy, num_episodes: int | None = None, *, timer: PhaseTimer | None = None) -> Episodes:

@@ -81,12 +81,13 @@ def _from_evaluate_actions(policy: Any) -> LogProb:
 
 
 def _token_space(space: gymnasium.Space[Any], name: str) -> spaces.Discrete:
-    if not isinstance(space, spaces.Dict) or not isinstance(space.get("token"), spaces.Discrete):
+    token = space.spaces.get("token") if isinstance(space, spaces.Dict) else None
+    if not isinstance(token, spaces.Discrete):
         raise ConfigError(
             f'{name}: wraps an environment with action_mode="token_and_log_prob", got the action space {space}; '
             "make the environment in that mode"
         )
-    return space["token"]
+    return token
 
 
 def _handle(log_prob: Any) -> PolicyHandle:
@@ -143,7 +144,7 @@ class VectorPolicyLogProb(VectorWrapper[Any, Any, Any, Any], RecordConstructorAr
         """Reset the environment."""
         mask = None if options is None else options.get("reset_mask")
         self._ignored[slice(None) if mask is None else mask] = False
-        self._observation, info = self.env.reset(seed=seed, options=options)
+        self._observation, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         return self._observation, info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:

@@ -1,0 +1,55 @@
+# Two commands do it all: `make demo` and `make test`. Everything runs in .venv, which `make setup` keeps up to date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LINT_TREE := .cache/lint-tree
+SOURCES := lm_gym agents reward_models tests examples benchmarks
+
+.PHONY: setup demo test test-slow test-all check format bench build clean
+
+setup: $(STAMP)
+
+# torch first and pinned: a range would fetch the newest build with gigabytes of CUDA packages.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/lm-gym demo --overwrite
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+test-slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
+test-all: test test-slow
+
+# The mapped folders are visible to mypy and import-linter only in a real install, looked at from outside the checkout.
+check: setup
+	$(BIN)/ruff format --check --quiet $(SOURCES)
+	$(BIN)/ruff check --quiet $(SOURCES)
+	rm -rf $(LINT_TREE) build
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target $(LINT_TREE) .
+	rm -rf build
+	cd $(LINT_TREE) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
+	cd $(LINT_TREE) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p lm_gym
+	$(BIN)/python -m pytest -q tests/house
+
+format: setup
+	$(BIN)/ruff format --quiet $(SOURCES)
+	$(BIN)/ruff check --quiet --fix $(SOURCES)
+
+bench: setup
+	$(BIN)/python -m benchmarks.run
+
+build: setup
+	$(BIN)/python -m build --no-isolation
+
+clean:
+	rm -rf $(VENV) .cache build dist runs

@@ -1,0 +1,272 @@
+"""The commands behind ``lm-gym``. Heavy modules are imported inside a command, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from tyro.extras import SubcommandApp
+
+from .options import FileRun, RewardOptions, SampleOptions, TrainOptions
+
+__all__ = ["application"]
+
+Files = tuple[Path, ...]
+
+
+def application() -> SubcommandApp:
+    """The command tree."""
+    reward = SubcommandApp()
+    reward.command(name="train")(reward_train)
+    reward.command(name="eval")(reward_eval)
+    app = SubcommandApp()
+    for function in (demo, run, pretrain, sft):
+        app.command(function)
+    app.command(reward, name="reward", help="Reward models: fit one to rankings, or measure one.")
+    for function in (train, generate, compare, report):  # type: ignore[assignment]
+        app.command(function)
+    return app
+
+
+def demo(
+    out: Path = Path("runs/demo"), seed: int = 0, resume: bool = False, overwrite: bool = False, smoke: bool = False
+) -> None:
+    """The whole RLHF loop on the built-in reviews task: offline, on two CPU cores, in a few minutes.
+
+    Args:
+        out: Folder of the run; the report is report.html in it.
+        seed: Seed of every stage.
+        resume: Go on with a run that the folder holds.
+        overwrite: Replace a run that the folder holds.
+        smoke: Go through every stage in seconds, without learning anything of note.
+    """
+    from .demo import demo_plan
+    from .loop import run_loop
+    from .workspace import Workspace
+
+    console = Console()
+    workspace = Workspace(out, console=console, resume=resume, overwrite=overwrite)
+    _finish(run_loop(demo_plan(seed=seed, smoke=smoke), workspace, command=_command_line()), out, console)
+
+
+def run(
+    options: Annotated[FileRun, tyro.conf.arg(name="")], out: Path, resume: bool = False, overwrite: bool = False
+) -> None:
+    """All stages from one set of files: language model, fine-tuning, reward model, PPO, report.
+
+    Args:
+        options: What to run.
+        out: Folder of the run; the report is report.html in it.
+        resume: Go on with a run that the folder holds.
+        overwrite: Replace a run that the folder holds.
+    """
+    from .file_run import run_from_files
+    from .workspace import Workspace
+
+    console = Console()
+    workspace = Workspace(out, console=console, resume=resume, overwrite=overwrite)
+    _finish(run_from_files(options, workspace, command=_command_line()), out, console)
+
+
+def pretrain(
+    data: Files,
+    out: Path,
+    layers: int = 4,
+    width: int = 256,
+    heads: int = 4,
+    vocabulary: int = 2048,
+    context: int = 256,
+    minutes: float | None = None,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Train a tokenizer and a small language model from scratch.
+
+    Args:
+        data: Text files (.txt), or rows (.jsonl, .jsonl.gz) with "text" or "prompt" and "completion".
+        out: Folder of the model.
+        layers: Transformer blocks.
+        width: Width of the hidden states.
+        heads: Attention heads.
+        vocabulary: Most tokens of the tokenizer.
+        context: Longest sequence, in tokens.
+        minutes: Time limit; without one, ten passes over the text.
+        learning_rate: Peak learning rate.
+        seed: Seed of weights and order.
+        resume: Go on with a killed run.
+        overwrite: Replace what the folder holds.
+    """
+    from lm_gym.agents.pretraining import PretrainConfig
+    from lm_gym.agents.pretraining import pretrain as pretrain_model
+
+    config = PretrainConfig(
+        n_layer=layers,
+        n_embd=width,
+        n_head=heads,
+        vocab_size=vocabulary,
+        context=context,
+        max_minutes=minutes,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    result = pretrain_model(list(data), out, config, resume=resume, overwrite=overwrite)
+    loss = "none held out" if result.validation_loss is None else f"{result.validation_loss:.3f} nats/token"
+    Console().print(f"{result.parameters:,} weights in {out}; validation loss: {loss}")
+
+
+def sft(
+    model: str,
+    data: Path,
+    out: Path,
+    eval_data: Path | None = None,
+    epochs: float = 3.0,
+    learning_rate: float = 5e-5,
+    batch_size: int = 8,
+    seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Fine-tune a language model on prompts and completions, chats, or instructions.
+
+    Args:
+        model: Folder or hub id of the language model.
+        data: Rows: {"prompt", "completion"}, {"messages"}, or {"instruction", "output"}.
+        out: Folder of the fine-tuned model.
+        eval_data: Held-out rows.
+        epochs: Passes over the rows.
+        learning_rate: Peak learning rate.
+        batch_size: Rows per step.
+        seed: Seed of the order.
+        resume: Go on with a killed run.
+        overwrite: Replace what the folder holds.
+    """
+    from lm_gym.agents.supervised import SupervisedConfig, supervised_finetune
+
+    config = SupervisedConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
+    result = supervised_finetune(model, data, out, config, eval_rows=eval_data, resume=resume, overwrite=overwrite)
+    shown = "" if result.eval_loss is None else f"; eval loss {result.eval_loss:.3f} nats/token"
+    Console().print(f"fine-tuned on {result.rows} rows in {out}; training loss {result.train_loss:.3f}{shown}")
+
+
+def reward_train(options: Annotated[RewardOptions, tyro.conf.arg(name="")], out: Path, overwrite: bool = False) -> None:
+    """Fit a reward model to rankings (Bradley-Terry for pairs, Plackett-Luce for more), and measure it.
+
+    Args:
+        options: What to fit.
+        out: Folder of the reward model.
+        overwrite: Replace what the folder holds.
+    """
+    from .standalone import train_reward_model
+
+    train_reward_model(options, out, overwrite=overwrite, console=Console())
+
+
+def reward_eval(model: str, data: Files, group_separator: str | None = None, json: bool = False) -> None:
+    """Measure a reward model on rankings: accuracy, calibration, and the length-only baseline beside it.
+
+    Args:
+        model: Folder, registered name, or module:attribute of the reward model.
+        data: Files of rankings that it was not trained on.
+        group_separator: Prompts that are alike before this text form a group.
+        json: Print JSON instead of a table.
+    """
+    from .standalone import evaluate_files
+
+    evaluate_files(model, data, group_separator=group_separator, as_json=json, console=Console())
+
+
+def train(
+    options: Annotated[TrainOptions, tyro.conf.arg(name="")], out: Path, resume: bool = False, overwrite: bool = False
+) -> None:
+    """Train a language model with token-level PPO against a reward model, on a KL leash to where it started.
+
+    Args:
+        options: What to train.
+        out: Folder of the run.
+        resume: Go on with a killed run.
+        overwrite: Replace a run that the folder holds.
+    """
+    from .standalone import train_policy
+
+    train_policy(options, out, resume=resume, overwrite=overwrite, console=Console())
+
+
+def generate(
+    model: str,
+    sampling: Annotated[SampleOptions, tyro.conf.arg(name="")],
+    prompt: tuple[str, ...] = (),
+    prompts: Path | None = None,
+    count: int = 1,
+    out: Path | None = None,
+) -> None:
+    """Write responses of a language model.
+
+    Args:
+        model: Folder or hub id.
+        sampling: How they are drawn.
+        prompt: Prompts, in quotes.
+        prompts: File of prompts (.jsonl).
+        count: Responses per prompt.
+        out: Write .jsonl rows here instead of printing.
+    """
+    from .standalone import generate_texts
+
+    generate_texts(model, prompt, prompts, sampling, count=count, out=out, console=Console())
+
+
+def compare(
+    a: tyro.conf.Positional[str],
+    b: tyro.conf.Positional[str],
+    sampling: Annotated[SampleOptions, tyro.conf.arg(name="")],
+    prompts: Path,
+    reward_model: str | None = None,
+    limit: int = 20,
+) -> None:
+    """Two language models side by side on the same prompts.
+
+    Args:
+        a: Folder or hub id of the first.
+        b: Folder or hub id of the second.
+        sampling: How responses are drawn.
+        prompts: File of prompts (.jsonl).
+        reward_model: Also score both, and count how often each wins.
+        limit: Most prompts shown.
+    """
+    from .standalone import compare_models
+
+    compare_models(a, b, prompts, sampling, reward_model=reward_model, limit=limit, console=Console())
+
+
+def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "html") -> None:
+    """Render the report of a finished run again.
+
+    Args:
+        run: Folder of a run of demo or run.
+        form: A page (report.html in the folder), or a table in the terminal.
+    """
+    from .report import print_table, render_report
+    from .report_data import Report
+
+    console = Console()
+    found = Report.load(run)
+    if form == "table":
+        print_table(found, console)
+    else:
+        console.print(f"report: {render_report(found, run / 'report.html')}")
+
+
+def _finish(found: Any, folder: Path, console: Console) -> None:
+    from .report import print_table, render_report
+
+    page = render_report(found, folder / "report.html")
+    print_table(found, console)
+    console.print(f"\nreport: {page}  ({found.seconds:.0f} s)")
+
+
+def _command_line() -> str:
+    return " ".join(["lm-gym", *sys.argv[1:]])

@@ -1,0 +1,90 @@
+"""The main job, offline: the whole loop on the built-in reviews, with simulated annotators of set noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lm_gym import reviews
+from lm_gym.agents.ppo import PPOConfig
+from lm_gym.agents.supervised import SupervisedConfig
+from lm_gym.assets import REVIEWS_LM
+from lm_gym.config import RewardConfig, SamplingConfig
+from lm_gym.reward_models.comparisons import Ranking
+from lm_gym.reward_models.oracle import BradleyTerryAnnotator, rank_all
+from lm_gym.reward_models.training import RewardTrainingConfig
+
+from .plan import Judge, LoopPlan
+
+__all__ = ["demo_plan"]
+
+ANNOTATORS = 5
+ANNOTATOR_TEMPERATURE = 0.1
+"""Noise of the annotators, in units of the true score (its spread over base-model samples is about .2)."""
+
+
+def demo_plan(*, seed: int = 0, smoke: bool = False) -> LoopPlan:
+    """The plan of ``lm-gym demo``.
+
+    Args:
+        seed: of every stage.
+        smoke: a run of seconds that goes through every stage and learns nothing of note.
+    """
+    plan = LoopPlan(
+        title="RLHF on short product reviews",
+        summary=(
+            "The built-in language model is fine-tuned on a few demonstrations; simulated annotators, who see a hidden "
+            "true score through Bradley-Terry noise, rank four answers per prompt; a reward model is fitted to the "
+            "rankings; PPO learns against it on a KL leash; then everything from the rankings on is done once more "
+            "with the new policy."
+        ),
+        base=REVIEWS_LM,
+        train_prompts=tuple(reviews.prompts("train")),
+        held_out_prompts=tuple(reviews.prompts("held_out")[:48]),
+        demonstrations=tuple(reviews.demonstrations(96, seed)),
+        judge=_annotators(seed),
+        rounds=2,
+        prompts_per_round=192,
+        answers_per_prompt=4,
+        sampling=SamplingConfig(max_new_tokens=64),
+        reward=RewardConfig(kl_coef=0.1),
+        kl_target=8.0,
+        kl_horizon=600,
+        supervised=SupervisedConfig(epochs=2, batch_size=16, learning_rate=2e-4),
+        reward_training=RewardTrainingConfig(epochs=4, learning_rate=5e-4, rankings_per_step=16),
+        ppo=PPOConfig(
+            total_iterations=20, episodes_per_iteration=64, learning_rate=3e-4, max_batch_tokens=8192, minibatches=4
+        ),
+        true_score=reviews.true_score,
+        is_grammatical=reviews.is_grammatical,
+        seed=seed,
+    )
+    return _shortened(plan) if smoke else plan
+
+
+def _annotators(seed: int) -> Judge:
+    def judge(items: Sequence[tuple[str, Sequence[str]]], *, seed: int = seed) -> list[Ranking]:
+        pool = [
+            BradleyTerryAnnotator(
+                reviews.true_score,
+                temperature=ANNOTATOR_TEMPERATURE,
+                seed=100 * seed + number,
+                name=f"annotator {number}",
+            )
+            for number in range(ANNOTATORS)
+        ]
+        return rank_all(items, pool, seed=seed)
+
+    return judge
+
+
+def _shortened(plan: LoopPlan) -> LoopPlan:
+    return replace(
+        plan,
+        held_out_prompts=plan.held_out_prompts[:6],
+        demonstrations=plan.demonstrations[:8],
+        prompts_per_round=8,
+        supervised=replace(plan.supervised, epochs=1),
+        reward_training=replace(plan.reward_training, epochs=1),
+        ppo=replace(plan.ppo, total_iterations=2, episodes_per_iteration=8, epochs=1),
+    )

@@ -1,0 +1,153 @@
+"""``lm-gym run``: a plan from a user's own files, from the language model on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lm_gym.agents.ppo import PPOConfig
+from lm_gym.agents.pretraining import PretrainConfig, pretrain
+from lm_gym.agents.supervised import SupervisedConfig
+from lm_gym.config import RewardConfig, SamplingConfig
+from lm_gym.errors import ConfigError
+from lm_gym.files import write_jsonl
+from lm_gym.reward_models.comparisons import Ranking, load_rankings, split_by_prompt
+from lm_gym.reward_models.training import RewardTrainingConfig
+
+from .loop import run_loop
+from .options import FileRun
+from .plan import LoopPlan, Rankings
+from .report_data import Report
+from .standalone import grouped_by
+from .workspace import Workspace
+
+__all__ = ["HumanRankings", "read_human_rankings", "run_from_files"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HumanRankings:
+    """Rankings by people, divided by prompt, as the loop uses them; prompts end in the separator."""
+
+    rankings: Rankings
+    """Training and held-out judgements."""
+    group_of: Callable[[str], str]
+    """Group of a prompt; groups are never divided."""
+
+    @property
+    def train_prompts(self) -> tuple[str, ...]:
+        """Distinct prompts of the training side."""
+        return tuple(dict.fromkeys(ranking.prompt for ranking in self.rankings.train))
+
+    @property
+    def held_out_prompts(self) -> tuple[str, ...]:
+        """Distinct prompts of the other side."""
+        return tuple(dict.fromkeys(ranking.prompt for ranking in self.rankings.held_out))
+
+    def documents(self) -> list[dict[str, str]]:
+        """Every answer of the training side, once, as a row of prompt and completion."""
+        seen = dict.fromkeys((one.prompt, text) for one in self.rankings.train for text in one.responses)
+        return [{"prompt": prompt, "completion": text} for prompt, text in seen if text.strip()]
+
+    def best_answers(self, share: float) -> list[dict[str, str]]:
+        """The best-ranked share of every training ranking, at least one answer each."""
+        rows: dict[tuple[str, str], None] = {}
+        for one in self.rankings.train:
+            order = sorted(range(len(one.responses)), key=one.ranks.__getitem__)
+            for place in order[: max(1, round(share * len(order)))]:
+                if one.responses[place].strip():
+                    rows[one.prompt, one.responses[place]] = None
+        return [{"prompt": prompt, "completion": text} for prompt, text in rows]
+
+
+def read_human_rankings(
+    paths: Sequence[Path], *, separator: str, group_separator: str | None, held_out: float, seed: int
+) -> HumanRankings:
+    """Read ranking files and hold out whole groups of prompts.
+
+    Args:
+        paths: files of ``{"prompt", "chosen", "rejected"}`` or ``{"prompt", "responses", "ranks"}`` rows.
+        separator: put after every prompt, so that a language model sees where the answer begins.
+        group_separator: prompts alike before this text belong together; None groups by the whole prompt.
+        held_out: share of the groups, in (0, 1).
+        seed: of the draw of groups.
+
+    Raises:
+        DataError: a file or a row cannot be used.
+        ConfigError: no files, or too few groups.
+    """
+    if not paths:
+        raise ConfigError("rankings: needs at least one file, got none")
+    found = [ranking for path in paths for ranking in load_rankings(path)]
+    ended = [replace(one, prompt=one.prompt.removesuffix(separator) + separator) for one in found]
+    group_of = grouped_by(group_separator)
+    split = split_by_prompt(ended, held_out=held_out, seed=seed, group_of=group_of)
+    return HumanRankings(rankings=Rankings(train=tuple(split.train), held_out=tuple(split.held_out)), group_of=group_of)
+
+
+def run_from_files(options: FileRun, workspace: Workspace, *, command: str) -> Report:
+    """Language model from scratch (unless one is given), then the loop with fixed rankings.
+
+    Raises:
+        ConfigError: neither texts nor a base model.
+    """
+    human = read_human_rankings(
+        options.rankings,
+        separator=options.separator,
+        group_separator=options.group_separator,
+        held_out=options.held_out,
+        seed=options.seed,
+    )
+    base = Path(options.base) if options.base is not None else _pretrained(options, human, workspace)
+    return run_loop(_plan(options, human, base), workspace, command=command)
+
+
+def _pretrained(options: FileRun, human: HumanRankings, workspace: Workspace) -> Path:
+    if not options.texts:
+        raise ConfigError("run: needs --texts to train a language model on, or --base to start from one; got neither")
+
+    def make(folder: Path, left: bool) -> None:
+        # Only the training side: a held-out answer must be new to every model that is measured on it.
+        answers = write_jsonl(folder / "answers.jsonl", human.documents())
+        config = PretrainConfig(max_minutes=options.pretrain_minutes, seed=options.seed)
+        pretrain([*options.texts, answers], folder / "model", config, resume=left)
+
+    return workspace.stage("pretrain", make, lambda folder: folder / "model")
+
+
+def _plan(options: FileRun, human: HumanRankings, base: Path) -> LoopPlan:
+    responses = sum(len(one.responses) for one in human.rankings.train)
+    return LoopPlan(
+        title="RLHF from people's rankings",
+        summary=(
+            f"A language model is fine-tuned on the best-ranked answers, a reward model is fitted to "
+            f"{len(human.rankings.train)} rankings ({responses} answers) and measured on "
+            f"{len(human.rankings.held_out)} rankings of other prompts, and PPO learns against it on a KL leash."
+        ),
+        base=base,
+        train_prompts=human.train_prompts,
+        held_out_prompts=human.held_out_prompts,
+        demonstrations=tuple(human.best_answers(options.best_share)),
+        rankings=_deduplicated(human.rankings),
+        sampling=SamplingConfig(max_new_tokens=options.max_new_tokens),
+        reward=RewardConfig(kl_coef=options.kl_coef),
+        kl_target=options.kl_target,
+        kl_horizon=20.0 * options.episodes,
+        supervised=SupervisedConfig(epochs=3, batch_size=16, learning_rate=3e-4, on_long_row="truncate"),
+        reward_training=RewardTrainingConfig(epochs=options.reward_epochs, learning_rate=1e-4),
+        ppo=PPOConfig(
+            total_iterations=options.iterations,
+            episodes_per_iteration=options.episodes,
+            minibatches=min(4, options.episodes),
+            learning_rate=options.learning_rate,
+        ),
+        group_of=human.group_of,
+        seed=options.seed,
+    )
+
+
+def _deduplicated(rankings: Rankings) -> Rankings:
+    def once(side: tuple[Ranking, ...]) -> tuple[Ranking, ...]:
+        return tuple(dict.fromkeys(one for one in side if not one.is_tie))
+
+    return Rankings(train=once(rankings.train), held_out=once(rankings.held_out))

@@ -1,0 +1,269 @@
+"""The loop: fine-tune, collect rankings, fit the reward model, learn against it, collect again, and tell what came.
+
+One function for every run: the demo and ``lm-gym run`` are two plans.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lm_gym.agents.supervised import supervised_finetune
+from lm_gym.reward_models.comparisons import Ranking
+from lm_gym.reward_models.preference import PreferenceRewardModel
+
+from .measure import measure
+from .plan import LoopPlan
+from .report_data import Curve, ModelRow, Report, RewardCard
+from .stages import (
+    collect_rankings,
+    fit_reward_model,
+    make_env,
+    ppo_policy_folder,
+    rankings_of,
+    read_evaluation,
+    read_history,
+    run_ppo,
+    sample_answers,
+    truth_metrics,
+    winners,
+)
+from .workspace import Workspace, machine_description
+
+__all__ = ["run_loop"]
+
+NORMALIZER_PROMPTS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Round:
+    number: int
+    rankings: list[Ranking]
+    reward_model: PreferenceRewardModel
+    card: RewardCard
+    policy: Path
+    curve: Curve
+
+
+def run_loop(plan: LoopPlan, workspace: Workspace, *, command: str) -> Report:
+    """Run a plan in a workspace; every stage that is done already is read back.
+
+    Args:
+        plan: what to do.
+        workspace: the run folder.
+        command: what was typed, for the report.
+
+    Returns: the report, also written as ``report.json``.
+    """
+    reference = _fine_tuned(plan, workspace)
+    rounds: list[_Round] = []
+    for number in range(1, plan.rounds + 1):
+        rounds.append(_round(plan, workspace, number, reference, rounds))
+    models = [*_main_models(plan, reference, rounds), *_arms(plan, workspace, reference, rounds)]
+    env = make_env(
+        reference, plan.held_out_prompts, rounds[-1].reward_model, reward=plan.reward, sampling=plan.sampling
+    )
+    rows = []
+    for model in models:
+        workspace.console.print(f"measuring: {model.name}", style="dim")
+        rows.append(
+            measure(
+                plan,
+                env,
+                model.folder,
+                name=model.name,
+                description=model.description,
+                trained_against=model.trained_against,
+            )
+        )
+    report = _report(plan, workspace, command, rows, rounds, [model.curve for model in models if model.curve])
+    report.save(workspace.folder)
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    name: str
+    description: str
+    folder: Path
+    trained_against: PreferenceRewardModel | None
+    curve: Curve | None = None
+
+
+def _fine_tuned(plan: LoopPlan, workspace: Workspace) -> Path:
+    """The reference of everything that follows: the base, fine-tuned if there are demonstrations."""
+    if not plan.demonstrations:
+        return plan.base
+
+    def make(folder: Path, left: bool) -> None:
+        supervised_finetune(plan.base, list(plan.demonstrations), folder / "model", plan.supervised, resume=left)
+
+    return workspace.stage("sft", make, lambda folder: folder / "model")
+
+
+def _round(plan: LoopPlan, workspace: Workspace, number: int, reference: Path, earlier: Sequence[_Round]) -> _Round:
+    start = earlier[-1].policy if earlier else reference
+    name = f"round-{number}"
+    train, held_out = _rankings(plan, workspace, name, number, start)
+    everything = [ranking for before in earlier for ranking in before.rankings] + train
+    samples = _reference_samples(plan, workspace, reference)
+
+    def fit(folder: Path, left: bool) -> None:
+        config = replace(plan.reward_training, seed=plan.seed)
+        fit_reward_model(folder, reference, everything, held_out, samples, config, group_of=plan.group_of)
+
+    def load(folder: Path) -> tuple[PreferenceRewardModel, RewardCard]:
+        found = read_evaluation(folder)
+        card = RewardCard(name=f"round {number}", trained_on=found.pop("trained_on"), evaluation=found)
+        return PreferenceRewardModel.load(folder / "model"), card
+
+    reward_model, card = workspace.stage(f"{name}/reward", fit, load)
+    policy, curve = _reinforced(
+        plan, workspace, f"{name}/ppo", start, reference, reward_model, label=f"round {number}", leashed=True
+    )
+    return _Round(number=number, rankings=train, reward_model=reward_model, card=card, policy=policy, curve=curve)
+
+
+def _rankings(
+    plan: LoopPlan, workspace: Workspace, name: str, number: int, start: Path
+) -> tuple[list[Ranking], list[Ranking]]:
+    if plan.rankings is not None:
+        return list(plan.rankings.train), list(plan.rankings.held_out)
+    judge = plan.judge
+    assert judge is not None  # LoopPlan checks that there is one or the other
+    seed = plan.seed + 1000 * number
+
+    def make(folder: Path, left: bool) -> None:
+        count = min(plan.prompts_per_round, len(plan.train_prompts))
+        chosen = random.Random(seed).sample(list(plan.train_prompts), count)
+        for file, prompts in (("rankings", chosen), ("held_out_rankings", list(plan.held_out_prompts))):
+            collect_rankings(
+                start,
+                prompts,
+                judge,
+                folder / f"{file}.jsonl",
+                answers=plan.answers_per_prompt,
+                sampling=plan.sampling,
+                seed=seed,
+            )
+
+    return workspace.stage(f"{name}/rankings", make, rankings_of)
+
+
+def _reference_samples(plan: LoopPlan, workspace: Workspace, reference: Path) -> list[tuple[str, str]]:
+    """Texts of the reference that normalisers are fitted on, the same for every round."""
+    chosen = random.Random(plan.seed).sample(list(plan.train_prompts), min(NORMALIZER_PROMPTS, len(plan.train_prompts)))
+    repeats = max(2, NORMALIZER_PROMPTS // len(chosen))
+    drawn = sample_answers(reference, chosen, repeats, plan.sampling, seed=plan.seed)
+    return [(prompt, text) for prompt, texts in zip(chosen, drawn, strict=True) for text in texts]
+
+
+def _reinforced(
+    plan: LoopPlan,
+    workspace: Workspace,
+    name: str,
+    start: Path,
+    reference: Path,
+    reward_model: PreferenceRewardModel,
+    *,
+    label: str,
+    leashed: bool,
+) -> tuple[Path, Curve]:
+    """PPO from ``start`` against a reward model; without the leash the KL is measured and not paid."""
+    reward = plan.reward if leashed else replace(plan.reward, kl_coef=0.0)
+    target = plan.kl_target if leashed else None
+
+    def make(folder: Path, left: bool) -> None:
+        env = make_env(reference, plan.train_prompts, reward_model, reward=reward, sampling=plan.sampling)
+        run_ppo(
+            folder,
+            start,
+            env,
+            replace(plan.ppo, seed=plan.seed),
+            eval_prompts=plan.held_out_prompts,
+            kl_target=target,
+            kl_horizon=plan.kl_horizon,
+            seed=plan.seed,
+            resume=left,
+            episode_metrics=truth_metrics(plan.true_score),
+            title=f"PPO, {label}",
+        )
+
+    def load(folder: Path) -> tuple[Path, Curve]:
+        return ppo_policy_folder(folder), Curve(name=label, history=read_history(folder), kl_target=target)
+
+    return workspace.stage(name, make, load)
+
+
+def _main_models(plan: LoopPlan, reference: Path, rounds: Sequence[_Round]) -> list[_Model]:
+    first = rounds[0].reward_model
+    models = [_Model(name="base", description="the pretrained model", folder=plan.base, trained_against=first)]
+    if plan.demonstrations:
+        text = f"fine-tuned on {len(plan.demonstrations)} demonstrations; the reference of every KL below"
+        models.append(_Model(name="before RL (SFT)", description=text, folder=reference, trained_against=first))
+    for found in rounds:
+        text = f"PPO with the KL leash against the reward model fitted to {found.card.trained_on} rankings"
+        models.append(
+            _Model(
+                name=f"round {found.number}",
+                description=text,
+                folder=found.policy,
+                trained_against=found.reward_model,
+                curve=found.curve,
+            )
+        )
+    return models
+
+
+def _arms(plan: LoopPlan, workspace: Workspace, reference: Path, rounds: Sequence[_Round]) -> list[_Model]:
+    """What else could have been done with the same judgements."""
+    if not plan.reference_arms:
+        return []
+    first = rounds[0]
+    loose, curve = _reinforced(
+        plan, workspace, "without-kl", reference, reference, first.reward_model, label="without KL", leashed=False
+    )
+    rows = winners([ranking for found in rounds for ranking in found.rankings])
+
+    def make(folder: Path, left: bool) -> None:
+        supervised_finetune(reference, rows, folder / "model", plan.supervised, resume=left)
+
+    imitator = workspace.stage("sft-on-winners", make, lambda folder: folder / "model")
+    return [
+        _Model(
+            name="without KL",
+            description="the same PPO as round 1 without the KL leash",
+            folder=loose,
+            trained_against=first.reward_model,
+            curve=curve,
+        ),
+        _Model(
+            name="SFT on winners",
+            description=f"no RL: fine-tuned on the {len(rows)} top-ranked answers of the same rankings",
+            folder=imitator,
+            trained_against=rounds[-1].reward_model,
+        ),
+    ]
+
+
+def _report(
+    plan: LoopPlan,
+    workspace: Workspace,
+    command: str,
+    rows: Sequence[ModelRow],
+    rounds: Sequence[_Round],
+    curves: Sequence[Curve],
+) -> Report:
+    return Report(
+        title=plan.title,
+        summary=plan.summary,
+        command=command,
+        machine=machine_description(),
+        seconds=sum(workspace.seconds.values()),
+        rows=tuple(rows),
+        curves=tuple(curves),
+        reward_models=tuple(found.card for found in rounds),
+        stage_seconds=dict(workspace.seconds),
+    )

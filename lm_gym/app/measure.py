@@ -1,0 +1,143 @@
+"""One language model, measured on the held-out prompts: a row of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from lm_gym.agents.functional import masked_mean
+from lm_gym.agents.policy import LanguageModelPolicy
+from lm_gym.episodes import Episodes
+from lm_gym.evaluation import Evaluation, evaluate
+from lm_gym.reward_models.evaluation import evaluate_reward_model
+from lm_gym.scoring import RewardModel
+from lm_gym.vector_env import TextGenerationVectorEnv
+
+from .plan import LoopPlan
+from .report_data import ModelRow, Sample
+
+__all__ = ["MatchedLength", "matched_length_gain", "measure"]
+
+SAMPLES = 5
+LENGTH_TOLERANCE = 0.1
+
+
+class MatchedLength(NamedTuple):
+    """Scores compared among responses of about the same length."""
+
+    gain: float | None
+    """Mean difference to the partners' scores; None if no response has one."""
+    share: float
+    """Share of responses that have a partner."""
+
+
+def matched_length_gain(ours: Episodes, theirs: Episodes) -> MatchedLength:
+    """Compare every response with the reference responses whose word count differs by at most 10 %.
+
+    A reward model learned from people partly measures length; this takes length out of a comparison.
+    """
+    words = np.array([len(text.split()) for text in theirs.responses])
+    gains = []
+    for text, score in zip(ours.responses, ours.scores, strict=True):
+        count = len(text.split())
+        partners = np.abs(words - count) <= LENGTH_TOLERANCE * max(count, 1)
+        if partners.any():
+            gains.append(float(score - theirs.scores[partners].mean()))
+    return MatchedLength(float(np.mean(gains)) if gains else None, len(gains) / max(len(ours), 1))
+
+
+def measure(
+    plan: LoopPlan,
+    env: TextGenerationVectorEnv,
+    model: Path,
+    *,
+    name: str,
+    description: str,
+    trained_against: RewardModel | None,
+) -> ModelRow:
+    """Two responses to every held-out prompt: scored, judged, compared with the reference.
+
+    Args:
+        plan: prompts, truth and judge.
+        env: reference and newest reward model.
+        model: folder of the language model.
+        name, description: for the table.
+        trained_against: the reward model whose accuracy on these responses is wanted; None leaves it out.
+    """
+    policy = LanguageModelPolicy.from_pretrained(model)
+    prompts = [prompt for prompt in plan.held_out_prompts for _ in range(2)]
+    found = evaluate(policy, env, prompts, seed=plan.seed)
+    looked = policy.evaluate_in_batches(found.episodes, max_batch_tokens=8192)
+    mask = torch.from_numpy(found.episodes.response_mask).to(looked.entropy.device)
+    matched = _matched(found)
+    texts = found.episodes.responses
+    return ModelRow(
+        name=name,
+        description=description,
+        score=found.score,
+        kl=found.kl,
+        win_rate=found.win_rate,
+        win_rate_low=found.win_rate_low,
+        win_rate_high=found.win_rate_high,
+        response_length=found.response_length,
+        eos_share=found.eos_share,
+        entropy=float(masked_mean(looked.entropy, mask)),
+        true_score=None if plan.true_score is None else float(np.mean(_truth(plan, prompts, texts))),
+        grammatical=_grammatical(plan, prompts, texts),
+        reward_accuracy=_accuracy(plan, trained_against, prompts, texts),
+        matched_length_gain=matched.gain,
+        matched_length_share=matched.share,
+        samples=_samples(plan, found),
+    )
+
+
+def _matched(found: Evaluation) -> MatchedLength:
+    if found.reference_episodes is None:
+        return MatchedLength(None, 0.0)
+    return matched_length_gain(found.episodes, found.reference_episodes)
+
+
+def _truth(plan: LoopPlan, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
+    assert plan.true_score is not None
+    return [float(value or 0.0) for value in plan.true_score(list(prompts), list(texts))]
+
+
+def _grammatical(plan: LoopPlan, prompts: Sequence[str], texts: Sequence[str]) -> float | None:
+    if plan.is_grammatical is None:
+        return None
+    return float(np.mean([plan.is_grammatical(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]))
+
+
+def _accuracy(
+    plan: LoopPlan, reward_model: RewardModel | None, prompts: Sequence[str], texts: Sequence[str]
+) -> float | None:
+    """How often the reward model agrees with the judge on this model's own responses."""
+    if reward_model is None or plan.judge is None:
+        return None
+    pairs = [(prompts[row], [texts[row], texts[row + 1]]) for row in range(0, len(prompts), 2)]
+    different = [(prompt, answers) for prompt, answers in pairs if answers[0] != answers[1]]
+    if not different:
+        return None
+    return evaluate_reward_model(reward_model, plan.judge(different, seed=plan.seed + 1)).accuracy
+
+
+def _samples(plan: LoopPlan, found: Evaluation) -> tuple[Sample, ...]:
+    episodes = found.episodes
+    step = max(1, len(episodes) // (2 * SAMPLES)) * 2
+    rows = list(range(0, len(episodes), step))[:SAMPLES]
+    truth: list[float | None] = [None] * len(rows)
+    if plan.true_score is not None:
+        truth = list(_truth(plan, [episodes.prompts[row] for row in rows], [episodes.responses[row] for row in rows]))
+    return tuple(
+        Sample(
+            prompt=episodes.prompts[row],
+            response=episodes.responses[row],
+            score=float(episodes.scores[row]) if episodes.score_valid[row] else None,
+            true_score=value,
+        )
+        for row, value in zip(rows, truth, strict=True)
+    )

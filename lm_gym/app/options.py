@@ -1,0 +1,110 @@
+"""Options of the commands that have many: the docstring under a field is its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["FileRun", "RewardOptions", "SampleOptions", "TrainOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """How responses are drawn."""
+
+    max_new_tokens: int = 64
+    """Longest response, in tokens."""
+    temperature: float = 1.0
+    """Softmax temperature, for every model alike."""
+    seed: int = 0
+    """Seed of the draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardOptions:
+    """How a reward model is fitted."""
+
+    model: str
+    """Folder or hub id of the language model or encoder that gets a scalar head."""
+    data: tuple[Path, ...]
+    """Files of {"prompt", "chosen", "rejected"} or {"prompt", "responses", "ranks"} rows."""
+    held_out: float = 0.1
+    """Share of the prompt groups that is kept for measuring."""
+    group_separator: str | None = None
+    """Prompts that are alike before this text are held out together."""
+    epochs: int = 1
+    """Passes over the rankings."""
+    learning_rate: float = 2e-5
+    """Peak learning rate."""
+    seed: int = 0
+    """Seed of head, order and split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How a policy is trained against a reward model."""
+
+    model: str
+    """Folder or hub id; it is both the start and the frozen reference."""
+    reward_model: str
+    """Folder, registered name, or module:attribute of the reward model."""
+    prompts: Path
+    """File of prompts: .jsonl rows with "prompt" or "messages"."""
+    eval_prompts: Path | None = None
+    """Held-out prompts; the best checkpoint is chosen on them."""
+    iterations: int = 100
+    """PPO iterations."""
+    episodes: int = 64
+    """Responses per iteration."""
+    max_new_tokens: int = 48
+    """Longest response, in tokens."""
+    temperature: float = 1.0
+    """Of sampling, for policy and reference alike."""
+    kl_coef: float = 0.05
+    """KL coefficient (its start value with a target)."""
+    kl_target: float | None = None
+    """KL per response that an adaptive controller holds, in nats."""
+    learning_rate: float = 1e-5
+    """Adam's step size."""
+    separate_critic: bool = False
+    """Give the value head a trunk of its own."""
+    seed: int = 0
+    """Seed of prompts, draws and minibatches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRun:
+    """The whole loop on a user's own files."""
+
+    rankings: tuple[Path, ...]
+    """Files of judgements by people: {"prompt", "responses", "ranks"} or {"prompt", "chosen", "rejected"} rows."""
+    texts: tuple[Path, ...] = ()
+    """Text files to train a language model from scratch on (together with the answers of the training rankings)."""
+    base: str | None = None
+    """A language model to start from, instead of training one."""
+    separator: str = "\n"
+    """Put between prompt and answer."""
+    group_separator: str | None = None
+    """Prompts that are alike before this text are held out together."""
+    held_out: float = 0.25
+    """Share of the prompt groups that is kept for measuring."""
+    best_share: float = 0.25
+    """Share of each ranking, from the top, that fine-tuning imitates."""
+    pretrain_minutes: float = 4.0
+    """Time for training the language model."""
+    reward_epochs: int = 3
+    """Passes of the reward model over the rankings."""
+    iterations: int = 30
+    """PPO iterations."""
+    episodes: int = 32
+    """Responses per PPO iteration."""
+    max_new_tokens: int = 96
+    """Longest response, in tokens."""
+    kl_target: float = 10.0
+    """KL per response that the adaptive controller holds, in nats."""
+    kl_coef: float = 0.05
+    """Start value of the KL coefficient."""
+    learning_rate: float = 1e-4
+    """Of PPO."""
+    seed: int = 0
+    """Seed of every stage."""

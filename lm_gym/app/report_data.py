@@ -1,0 +1,145 @@
+"""What a finished run has to tell: plain data, written as ``report.json`` and rendered by ``lm_gym.app.report``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lm_gym.errors import ArtifactError
+from lm_gym.files import write_json
+
+__all__ = ["Curve", "ModelRow", "Report", "RewardCard", "Sample"]
+
+REPORT_FILE = "report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One response to a held-out prompt."""
+
+    prompt: str
+    """Prompt text."""
+    response: str
+    """Response text as it was scored."""
+    score: float | None = None
+    """The newest reward model's score; None if it abstained."""
+    true_score: float | None = None
+    """The hidden true score, where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow:
+    """One language model of the run, measured on the held-out prompts."""
+
+    name: str
+    """Short label: "before", "round 1", ..."""
+    description: str
+    """How it came about, one sentence."""
+    score: float
+    """Mean score of the newest reward model, on its own scale."""
+    kl: float | None
+    """Mean KL of a whole response to the reference, nats; None without a reference."""
+    win_rate: float | None
+    """Share of held-out prompts where it outscores the reference."""
+    win_rate_low: float | None
+    """95 % Wilson interval, lower end."""
+    win_rate_high: float | None
+    """Upper end."""
+    response_length: float
+    """Mean response tokens."""
+    eos_share: float
+    """Share of responses that a stop token or stop string ended."""
+    entropy: float | None = None
+    """Mean per-token entropy of its sampling distribution, nats."""
+    true_score: float | None = None
+    """Mean hidden true score, where there is one."""
+    grammatical: float | None = None
+    """Share of grammatical responses, where that can be told."""
+    reward_accuracy: float | None = None
+    """Pairwise accuracy, on this model's own responses, of the reward model that it was trained against."""
+    matched_length_gain: float | None = None
+    """Mean score difference to reference responses of about the same number of words (within 10 %)."""
+    matched_length_share: float | None = None
+    """Share of responses that found such a partner."""
+    samples: tuple[Sample, ...] = ()
+    """A few responses, the same prompts for every model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """The training metrics of one RL run, iteration by iteration."""
+
+    name: str
+    """Label of the run."""
+    history: tuple[dict[str, float | None], ...]
+    """``lm_gym.agents.METRICS`` and, on some iterations, ``eval_...`` and ``true_score``."""
+    kl_target: float | None = None
+    """Target of the adaptive controller, nats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardCard:
+    """One reward model, measured on rankings that it was not trained on."""
+
+    name: str
+    """Label."""
+    trained_on: int
+    """Rankings it was fitted to."""
+    evaluation: dict[str, Any]
+    """``RewardEvaluation.to_json()``: accuracy, nll, ece, bins, groups, length baseline, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything on the page."""
+
+    title: str
+    """Heading."""
+    summary: str
+    """What was run, in a sentence or two."""
+    command: str
+    """The command that makes it again."""
+    machine: str
+    """Processor, cores, versions."""
+    seconds: float
+    """Wall time."""
+    rows: tuple[ModelRow, ...]
+    """One per model, in the order of the story."""
+    curves: tuple[Curve, ...]
+    """One per RL run."""
+    reward_models: tuple[RewardCard, ...]
+    """One per fit."""
+    notes: tuple[str, ...] = ()
+    """Remarks that the numbers need."""
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by stage."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``report.json`` into a folder."""
+        return write_json(Path(folder) / REPORT_FILE, asdict(self))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Report:
+        """Read it back.
+
+        Raises:
+            ArtifactError: there is no whole report in the folder.
+        """
+        path = Path(folder) / REPORT_FILE
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            rows = tuple(
+                ModelRow(**{**row, "samples": tuple(Sample(**sample) for sample in row["samples"])})
+                for row in data["rows"]
+            )
+            curves = tuple(Curve(**{**curve, "history": tuple(curve["history"])}) for curve in data["curves"])
+            cards = tuple(RewardCard(**card) for card in data["reward_models"])
+            parts = {"rows": rows, "curves": curves, "reward_models": cards, "notes": tuple(data["notes"])}
+            return cls(**{**data, **parts})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"report {path}: must be a whole report that a run wrote; reading it failed: {error}. "
+                "Run the pipeline to its end first."
+            ) from error

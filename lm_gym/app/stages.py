@@ -1,0 +1,230 @@
+"""The stages of the loop as plain functions of files and objects; the command line calls the same ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lm_gym.agents.callbacks import ProgressDisplay
+from lm_gym.agents.policy import LanguageModelPolicy
+from lm_gym.agents.ppo import PPO, PPOConfig
+from lm_gym.agents.training import EpisodeMetrics, TrainResult, train
+from lm_gym.config import RewardConfig, SamplingConfig
+from lm_gym.decoding import generate
+from lm_gym.episodes import Episodes
+from lm_gym.files import read_jsonl, write_json, write_jsonl
+from lm_gym.kl_control import AdaptiveKL
+from lm_gym.language_model import load_language_model
+from lm_gym.prompts import load_prompts
+from lm_gym.reference import Reference
+from lm_gym.reward_models.comparisons import Ranking, load_rankings, to_rows
+from lm_gym.reward_models.evaluation import evaluate_reward_model
+from lm_gym.reward_models.preference import PreferenceRewardModel
+from lm_gym.reward_models.training import RewardTrainingConfig, train_preference_model
+from lm_gym.sampling import StopRule
+from lm_gym.scoring import RewardModel
+from lm_gym.vector_env import TextGenerationVectorEnv
+
+from .plan import Judge
+
+__all__ = [
+    "collect_rankings",
+    "fit_reward_model",
+    "make_env",
+    "ppo_policy_folder",
+    "read_history",
+    "run_ppo",
+    "sample_answers",
+    "winners",
+]
+
+
+def sample_answers(
+    model: str | Path, prompts: Sequence[str], count: int, sampling: SamplingConfig, *, seed: int
+) -> list[list[str]]:
+    """Draw ``count`` answers to each prompt from a saved language model. Returns: texts, one list per prompt."""
+    import torch
+
+    language_model = load_language_model(model)
+    loaded = load_prompts(list(prompts), language_model.tokenizer).prompts
+    rule = StopRule(language_model.tokenizer, language_model.eos_ids, sampling)
+    repeated = [prompt.ids for prompt in loaded for _ in range(count)]
+    generation = generate(
+        language_model, repeated, replace(sampling, seed=seed), generator=torch.Generator().manual_seed(seed)
+    )
+    texts = []
+    for row, length in enumerate(generation.mask.sum(axis=1)):
+        ids = generation.ids[row, :length]
+        texts.append(rule.text(ids, rule.reason(ids)))
+    return [texts[start : start + count] for start in range(0, len(texts), count)]
+
+
+def collect_rankings(
+    model: str | Path,
+    prompts: Sequence[str],
+    judge: Judge,
+    path: Path,
+    *,
+    answers: int,
+    sampling: SamplingConfig,
+    seed: int,
+) -> list[Ranking]:
+    """Draw answers, have them ranked, and write the rankings; prompts whose answers are all the same are left out."""
+    drawn = sample_answers(model, prompts, answers, sampling, seed=seed)
+    items = [(prompt, texts) for prompt, texts in zip(prompts, drawn, strict=True) if len(set(texts)) > 1]
+    rankings = judge(items, seed=seed)
+    write_jsonl(path, to_rows(rankings))
+    return rankings
+
+
+def fit_reward_model(
+    folder: Path,
+    base: str | Path,
+    rankings: Sequence[Ranking],
+    held_out: Sequence[Ranking],
+    reference_samples: Sequence[tuple[str, str]],
+    config: RewardTrainingConfig,
+    *,
+    group_of: Any = None,
+    max_length: int | None = None,
+) -> PreferenceRewardModel:
+    """Fit a preference model, then its normaliser on reference samples, and save it with its evaluation.
+
+    Args:
+        folder: gets ``model/`` and ``evaluation.json``.
+        base: language model that the scalar head is put on.
+        rankings: to fit to.
+        held_out: to measure on.
+        reference_samples: (prompt, response) of the reference, for the normaliser.
+        config: of the fit.
+        group_of: maps a prompt to the group that the standard error clusters on.
+        max_length: longest text, in tokens.
+    """
+    model = train_preference_model(rankings, base, config, max_length=max_length, seed=config.seed)
+    prompts, responses = zip(*reference_samples, strict=True)
+    model.fit_normalizer(prompts, responses, fitted_on=f"{len(prompts)} samples of the reference model")
+    model.save(folder / "model")
+    grouping = {} if group_of is None else {"group_of": group_of}
+    found = evaluate_reward_model(model, held_out, **grouping)
+    write_json(folder / "evaluation.json", {"trained_on": len(rankings), **found.to_json()})
+    return model
+
+
+def make_env(
+    reference: str | Path,
+    prompts: Sequence[str],
+    reward_model: RewardModel,
+    *,
+    reward: RewardConfig,
+    sampling: SamplingConfig,
+    num_envs: int = 1,
+) -> TextGenerationVectorEnv:
+    """The environment of a stage: frozen reference, prompts, reward model (with its normaliser, if it has one)."""
+    normalizer = getattr(reward_model, "normalizer", None)
+    return TextGenerationVectorEnv(
+        num_envs,
+        Reference(load_language_model(reference)),
+        list(prompts),
+        reward_model,
+        action_mode="token_and_log_prob",
+        reward=replace(reward, normalizer=normalizer) if reward.normalizer is None else reward,
+        sampling=sampling,
+    )
+
+
+def run_ppo(
+    folder: Path,
+    start: str | Path,
+    env: TextGenerationVectorEnv,
+    config: PPOConfig,
+    *,
+    eval_prompts: Sequence[str],
+    kl_target: float | None,
+    kl_horizon: float,
+    seed: int,
+    resume: bool = False,
+    overwrite: bool = False,
+    separate_critic: bool = False,
+    episode_metrics: EpisodeMetrics | None = None,
+    title: str = "PPO",
+) -> TrainResult:
+    """Train a policy from a saved language model; a killed run in ``folder`` is taken up where it was saved.
+
+    Args:
+        folder: the run folder.
+        start: language model (or policy) to start from.
+        env: with the reference and the reward model.
+        config: ``total_iterations`` is the length.
+        eval_prompts: held out; the best checkpoint is chosen on them.
+        kl_target: nats per response for an adaptive coefficient, or None.
+        kl_horizon: of that controller, in episodes.
+        seed: of prompts and draws.
+        resume: take up an earlier attempt in ``folder``; one that was killed before its first checkpoint starts anew.
+        overwrite: replace what ``folder`` holds.
+        separate_critic: give the value head a trunk of its own.
+        episode_metrics: further metrics of each iteration's episodes.
+        title: of the progress bar.
+    """
+    saved = (folder / "checkpoints" / "last").is_dir()
+    policy = LanguageModelPolicy.from_pretrained(start, separate_critic=separate_critic or None)
+    agent = PPO(policy, config)
+    return train(
+        agent,
+        env,
+        iterations=config.total_iterations,
+        run_dir=folder,
+        eval_prompts=eval_prompts,
+        adaptive_kl=None if kl_target is None else AdaptiveKL(target=kl_target, horizon=kl_horizon),
+        callbacks=[ProgressDisplay(title)],
+        episode_metrics=episode_metrics,
+        seed=seed,
+        resume=resume and saved,
+        overwrite=overwrite or (resume and not saved),
+    )
+
+
+def ppo_policy_folder(run_dir: Path) -> Path:
+    """The policy at the end of an RL run."""
+    return run_dir / "checkpoints" / "last" / "policy"
+
+
+def read_history(run_dir: Path) -> tuple[dict[str, float | None], ...]:
+    """The metrics of an RL run, iteration by iteration."""
+    return tuple(read_jsonl(run_dir / "metrics.jsonl"))
+
+
+def winners(rankings: Sequence[Ranking]) -> list[dict[str, str]]:
+    """The best answer of every ranking, as rows for fine-tuning."""
+    rows = []
+    for ranking in rankings:
+        best = ranking.responses[int(np.argmin(ranking.ranks))]
+        if best.strip():
+            rows.append({"prompt": ranking.prompt, "completion": best})
+    return rows
+
+
+def truth_metrics(true_score: Any) -> EpisodeMetrics | None:
+    """The mean hidden score of an iteration's episodes, for the curves; None where there is no truth."""
+    if true_score is None:
+        return None
+
+    def metrics(episodes: Episodes) -> dict[str, float]:
+        return {"true_score": float(np.mean(true_score(list(episodes.prompts), list(episodes.responses))))}
+
+    return metrics
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """``evaluation.json`` of a reward model's folder."""
+    found: dict[str, Any] = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    return found
+
+
+def rankings_of(folder: Path) -> tuple[list[Ranking], list[Ranking]]:
+    """Training and held-out rankings of one round."""
+    return load_rankings(folder / "rankings.jsonl"), load_rankings(folder / "held_out_rankings.jsonl")
