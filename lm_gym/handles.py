@@ -72,7 +72,13 @@ def load_reward_model(handle: str | Path | RewardModel | RewardFunction) -> Rewa
         return _from_folder(Path(handle))
     kinds = _registered()
     if str(handle) in kinds:
-        return as_reward_model(kinds[str(handle)].load()())
+        kind = kinds[str(handle)].load()
+        if needed := _required_parameters(kind):
+            raise ConfigError(
+                f"reward model {str(handle)!r}: must need no arguments to go by its name, and needs {needed}; "
+                "give the folder of a saved one"
+            )
+        return as_reward_model(kind())
     raise ConfigError(
         f"reward model {str(handle)!r}: must be a saved reward model's folder, module:attribute, or one of the "
         f"registered names {sorted(kinds)}"

@@ -103,9 +103,11 @@ class LanguageModel:
 
     @property
     def pad_id(self) -> int:
-        """Id written to places that no mask counts; it may equal an EOS id."""
+        """An id that the model can embed, for places that no mask counts; it may equal an EOS id."""
         pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+        pad = self.tokenizer.eos_token_id if pad is None else pad
+        # A pad token added to the tokenizer alone lies beyond the embedding; under a mask any id will do.
+        return int(pad) if int(pad) < self.vocab_size else 0
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision of this model's forward passes; log-softmax stays in float32 outside it."""

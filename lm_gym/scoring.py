@@ -137,7 +137,7 @@ def checked_scores(model: RewardModel, prompts: Sequence[str], responses: Sequen
     valid = np.asarray(scores.valid, dtype=bool)
     bad = np.flatnonzero(valid & ~np.isfinite(value))
     if bad.size:
-        _raise_bad_row(name, int(bad[0]), value[bad[0]], prompts, responses)
+        _raise_bad_row(name, int(bad[0]), float(value[bad[0]]), prompts, responses)
     return Scores(value=np.where(valid, value, np.float32(0)), valid=valid, std=scores.std)
 
 

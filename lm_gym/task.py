@@ -91,7 +91,6 @@ class TextTask:
         loaded = load_prompts(prompts, tokenizer, max_prompt_tokens=max_prompt_tokens, truncation=prompt_truncation)
         _check_context(reference, loaded.max_prompt_tokens, sampling.max_new_tokens)
         eos = int(tokenizer.eos_token_id)
-        pad = eos if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         return cls(
             reference=reference,
             tokenizer=tokenizer,
@@ -101,7 +100,7 @@ class TextTask:
             action_mode=action_mode,
             vocab_size=len(tokenizer) if reference is None else reference.language_model.vocab_size,
             stop_ids=(eos,) if reference is None else reference.language_model.eos_ids,
-            pad_id=pad,
+            pad_id=(tokenizer.pad_token_id or eos) if reference is None else reference.language_model.pad_id,
         )
 
     @property

@@ -1,0 +1,104 @@
+"""Time this library's PPO on the workload of ``peer_trl_ppo.py``: same model, same data, same steps.
+
+A random-weight GPT-2 on the CPU in fp32, prompts of random tokens, responses of exactly 48 tokens at temperature 1, KL
+to a frozen copy, 4 epochs of 4 minibatches over all episodes. The shared trunk is the default; ``--separate-critic``
+trains a value model of the same size, as TRL does. The EOS id lies just past the model's vocabulary, so no response
+stops early; the reward is 1 if the last token's id is even.
+
+The last line on stdout is one JSON object with the keys of the peer's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.workload import random_language_model
+from lm_gym import Reference, TextGenerationVectorEnv
+from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
+from lm_gym.agents.policy import own_copy
+
+
+def parse_options() -> argparse.Namespace:
+    """The options of the peer, and --separate-critic."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--vocab", type=int, default=4096)
+    parser.add_argument("--episodes", type=int, default=32)
+    parser.add_argument("--prompt-tokens", type=int, default=32)
+    parser.add_argument("--response-tokens", type=int, default=48)
+    parser.add_argument("--iterations", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, default=1e-5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--separate-critic", action="store_true")
+    return parser.parse_args()
+
+
+def last_is_even(prompts: list[str], completions: list[str]) -> list[float]:
+    """1 if the last token's id is even, else 0."""
+    return [float(int(text.split()[-1]) % 2 == 0) for text in completions]
+
+
+def rss_bytes() -> int:
+    """Resident memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def main() -> None:
+    """Run, and print one JSON line."""
+    options = parse_options()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    imports_rss = rss_bytes()
+    model = random_language_model(
+        vocab=options.vocab,
+        layers=options.layers,
+        width=options.width,
+        heads=options.heads,
+        positions=options.prompt_tokens + options.response_tokens,
+        seed=options.seed,
+    )
+    rng = np.random.default_rng(options.seed)
+    prompts = [" ".join(map(str, rng.integers(options.vocab, size=options.prompt_tokens))) for _ in range(256)]
+    env = TextGenerationVectorEnv(
+        1, Reference(model), prompts, last_is_even, max_new_tokens=options.response_tokens, kl_coef=0.05
+    )
+    env.reset(seed=options.seed)
+    policy = LanguageModelPolicy(own_copy(model), separate_critic=options.separate_critic)
+    config = PPOConfig(
+        episodes_per_iteration=options.episodes, learning_rate=options.learning_rate, learning_rate_decay="none"
+    )
+    agent = PPO(policy, config)
+    baseline = rss_bytes()
+    seconds = []
+    for _ in range(options.iterations):
+        started = time.perf_counter()
+        metrics = agent.learn(env)
+        seconds.append(time.perf_counter() - started)
+    assert metrics["response_length"] == options.response_tokens
+    assert metrics["optimizer_steps"] == 16
+    tokens = options.episodes * options.response_tokens
+    report = {
+        "peer": "lm-gym" + (" (separate critic)" if options.separate_critic else ""),
+        "tokens_per_second": tokens / statistics.median(seconds[1:]),
+        "seconds_per_iteration": seconds[1:],
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "baseline_rss_bytes": baseline,
+        "imports_rss_bytes": imports_rss,
+        "config": vars(options),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

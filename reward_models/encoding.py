@@ -1,0 +1,133 @@
+"""From prompt and response to token ids, and from token ids to batches without waste.
+
+Knows: how the two texts are joined, what is cut from a text that is too long, and how rows are grouped by
+length. Does not know: models.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lm_gym.errors import ConfigError
+
+__all__ = ["DEFAULT_TEMPLATE", "TextEncoder", "TextTemplate", "length_batches", "right_padded"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TEMPLATE = "{prompt}{response}"
+
+
+class TextTemplate:
+    """How prompt and response become one text.
+
+    ``{prompt}`` and ``{response}`` are replaced literally, so braces in the texts mean nothing. Where the two
+    stand side by side, one space goes between them unless one of them brings white space (or is empty).
+    """
+
+    def __init__(self, pattern: str = DEFAULT_TEMPLATE) -> None:
+        """Take the pattern apart.
+
+        Raises:
+            ConfigError: it does not hold ``{prompt}`` and ``{response}`` once each, in this order.
+        """
+        once = pattern.count("{prompt}") == pattern.count("{response}") == 1
+        if not once or pattern.index("{prompt}") > pattern.index("{response}"):
+            raise ConfigError(
+                f"template: must hold {{prompt}} and then {{response}}, once each, got {pattern!r}; "
+                f"the default is {DEFAULT_TEMPLATE!r}"
+            )
+        self.pattern = pattern
+        self._head, rest = pattern.split("{prompt}")
+        self._middle, self._tail = rest.split("{response}")
+
+    def join(self, prompt: str, response: str) -> str:
+        """The text that the reward model reads."""
+        between = self._middle
+        bare = prompt and response and not (prompt[-1].isspace() or response[0].isspace())
+        if not between and bare:
+            between = " "
+        return f"{self._head}{prompt}{between}{response}{self._tail}"
+
+
+class TextEncoder:
+    """Tokenises joined texts; one that is too long loses tokens from its left, so from the prompt first."""
+
+    def __init__(self, tokenizer: Any, template: str, max_length: int) -> None:
+        """Store and check.
+
+        Args:
+            tokenizer: a Hugging Face tokenizer; it is called, and never changed.
+            template: see :class:`TextTemplate`.
+            max_length: most tokens of a text, special tokens included.
+
+        Raises:
+            ConfigError: the template is not one, or max_length leaves no room for text.
+        """
+        self.tokenizer = tokenizer
+        self.template = TextTemplate(template)
+        self.max_length = max_length
+        self._specials = tokenizer.num_special_tokens_to_add(pair=False)
+        if max_length <= self._specials:
+            raise ConfigError(
+                f"max_length: must be above the {self._specials} special tokens of the tokenizer, got {max_length}"
+            )
+
+    def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
+        """Token ids of each joined text, at most ``max_length`` each. How many were cut is logged as a
+        warning."""
+        texts = [self.template.join(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        if not texts:
+            return []
+        encoded = [list(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
+        too_long = [row for row, ids in enumerate(encoded) if len(ids) > self.max_length]
+        for row in too_long:
+            encoded[row] = self._cut(texts[row], encoded[row])
+        if too_long:
+            logger.warning(
+                "reward model: %d of %d texts were longer than max_length=%d tokens; the left end of each "
+                "was cut "
+                "(the prompt first, the end of the response kept)",
+                len(too_long),
+                len(texts),
+                self.max_length,
+            )
+        return encoded
+
+    def _cut(self, text: str, whole: list[int]) -> list[int]:
+        body = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        kept = body[len(body) - (self.max_length - self._specials) :]
+        for start in range(self._specials + 1):
+            if whole[start : start + len(body)] == body:
+                return [*whole[:start], *kept, *whole[start + len(body) :]]
+        return whole[-self.max_length :]
+
+
+def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of like length, longest first, each of at most ``max_tokens`` padded tokens.
+
+    A row that alone exceeds the limit makes a batch of one.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def right_padded(rows: Sequence[Sequence[int]], fill_id: int) -> tuple[Tensor, Tensor]:
+    """Stack N rows of ids. Returns: (ids, attention mask, 1 = counts). Shapes: (N, T), int64, both."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), fill_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[number, : len(row)] = 1
+    return ids, mask

@@ -1,0 +1,250 @@
+"""A reward model learned from human preferences: a scalar head on a language model.
+
+Knows: how such a model scores text, and how it is saved and loaded whole. The head's position is the matter
+of ``heads``, the text that it reads of ``encoding``, the fit of ``training``.
+
+Departure from Ziegler et al. 2019, section 2.1: scores are not normalised inside the model. The artefact
+carries a :class:`~lm_gym.config.ScoreNormalizer` for the environment to apply, and
+:meth:`PreferenceRewardModel.score` returns raw scores.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lm_gym.config import ScoreNormalizer
+from lm_gym.errors import ConfigError, ModelLoadError, RewardModelError
+from lm_gym.language_model import resolve_device
+from lm_gym.scoring import Scores
+
+from . import artifact
+from .comparisons import Ranking
+from .encoding import DEFAULT_TEMPLATE, TextEncoder, length_batches, right_padded
+from .heads import ScalarScorer, check_padding_invariance, classifier_from, fill_id_of, longest_input
+
+if TYPE_CHECKING:
+    from .training import RewardTrainingConfig
+
+__all__ = ["PreferenceRewardModel"]
+
+DEFAULT_MAX_LENGTH = 1024
+BATCH_TOKENS = 8192
+
+
+class PreferenceRewardModel:
+    """Scores a response by one forward pass of a Hugging Face sequence classification model of one label."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_length: int | None = None,
+        template: str = DEFAULT_TEMPLATE,
+        normalizer: ScoreNormalizer | None = None,
+        name: str = "preference",
+        device: str = "auto",
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store and check; use :meth:`from_base` or :meth:`load` to get the model itself.
+
+        Args:
+            model: a ``...ForSequenceClassification`` model with ``num_labels=1``; it is put in eval mode.
+            tokenizer: its tokenizer. A pad token that equals eos is harmless; a decoder needs none.
+            max_length: most tokens of a text; None takes what model and tokenizer allow, at most 1024.
+            template: how the two texts are joined; ``{prompt}{response}`` puts one space between them where
+                neither side has white space.
+            normalizer: kept with the model for the environment to apply; ``score`` does not.
+            name: what error messages call it.
+            device: ``"auto"`` takes an accelerator if there is one.
+            training: a summary of how it was trained, for the record.
+
+        Raises:
+            ConfigError: more than one label, a bad template or max_length, or an encoder without a pad token.
+        """
+        if model.config.num_labels != 1:
+            raise ConfigError(
+                f"reward model {name}: must have one output (num_labels=1), got {model.config.num_labels}; "
+                "PreferenceRewardModel.from_base makes one out of any language model"
+            )
+        longest = longest_input(model, tokenizer, DEFAULT_MAX_LENGTH if max_length is None else max_length)
+        if max_length is not None and longest < max_length:
+            raise ConfigError(
+                f"reward model {name}: max_length must be at most the {longest} tokens of its model, got {max_length}"
+            )
+        self.device = resolve_device(device)
+        self.model = model.to(self.device).eval()
+        self.tokenizer = tokenizer
+        self.encoder = TextEncoder(tokenizer, template, longest)
+        self.fill_id = fill_id_of(model, tokenizer)
+        self.normalizer = normalizer
+        self.training: dict[str, Any] = dict(training or {})
+        self._name = name
+        self._scorer = ScalarScorer(self.model)
+
+    @classmethod
+    def from_base(
+        cls,
+        base: Any,
+        tokenizer: Any = None,
+        *,
+        max_length: int | None = None,
+        template: str = DEFAULT_TEMPLATE,
+        seed: int = 0,
+        dtype: str = "float32",
+        name: str = "preference",
+        device: str = "auto",
+    ) -> PreferenceRewardModel:
+        """Put a fresh scalar head on a causal language model or an encoder.
+
+        Args:
+            base: path or hub id, or a loaded model (which is copied; the original stays as it is).
+            tokenizer: needed with a loaded model; None loads the one beside the weights. It is copied.
+            max_length: see the class.
+            template: see the class.
+            seed: of the head's first weights.
+            dtype: of the weights, e.g. ``"bfloat16"`` for a large model on a GPU.
+            name: what error messages call it.
+            device: where it runs.
+
+        Raises:
+            ModelLoadError: the handle leads to no model or tokenizer.
+            UnsupportedModelError: the architecture cannot carry such a head.
+            ConfigError: see the class.
+        """
+        if tokenizer is None:
+            if not isinstance(base, str | Path):
+                raise ConfigError("reward model: a model that is already loaded comes with tokenizer=..., got none")
+            tokenizer = _load_tokenizer(base)
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
+        model = classifier_from(base, dtype=dtype, seed=seed)
+        made = cls(model, tokenizer, max_length=max_length, template=template, name=name, device=device)
+        check_padding_invariance(made.model, made.fill_id)
+        return made
+
+    @property
+    def name(self) -> str:
+        """What error messages call this reward model."""
+        return self._name
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a text; a longer one loses the left end of its prompt, and that is logged."""
+        return self.encoder.max_length
+
+    @property
+    def template(self) -> str:
+        """How prompt and response are joined."""
+        return self.encoder.template.pattern
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+        """Raw scores of B responses; equal rows are scored once.
+
+        Returns: Scores of shape (B,). A row without a single token (empty prompt and response) is an
+            abstention.
+
+        Raises:
+            RewardModelError: the two lists differ in length.
+        """
+        if len(prompts) != len(responses):
+            raise RewardModelError(
+                f"reward model {self.name}: needs one prompt per response, got {len(prompts)} and {len(responses)}"
+            )
+        numbers: dict[tuple[str, str], int] = {}
+        rows = [numbers.setdefault(pair, len(numbers)) for pair in zip(prompts, responses, strict=True)]
+        encoded = self.encoder.encode([pair[0] for pair in numbers], [pair[1] for pair in numbers])
+        value, valid = self._score_ids(encoded)
+        return Scores(value=value[rows], valid=valid[rows])
+
+    @torch.inference_mode()
+    def _score_ids(self, encoded: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        value = np.zeros(len(encoded), dtype=np.float32)
+        valid = np.array([len(ids) > 0 for ids in encoded], dtype=bool)
+        readable = [row for row, ids in enumerate(encoded) if ids]
+        self.model.eval()
+        for batch in length_batches([len(encoded[row]) for row in readable], BATCH_TOKENS):
+            chosen = [readable[number] for number in batch]
+            ids, mask = right_padded([encoded[row] for row in chosen], self.fill_id)
+            value[chosen] = self._scorer(ids.to(self.device), mask.to(self.device)).cpu().numpy()
+        return value, valid
+
+    def train(
+        self,
+        rankings: Sequence[Ranking],
+        config: RewardTrainingConfig | None = None,
+        *,
+        eval_rankings: Sequence[Ranking] | None = None,
+        checkpoint_dir: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Fit it in place; see :func:`lm_gym.reward_models.training.fit`. Returns: the summary, also
+        ``training``."""
+        from .training import fit
+
+        return fit(self, rankings, config, eval_rankings=eval_rankings, checkpoint_dir=checkpoint_dir)
+
+    def fit_normalizer(self, prompts: Sequence[str], responses: Sequence[str], *, fitted_on: str) -> ScoreNormalizer:
+        """Fit the map that gives these responses (samples of the reference model) mean 0 and deviation 1.
+
+        Returns: the normaliser, also kept as ``normalizer``.
+
+        Raises:
+            RewardModelError: fewer than two scores, or all are equal.
+        """
+        scores = self.score(prompts, responses)
+        values = scores.value[scores.valid].astype(np.float64)
+        spread = float(values.std()) if len(values) > 1 else 0.0
+        if not spread > 0:
+            raise RewardModelError(
+                f"reward model {self.name}: a normaliser needs at least 2 different scores, got "
+                f"{len(values)} scores "
+                f"with standard deviation {spread}"
+            )
+        self.normalizer = ScoreNormalizer(gain=1 / spread, bias=-float(values.mean()) / spread, fitted_on=fitted_on)
+        return self.normalizer
+
+    def save(self, directory: str | Path) -> Path:
+        """Write model, tokenizer and record as one folder, whole or not at all. Returns: the folder.
+
+        ``AutoModelForSequenceClassification.from_pretrained`` and ``AutoTokenizer.from_pretrained`` load it
+        too, and score a single text alike. Plain batches need a pad token that no text contains; without one
+        the saved config has no pad id, and the plain class says so instead of reading the wrong token.
+        """
+        return artifact.save(self, directory)
+
+    @classmethod
+    def load(cls, directory: str | Path, *, dtype: str = "float32", device: str = "auto") -> PreferenceRewardModel:
+        """Read a folder that :meth:`save` wrote.
+
+        Raises:
+            ArtifactError: a file is missing, cut short or of another kind, or the tokenizer is not the one it
+                was saved with.
+        """
+        model, tokenizer, record = artifact.load(directory, dtype=dtype)
+        return cls(
+            model,
+            tokenizer,
+            max_length=record["max_length"],
+            template=record["template"],
+            normalizer=None if record["normalizer"] is None else ScoreNormalizer(**record["normalizer"]),
+            name=record["name"],
+            device=device,
+            training=record["training"],
+        )
+
+
+def _load_tokenizer(base: str | Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(base))
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(
+            f"reward model base {str(base)!r}: has no tokenizer that loads; pass tokenizer=... ({error})"
+        ) from error

@@ -1,0 +1,56 @@
+"""Runs a block that seeds, logs and sets up devices as it likes, and puts the process back as it was."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from transformers.utils import logging as hf_logging
+
+__all__ = ["quiet_loading", "untouched_surroundings"]
+
+
+@contextmanager
+def untouched_surroundings() -> Iterator[None]:
+    """Restore, after the block, what a Trainer changes.
+
+    That is: Python's, NumPy's and torch's random generators, grad mode, environment variables, transformers'
+    log level, and accelerate's process-wide state, which a Trainer empties under an Accelerator of the
+    caller.
+    """
+    singletons = (PartialState, AcceleratorState, GradientState)
+    states = [dict(singleton._shared_state) for singleton in singletons]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (restores what others seeded)
+    environment, verbosity = dict(os.environ), hf_logging.get_verbosity()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        hf_logging.set_verbosity(verbosity)
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
+        for singleton, state in zip(singletons, states, strict=True):
+            singleton._shared_state.clear()
+            singleton._shared_state.update(state)
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' bars and its report of fresh weights; who loads checks the missing keys."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
