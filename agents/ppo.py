@@ -13,6 +13,7 @@ Shapes: B = episodes of a batch, T = longest response.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -36,7 +37,7 @@ from .functional import (
     masked_mean,
     masked_whiten,
 )
-from .metrics import episode_metrics, phase_metrics
+from .metrics import METRICS, episode_metrics, phase_metrics
 from .policy import LanguageModelPolicy
 
 __all__ = ["PPO", "PPOConfig"]
@@ -136,14 +137,19 @@ class PPO:
         )
 
     def learn(self, env: TextGenerationVectorEnv) -> dict[str, float]:
-        """One iteration: collect, then update. Returns: every metric of ``lm_gym.agents.metrics.METRICS``."""
+        """One iteration: collect, then update.
+
+        Returns: every metric of ``lm_gym.agents.metrics.METRICS``; those of the update are NaN in an iteration in
+        which the reward model abstained on every episode.
+        """
         timer = PhaseTimer()
         episodes = env.rollout(self.policy, self.config.episodes_per_iteration, timer=timer)
         self.last_episodes = episodes
         with timer.phase("update"):
             metrics = self.update(episodes)
         tokens = int(episodes.response_mask.sum())
-        return {**metrics, "kl_coef": env.kl_coef, **phase_metrics(timer, tokens, self.policy.device)}
+        undefined = dict.fromkeys(METRICS, math.nan)
+        return {**undefined, **metrics, "kl_coef": env.kl_coef, **phase_metrics(timer, tokens, self.policy.device)}
 
     def update(self, episodes: Episodes) -> dict[str, float]:
         """Learn from one batch; episodes whose reward model abstained are left out and counted.
@@ -266,4 +272,5 @@ class PPO:
             ratio = change.exp()
             grids = (policy_loss, value_loss, ratio - 1.0 - change, clipped, value_clipped, ratio)
             shares = [torch.where(mask, grid.float(), 0.0).sum() / tokens for grid in grids]
-            return torch.stack([*shares, ratio.max(), (ratio - 1.0).abs().max()])
+            counted = ratio[mask]
+            return torch.stack([*shares, counted.max(), (counted - 1.0).abs().max()])

@@ -8,8 +8,11 @@ Shapes: B = rows, L = columns of an observation.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lm_gym.config import SamplingConfig
 from lm_gym.incremental import IncrementalDecoder
@@ -17,6 +20,17 @@ from lm_gym.language_model import LanguageModel
 from lm_gym.sampling import draw, truncated_logits
 
 __all__ = ["Stepper"]
+
+_optimizer_steps = 0
+
+
+def _count_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    global _optimizer_steps
+    _optimizer_steps += 1
+
+
+# A fused optimiser writes weights without raising their version counter, so every step in the process is counted too.
+register_optimizer_step_post_hook(_count_step)
 
 
 class Stepper:
@@ -35,7 +49,7 @@ class Stepper:
         self._seen = np.zeros((0, 0), dtype=np.int64)
         self._seen_lengths = np.zeros(0, dtype=np.int64)
         self._counts = np.zeros(0, dtype=np.int64)
-        self._version = -1
+        self._version = (-1, -1)
 
     def act(self, observation: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Tokens (B,) int64 and log-probabilities (B,) float32, nats; 0-d arrays for an observation without B."""
@@ -46,43 +60,44 @@ class Stepper:
         lengths = mask.astype(np.int64).sum(axis=1)
         states = self._states(ids, lengths)
         with torch.inference_mode():
-            logits = self._model.logits(states)
-            rows = [
-                truncated_logits(logits[row : row + 1], int(count), self._sampling, self._model.eos_ids)
-                for row, count in enumerate(self._counts)
-            ]
+            logits = truncated_logits(self._model.logits(states), self._counts, self._sampling, self._model.eos_ids)
             uniform = torch.rand(len(ids), generator=self._generator).to(logits.device)
-            drawn, drawn_log_probs = draw(torch.cat(rows), uniform)
+            drawn, drawn_log_probs = draw(logits, uniform)
         return drawn.cpu().numpy(), drawn_log_probs.cpu().numpy()
 
     def _states(self, ids: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
         """The state after each row's last token. Shape: (B, H)."""
-        continued = self._continued(ids, lengths)
+        grown = self._grown(ids, lengths)
+        self._counts = np.where(grown, self._counts + 1, 0) if grown.any() else np.zeros(len(ids), dtype=np.int64)
+        continued = grown & self._has_current_cache(ids)
         if self._decoder is None:
             self._decoder = IncrementalDecoder(self._model, len(ids), ids.shape[1])
         states = torch.zeros((len(ids), self._model.hidden_size), device=self._model.device)
         rows = np.arange(len(ids))
         if continued.any():
             last = ids[rows, lengths - 1]
-            grown = torch.from_numpy(rows[continued]).to(states.device)
-            states[grown] = self._decoder.advance(last, continued)[grown].to(states.dtype)
+            places = torch.from_numpy(rows[continued]).to(states.device)
+            states[places] = self._decoder.advance(last, continued)[places].to(states.dtype)
         fresh = rows[~continued]
         if fresh.size:
             prompts = [ids[row, : lengths[row]] for row in fresh]
             states[torch.from_numpy(fresh).to(states.device)] = self._decoder.start(fresh.tolist(), prompts).to(
                 states.dtype
             )
-        self._counts = np.where(continued, self._counts + 1, 0)
         self._seen, self._seen_lengths = ids.copy(), lengths
         return states
 
-    def _continued(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """True where a row is the one seen last plus one token, under unchanged weights. Shape: (B,), bool."""
-        version = sum(parameter._version for parameter in self._model.model.parameters())
-        if self._decoder is None or ids.shape != self._seen.shape or version != self._version:
-            self._decoder, self._version = None, version
-            self._counts = np.zeros(len(ids), dtype=np.int64)
+    def _grown(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """True where a row is the one seen last plus one token. Shape: (B,), bool."""
+        if ids.shape != self._seen.shape:
             return np.zeros(len(ids), dtype=bool)
         prefix = np.arange(ids.shape[1]) < self._seen_lengths[:, None]
         same = np.where(prefix, ids == self._seen, True).all(axis=1)
         return same & (lengths == self._seen_lengths + 1)
+
+    def _has_current_cache(self, ids: np.ndarray) -> bool:
+        """Whether the cache was made by these weights for rows of this shape; it is dropped if not."""
+        version = (sum(parameter._version for parameter in self._model.model.parameters()), _optimizer_steps)
+        if ids.shape != self._seen.shape or version != self._version:
+            self._decoder, self._version = None, version
+        return self._decoder is not None

@@ -204,9 +204,10 @@ def train(
             history.append(metrics)
             for listener in listeners:
                 listener.on_iteration(iteration, metrics)
-            if last or (iteration + 1) % checkpoint_every == 0:
+            interrupted = stop.is_set()  # asked once more: the signal may have come while a listener was called
+            if last or interrupted or (iteration + 1) % checkpoint_every == 0:
                 run.checkpoint("last")
-            if stop.is_set():
+            if interrupted:
                 logger.warning("interrupted after iteration %d; resume with resume=True", iteration)
                 break
     return TrainResult(

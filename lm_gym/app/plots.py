@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -44,7 +44,7 @@ _VARIABLES = {_INK: "plot-ink", _MUTED: "plot-muted", _GRID: "plot-grid"} | {
 }
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _SMALL = (360, 224)
-_WIDE = (430, 280)
+_WIDE = (450, 280)
 _FONT = 11
 _SMOOTHED_FROM = 20
 _POINTS = 300
@@ -102,25 +102,30 @@ def curve_plots(curves: Sequence[Curve]) -> tuple[Plot, ...]:
 
 
 def kl_plots(curves: Sequence[Curve]) -> tuple[Plot, ...]:
-    """Score and true score against KL, the KL axis on a square-root scale (Gao et al. 2023, section 3)."""
+    """Score and true score against KL, the KL axis on a square-root scale: the distance of Gao et al. 2023.
+
+    Nothing where no run has a KL above zero, as without a reference.
+    """
     wanted = (("score", "Reward-model score against KL"), ("true_score", "True score against KL"))
+    if _largest_kl(curves) <= 0:
+        return ()
     return tuple(_kl_plot(key, title, curves) for key, title in wanted if _has(curves, key, "kl"))
 
 
 def accuracy_plot(cards: Sequence[RewardCard]) -> Plot | None:
     """Accuracy of each reward model beside the rule that more words win; None if no card has an accuracy."""
-    shown = [card for card in cards if finite(card.evaluation.get("accuracy")) is not None]
+    shown = [pair for pair in enumerate(cards) if finite(pair[1].evaluation.get("accuracy")) is not None]
     if not shown:
         return None
 
     def draw(figure: Any) -> None:
         axes = _axes(figure.subplots(), grid="x")
-        values = [_accuracy_row(axes, row, card.evaluation) for row, card in enumerate(shown)]
+        values = [_accuracy_row(axes, row, number, card.evaluation) for row, (number, card) in enumerate(shown)]
         axes.axvline(0.5, color=_MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
         axes.set_xlim(min(0.45, *values) - 0.04, 1.0)
         axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.set_yticks(range(len(shown)), [card.name for card in shown], parse_math=False)
-        axes.xaxis.set_major_formatter(_percent)
+        axes.set_yticks(range(len(shown)), [card.name for _, card in shown], parse_math=False)
+        axes.xaxis.set_major_formatter("{x:.0%}")
         axes.set_xlabel("held-out pairs ranked as the judge ranked them", color=_MUTED)
 
     return Plot(
@@ -128,8 +133,7 @@ def accuracy_plot(cards: Sequence[RewardCard]) -> Plot | None:
         svg=_svg("accuracy", (_SMALL[0], max(150, 70 + 52 * len(shown))), draw),
         alt="Pairwise accuracy of each reward model and of the rule that the longer response wins; "
         "the numbers are in the table.",
-        caption="Filled: the reward model, with a 95% interval. Hollow: the rule that more words win. "
-        "Dotted: chance.",
+        caption="Filled: the reward model, with a 95% interval. Hollow: the rule that more words win. Dotted: chance.",
     )
 
 
@@ -144,13 +148,13 @@ def reliability_plot(card: RewardCard, *, number: int) -> Plot | None:
     if not bins:
         return None
     ece = finite(card.evaluation.get("ece"))
+    error = "" if ece is None else f"Expected calibration error {ece:.3f}. "
     return Plot(
         title=f"Calibration: {card.name}",
         svg=_svg(f"reliability-{number}", (_SMALL[0], 290), lambda figure: _reliability(figure, bins, number)),
         alt=f"Reliability diagram of the reward model {card.name}: share of pairs won by the predicted winner against "
         "the probability it was given, with the number of pairs in each bin.",
-        caption="" if ece is None else f"Expected calibration error {ece:.3f}. Dashed: perfect calibration. "
-        "Bars: pairs in the bin.",
+        caption=f"{error}Dashed: perfect calibration. Bars: pairs in the bin.",
     )
 
 
@@ -188,13 +192,17 @@ def _thin(*columns: np.ndarray) -> list[np.ndarray]:
 
 def _curve_plot(panel: _Panel, curves: Sequence[Curve]) -> Plot:
     window = smoothing_window(curves)
+    rooted = panel.key == "kl" and _runs_away(curves)
+    least = 0.0 if rooted else -math.inf
 
     def draw(figure: Any) -> None:
         axes = _axes(figure.subplots())
+        if rooted:
+            _root_scale(axes, "y", _largest_kl(curves))
         for number, curve in enumerate(curves):
-            _line(axes, _iterations(curve), _column(curve, panel.key), number, window)
+            _line(axes, _iterations(curve), np.maximum(_column(curve, panel.key), least), number, window)
             if panel.held_out:
-                _dots(axes, _iterations(curve), _column(curve, panel.held_out), number)
+                _dots(axes, _iterations(curve), np.maximum(_column(curve, panel.held_out), least), number)
         if panel.key == "kl":
             _targets(axes, curves)
         if axes.get_ylim()[0] < panel.floor:
@@ -203,15 +211,12 @@ def _curve_plot(panel: _Panel, curves: Sequence[Curve]) -> Plot:
         axes.xaxis.get_major_locator().set_params(integer=True)
 
     names = ", ".join(curve.name for curve in curves)
-    caption = f"Values below {panel.floor:.0f} are cut off." if _below(curves, panel) else ""
-    if panel.key == "kl" and any(finite(curve.kl_target) is not None for curve in curves):
-        caption = "Dashed: target of the controller."
+    cut = any((_column(curve, panel.key) < panel.floor).any() for curve in curves)
+    caption = f"Values below −{-panel.floor:.0f} are cut off." if cut else ""
+    if rooted:
+        caption = "Square-root scale."
     alt = f"{panel.title} by iteration: {names}."
-    return Plot(title=panel.title, svg=_svg(panel.key, _SMALL, draw), alt=alt, caption=caption.replace("-", "−"))
-
-
-def _below(curves: Sequence[Curve], panel: _Panel) -> bool:
-    return any(bool((_column(curve, panel.key) < panel.floor).any()) for curve in curves)
+    return Plot(title=panel.title, svg=_svg(panel.key, _SMALL, draw), alt=alt, caption=caption)
 
 
 def _kl_plot(key: str, title: str, curves: Sequence[Curve]) -> Plot:
@@ -219,23 +224,38 @@ def _kl_plot(key: str, title: str, curves: Sequence[Curve]) -> Plot:
 
     def draw(figure: Any) -> None:
         axes = _axes(figure.subplots())
-        largest = 0.0
+        _root_scale(axes, "x", _largest_kl(curves))
         for number, curve in enumerate(curves):
+            # A sampled KL near zero may come out negative, and the root would blow that up.
             kl, values = _column(curve, "kl"), _column(curve, key)
             known = ~(np.isnan(kl) | np.isnan(values))
-            # A sampled KL near zero may come out negative.
-            x, y = np.sqrt(np.maximum(kl[known], 0.0)), values[known]
-            if len(x):
-                colour = _SERIES[number % SERIES]
+            if known.any():
+                x, y, colour = np.maximum(kl[known], 0.0), values[known], _SERIES[number % SERIES]
                 axes.plot(*_thin(x, y), ".", color=colour, markersize=3.5, alpha=0.45, markeredgewidth=0)
                 _line(axes, _smooth(x, window), _smooth(y, window), number, 1)
-                largest = max(largest, float(x.max()) ** 2)
-        ticks = _root_ticks(largest)
-        axes.set_xticks([math.sqrt(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])
         axes.set_xlabel("KL to the reference, nats per response (square-root scale)", color=_MUTED)
 
     names = ", ".join(curve.name for curve in curves)
     return Plot(title=title, svg=_svg(f"kl-{key}", _WIDE, draw), alt=f"{title}, one path per run: {names}.")
+
+
+def _largest_kl(curves: Sequence[Curve]) -> float:
+    known = [finite(row.get("kl")) for curve in curves for row in curve.history]
+    return max((value for value in known if value is not None), default=0.0)
+
+
+def _runs_away(curves: Sequence[Curve]) -> bool:
+    """Whether some run leaves the targets of others so far behind that a linear scale would flatten them."""
+    targets = [target for curve in curves if (target := finite(curve.kl_target)) is not None and target > 0]
+    return bool(targets) and _largest_kl(curves) > 4 * min(targets)
+
+
+def _root_scale(axes: Any, which: Literal["x", "y"], largest: float) -> None:
+    """A square-root scale labelled in the quantity itself; odd, so that there is room left of zero."""
+    set_scale, axis = (axes.set_xscale, axes.xaxis) if which == "x" else (axes.set_yscale, axes.yaxis)
+    set_scale("function", functions=(lambda v: np.sign(v) * np.sqrt(np.abs(v)), lambda v: np.sign(v) * v * v))
+    ticks = _root_ticks(largest)
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
 def _root_ticks(largest: float) -> list[float]:
@@ -260,8 +280,7 @@ def _line(axes: Any, x: np.ndarray, values: np.ndarray, number: int, window: int
     if window > 1:
         axes.plot(*_thin(x, values), color=colour, linewidth=0.8, alpha=0.35, zorder=2)
     axes.plot(*_thin(x, smooth), color=colour, linewidth=1.8, zorder=3)
-    last = known[-1]
-    marker = _MARKERS[number % SERIES]
+    last, marker = known[-1], _MARKERS[number % SERIES]
     axes.plot(x[last], smooth[last], marker, color=colour, markersize=6, markeredgewidth=0, zorder=4, clip_on=False)
 
 
@@ -269,15 +288,8 @@ def _dots(axes: Any, x: np.ndarray, values: np.ndarray, number: int) -> None:
     """Hollow marks of held-out evaluations."""
     known = ~np.isnan(values)
     if known.any():
-        axes.plot(
-            *_thin(x[known], values[known]),
-            "o",
-            markerfacecolor="none",
-            markeredgecolor=_SERIES[number % SERIES],
-            markersize=4.5,
-            markeredgewidth=1.2,
-            zorder=4,
-        )
+        style = {"markerfacecolor": "none", "markeredgecolor": _SERIES[number % SERIES], "markeredgewidth": 1.2}
+        axes.plot(*_thin(x[known], values[known]), "o", markersize=4.5, zorder=4, **style)
 
 
 def _targets(axes: Any, curves: Sequence[Curve]) -> None:
@@ -292,27 +304,27 @@ def _targets(axes: Any, curves: Sequence[Curve]) -> None:
         axes.axhline(target, color=colour, linewidth=1.2, linestyle=(0, (5, 3)), zorder=3)
 
 
-def _accuracy_row(axes: Any, row: int, evaluation: Mapping[str, Any]) -> float:
-    """One reward model. Returns: the smallest value drawn."""
+def _accuracy_row(axes: Any, row: int, number: int, evaluation: Mapping[str, Any]) -> float:
+    """Reward model ``number`` at height ``row``. Returns: the smallest value drawn."""
     accuracy = finite(evaluation.get("accuracy")) or 0.0
     length = finite(evaluation.get("length_accuracy"))
     error = finite(evaluation.get("accuracy_standard_error"))
-    colour = _SERIES[row % SERIES]
+    colour, marker = _SERIES[number % SERIES], _MARKERS[number % SERIES]
     low = accuracy
     if error is not None:
         low, high = max(0.0, accuracy - _NORMAL_95 * error), min(1.0, accuracy + _NORMAL_95 * error)
         axes.plot((low, high), (row, row), color=colour, linewidth=2.2, alpha=0.55, solid_capstyle="butt")
-    axes.plot(accuracy, row, _MARKERS[row % SERIES], color=colour, markersize=8, markeredgewidth=0, clip_on=False)
-    _note(axes, f"{accuracy:.0%}", (accuracy, row), _INK)
+    axes.plot(accuracy, row, marker, color=colour, markersize=8, markeredgewidth=0, clip_on=False)
+    _note(axes, f"{accuracy:.0%}", (accuracy, row), 8, _INK)
     if length is None:
         return low
     axes.plot(length, row, "o", markerfacecolor="none", markeredgecolor=_INK, markersize=7, markeredgewidth=1.4)
-    _note(axes, f"{length:.0%}", (length, row), _MUTED)
+    _note(axes, f"{length:.0%}", (length, row), -16, _MUTED)
     return min(low, length)
 
 
-def _note(axes: Any, text: str, place: tuple[float, float], colour: str) -> None:
-    axes.annotate(text, place, (0, 8), textcoords="offset points", ha="center", fontsize=_FONT - 1, color=colour)
+def _note(axes: Any, text: str, place: tuple[float, float], rise: float, colour: str) -> None:
+    axes.annotate(text, place, (0, rise), textcoords="offset points", ha="center", fontsize=10, color=colour)
 
 
 def _reliability(figure: Any, bins: Sequence[Mapping[str, Any]], number: int) -> None:
@@ -327,24 +339,17 @@ def _reliability(figure: Any, bins: Sequence[Mapping[str, Any]], number: int) ->
     upper.set_ylim(max(0.0, lowest - 0.05), 1.0)
     upper.set_xlim(min(0.5, *(found["low"] for found in bins)), 1.0)
     upper.set_title("share that it won", loc="left", fontsize=_FONT, color=_MUTED)
-    upper.yaxis.set_major_formatter(_percent)
+    upper.yaxis.set_major_formatter("{x:.0%}")
     upper.tick_params(labelbottom=False)
     _axes(lower, grid="")
     for found in bins:
         width = found["high"] - found["low"]
         lower.bar(found["low"], found["pairs"], width=0.92 * width, align="edge", color=_GRID)
-        place = (found["low"] + 0.46 * width, found["pairs"])
-        lower.annotate(
-            f"{found['pairs']}", place, (0, 2), textcoords="offset points", ha="center", fontsize=10, color=_MUTED
-        )
+        _note(lower, f"{found['pairs']}", (found["low"] + 0.46 * width, found["pairs"]), 2, _MUTED)
     lower.set_yticks([])
     lower.set_ylim(0, 1.45 * max(1, *(found["pairs"] for found in bins)))
-    lower.xaxis.set_major_formatter(_percent)
+    lower.xaxis.set_major_formatter("{x:.0%}")
     lower.set_xlabel("probability given to the predicted winner", color=_MUTED)
-
-
-def _percent(value: float, _: object) -> str:
-    return f"{value:.0%}"
 
 
 def _axes(axes: Any, *, grid: str = "y") -> Any:
@@ -379,18 +384,13 @@ def _svg(name: str, size: tuple[float, float], draw: Callable[[Any], None]) -> s
 def _as_inline(text: str, name: str) -> str:
     """The ``<svg>`` element alone: names unique on the page, colours by variable, size left to the page."""
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub(r"<svg[^>]*?viewBox=\"([^\"]+)\"[^>]*>", r'<svg viewBox="\1" aria-hidden="true">', text, count=1)
     text = re.sub(r'(?<= )id="', f'id="{name}-', text)
     text = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
-    text = re.sub(r"font(?:-family)?: [^;\"]*;?|font: [^;\"]*;?", _font_size, text)
+    text = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     return re.sub(r"(?<=: )#[0-9a-f]{6}", lambda found: _variable(found[0]), text).strip()
-
-
-def _font_size(found: re.Match[str]) -> str:
-    """Keep the size of a font declaration and drop the family, which is the page's."""
-    size = re.search(r"[\d.]+px", found[0])
-    return f"font-size: {size[0]};" if size else ""
 
 
 def _variable(colour: str) -> str:

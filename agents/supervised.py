@@ -1,0 +1,301 @@
+"""Supervised fine-tuning: a causal language model learns to answer prompts before it is rewarded for doing it well.
+
+Maximum likelihood of the completion given the prompt; prompt tokens are not learned, the stop token is (the
+first step of Ziegler et al. 2019 and Ouyang et al. 2022). The loop is ``transformers.Trainer``; see
+:mod:`lm_gym.agents.supervised_trainer` for what differs and for the table of logged metrics, and
+:mod:`lm_gym.agents.text_rows` for the forms of a row.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
+from lm_gym.files import read_jsonl
+from lm_gym.language_model import load_tokenizer
+
+from .supervised_loop import LoopResult, train_language_model, wants_bf16
+from .supervised_run import digest, open_run, save_finished
+from .supervised_trainer import LoopSettings
+from .text_rows import INSTRUCTION_TEMPLATE, LongRowRule, TokenizedRows, tokenize_rows
+
+__all__ = ["Rows", "SupervisedConfig", "SupervisedResult", "supervised_finetune"]
+
+Rows = str | Path | Sequence[Mapping[str, Any]]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig:
+    """How a model is fine-tuned on rows of text."""
+
+    epochs: float = 3.0
+    """Passes over the rows, > 0."""
+    max_steps: int | None = None
+    """Optimiser steps; if given, it decides instead of ``epochs``."""
+    batch_size: int = 8
+    """Rows of one micro-batch on one device."""
+    gradient_accumulation: int = 1
+    """Micro-batches per optimiser step; the loss is a mean over all their learned tokens."""
+    learning_rate: float = 5e-5
+    """Peak learning rate of AdamW. Models of some million weights like 1e-4 to 1e-3."""
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the learning rate after the warmup; the first two end at 0."""
+    warmup_fraction: float = 0.03
+    """Part of the steps in which the learning rate rises linearly, in [0, 1)."""
+    weight_decay: float = 0.0
+    """AdamW's decay of matrices; biases and norms have none."""
+    max_grad_norm: float = 1.0
+    """Clip the gradient's L2 norm to this; 0 does not clip."""
+    max_length: int | None = None
+    """Longest row in tokens, the stop token included; None takes the model's own limit."""
+    on_long_row: LongRowRule = "error"
+    """A longer row: "error" names it; "truncate" cuts the prompt on its left, then the completion on its
+    right; "drop" leaves it out. The result counts both."""
+    instruction_template: str = INSTRUCTION_TEMPLATE
+    """Prompt of an instruction row; must have the field {instruction}."""
+    dropout: bool = False
+    """Whether the model's own dropout acts. Off: the RL that follows compares log-probabilities without
+    it."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """"auto" is bf16 autocast on a GPU that has it, else float32. Weights and loss are float32 always."""
+    device: Literal["auto", "cpu"] = "auto"
+    """"auto" takes an accelerator where there is one."""
+    seed: int = 0
+    """Order of the rows, and dropout."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    eval_every: int | None = None
+    """Steps between evaluations on ``eval_rows``; None evaluates at the end only."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints, of which the last two are kept until the run ends."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs > 0, self, "epochs", "must be > 0")
+        _require(self.max_steps is None or self.max_steps >= 1, self, "max_steps", "must be None or >= 1")
+        for name in ("batch_size", "gradient_accumulation", "log_every", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, self, name, "must be >= 1")
+        _require(self.eval_every is None or self.eval_every >= 1, self, "eval_every", "must be None or >= 1")
+        finite = math.isfinite(self.learning_rate) and self.learning_rate > 0
+        _require(finite, self, "learning_rate", "must be finite and > 0")
+        _require(0 <= self.warmup_fraction < 1, self, "warmup_fraction", "must be in [0, 1)")
+        _require(self.weight_decay >= 0, self, "weight_decay", "must be >= 0")
+        _require(self.max_grad_norm >= 0, self, "max_grad_norm", "must be >= 0")
+        _require(self.max_length is None or self.max_length >= 2, self, "max_length", "must be None or >= 2")
+        _one_of(self, "decay", "cosine", "linear", "constant")
+        _one_of(self, "on_long_row", "error", "truncate", "drop")
+        _one_of(self, "precision", "auto", "float32", "bfloat16")
+        _one_of(self, "device", "auto", "cpu")
+        _check_template(self.instruction_template)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedResult:
+    """What a fine-tuning run did and reached."""
+
+    output_dir: str
+    """Folder of the model and its tokenizer, for ``from_pretrained``."""
+    steps: int
+    """Optimiser steps."""
+    train_loss: float
+    """Mean of the last logged steps, nats per learned token."""
+    eval_loss: float | None
+    """On ``eval_rows`` at the end, nats per learned token; None without them."""
+    perplexity: float | None
+    """exp(eval_loss); None without ``eval_rows``."""
+    rows: int
+    """Rows trained on."""
+    truncated_count: int
+    """Rows, training and evaluation, that lost tokens to fit."""
+    dropped_count: int
+    """Rows, training and evaluation, left out because they were too long."""
+    seconds: float
+    """Training time, resumed runs added up."""
+
+
+def supervised_finetune(
+    model_or_path: PreTrainedModel | str | Path,
+    rows_or_path: Rows,
+    output_dir: str | Path,
+    config: SupervisedConfig | None = None,
+    *,
+    eval_rows: Rows | None = None,
+    tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+) -> SupervisedResult:
+    """Fine-tune a causal language model on rows of text and save it.
+
+    Args:
+        model_or_path: a folder, a hub id, or a model (which is then trained in place).
+        rows_or_path: rows, or a ``.jsonl``/``.jsonl.gz`` file of them; see :mod:`lm_gym.agents.text_rows`.
+        output_dir: a new or empty folder. While the run goes on it holds checkpoints; at the end, the model.
+        config: settings; None takes the defaults.
+        eval_rows: held-out rows or their file.
+        tokenizer: needed with a model object, and where the model's folder has none.
+        overwrite: replace what ``output_dir`` holds.
+        resume: continue a killed run in ``output_dir`` with the same arguments; a finished one returns its
+            result.
+        progress: show a bar if standard error is a terminal.
+
+    Raises:
+        DataError: a file, a row, or its length; the message names it.
+        ModelLoadError: the model or tokenizer does not load.
+        UnsupportedModelError: no EOS token, no chat template, encoder-decoder, or a tokenizer of another
+            vocabulary.
+        OutputExistsError: ``output_dir`` holds something, and neither ``overwrite`` nor ``resume`` was asked
+            for.
+        ConfigError: ``resume`` with other settings or data.
+    """
+    config = config or SupervisedConfig()
+    model, words = _load(model_or_path, tokenizer)
+    parts = [_tokenized(rows_or_path, words, config, model, "training rows")]
+    if eval_rows is not None:
+        parts.append(_tokenized(eval_rows, words, config, model, "eval_rows"))
+    data = digest(f"{part.rows}" for part in parts)
+    run = open_run(output_dir, kind="supervised", config=config, data_sha256=data, overwrite=overwrite, resume=resume)
+    if run.finished is not None:
+        logger.info("supervised run %s: is finished already; nothing to resume", run.path)
+        return SupervisedResult(**run.finished)
+    outcome = train_language_model(
+        model,
+        parts[0].rows,
+        parts[1].rows if eval_rows is not None else None,
+        settings=_settings(config, len(parts[0].rows)),
+        run=run,
+        pad_id=int(words.eos_token_id),  # under the mask any id will do, and this one exists
+        progress=progress,
+        title="supervised fine-tuning",
+    )
+    result = _result(output_dir, outcome, parts)
+    save_finished(run, model, words, asdict(result))
+    return result
+
+
+def _result(output_dir: str | Path, outcome: LoopResult, parts: Sequence[TokenizedRows]) -> SupervisedResult:
+    return SupervisedResult(
+        output_dir=str(output_dir),
+        perplexity=None if outcome.eval_loss is None else math.exp(outcome.eval_loss),
+        rows=len(parts[0].rows),
+        truncated_count=sum(part.truncated_count for part in parts),
+        dropped_count=sum(part.dropped_count for part in parts),
+        **asdict(outcome),
+    )
+
+
+def _settings(config: SupervisedConfig, row_count: int) -> LoopSettings:
+    batches = math.ceil(row_count / config.batch_size)
+    steps = config.max_steps or math.ceil(config.epochs * batches / config.gradient_accumulation)
+    return LoopSettings(
+        total_steps=steps,
+        batch_size=config.batch_size,
+        gradient_accumulation=config.gradient_accumulation,
+        learning_rate=config.learning_rate,
+        decay=config.decay,
+        warmup_fraction=config.warmup_fraction,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        dropout=config.dropout,
+        bf16=wants_bf16(config.precision, config.device),
+        device=config.device,
+        seed=config.seed,
+        log_every=config.log_every,
+        eval_every=config.eval_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+
+
+def _load(
+    model_or_path: PreTrainedModel | str | Path, tokenizer: PreTrainedTokenizerBase | str | Path | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if isinstance(model_or_path, str | Path):
+        model = _load_model(model_or_path)
+        tokenizer = tokenizer if tokenizer is not None else model_or_path
+    else:
+        model = model_or_path
+    name = type(model).__name__
+    if isinstance(tokenizer, str | Path):
+        tokenizer = load_tokenizer(tokenizer)
+    if tokenizer is None:
+        raise ModelLoadError(f"language model {name}: a model object comes without a tokenizer; pass tokenizer=...")
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"language model {name}: must be decoder-only, got an encoder-decoder; use a causal language model"
+        )
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise UnsupportedModelError(
+            f"language model {name}: must have weights to train, and all are frozen; call model.requires_grad_(True)"
+        )
+    return model, tokenizer
+
+
+def _load_model(handle: str | Path) -> PreTrainedModel:
+    name = str(handle)
+    if (isinstance(handle, Path) or name.startswith(("/", "."))) and not Path(name).is_dir():
+        raise ModelLoadError(f"language model {name!r}: must be a saved model, and there is no such folder")
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelLoadError(
+            f"language model {name!r}: must be a folder with a saved model or a hub id that can be reached; "
+            f"loading failed: {str(error).splitlines()[0]} Give a local folder if there is no network."
+        ) from error
+
+
+def _tokenized(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, config: SupervisedConfig, model: PreTrainedModel, name: str
+) -> TokenizedRows:
+    if isinstance(rows, str | Path):
+        rows, name = read_jsonl(rows), str(rows)
+    limit = config.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    tokenized = tokenize_rows(
+        list(rows),
+        tokenizer,
+        max_length=limit,
+        on_long_row=config.on_long_row,
+        instruction_template=config.instruction_template,
+        source=name,
+    )
+    cut, dropped = tokenized.truncated_count, tokenized.dropped_count
+    if cut or dropped:
+        logger.warning("%s: %d rows were truncated and %d dropped to fit %s tokens", name, cut, dropped, limit)
+    size = model.get_input_embeddings().weight.shape[0]
+    largest = max(max(row.input_ids) for row in tokenized.rows)
+    if largest >= size:
+        raise UnsupportedModelError(
+            f"language model {type(model).__name__}: must have an embedding for every token, has {size}, and the "
+            f"tokenizer gave the id {largest}; use the model's own tokenizer, or resize_token_embeddings"
+        )
+    return tokenized
+
+
+def _check_template(template: str) -> None:
+    try:
+        shown = template.format(instruction="\0")
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"SupervisedConfig.instruction_template: must have the field {{instruction}} and no other, got "
+            f"{template!r} ({type(error).__name__}: {error}); write other braces twice"
+        ) from error
+    if "\0" not in shown:
+        raise ConfigError(
+            f"SupervisedConfig.instruction_template: must have the field {{instruction}}, got {template!r}"
+        )
+
+
+def _one_of(config: SupervisedConfig, name: str, *choices: str) -> None:
+    _require(getattr(config, name) in choices, config, name, f"must be one of {', '.join(choices)}")
+
+
+def _require(holds: bool, config: SupervisedConfig, name: str, rule: str) -> None:
+    if not holds:
+        raise ConfigError(f"SupervisedConfig.{name}: {rule}, got {getattr(config, name)!r}")

@@ -1,0 +1,295 @@
+import json
+import logging
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lm_gym.agents.supervised import SupervisedConfig, supervised_finetune
+from lm_gym.agents.supervised_loop import RunWatcher
+from lm_gym.agents.text_rows import tokenize_rows
+from lm_gym.errors import ConfigError, DataError, ModelLoadError, OutputExistsError, UnsupportedModelError
+
+ROWS = [{"prompt": f"{a}+{b}=", "completion": f"{a + b}"} for a in (1, 4, 7) for b in (2, 5, 8)][:8]
+UNEVEN = [
+    {"prompt": "so: ", "completion": "a"},
+    {"prompt": "a b c d e f g h: ", "completion": "one two three four"},
+    {"prompt": "x: ", "completion": "yes no"},
+    {"prompt": "hm: ", "completion": "b"},
+]
+QUICK = {"log_every": 1, "checkpoint_every": 100, "warmup_fraction": 0.0}
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def read_metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def mean_nats(model, rows, tokenizer):
+    """Per learned token over all rows, each row alone, from plain logits in float64."""
+    nats = count = 0
+    with torch.no_grad():
+        for text in tokenize_rows(rows, tokenizer).rows:
+            logits = model(torch.tensor([text.input_ids])).logits[0].double().log_softmax(-1)
+            learned = [t for t, counts in enumerate(text.loss_mask) if counts]
+            nats -= sum(float(logits[t - 1, text.input_ids[t]]) for t in learned)
+            count += len(learned)
+    return nats / count
+
+
+def test_overfits_saves_and_generates(make_model, tokenizer, tmp_path):
+    out = tmp_path / "model"
+    config = SupervisedConfig(max_steps=300, learning_rate=3e-3, checkpoint_every=200)
+    result = supervised_finetune(make_model(), ROWS, out, config, tokenizer=tokenizer, eval_rows=ROWS)
+    assert result.eval_loss < 0.05
+    assert result.perplexity == pytest.approx(math.exp(result.eval_loss))
+    model, words = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    assert result.eval_loss == pytest.approx(mean_nats(model, ROWS, words), rel=1e-4)
+    for row in ROWS:
+        prompt = words(row["prompt"], return_tensors="pt")
+        ids = model.generate(**prompt, do_sample=False, max_new_tokens=8)[0, prompt["input_ids"].shape[1] :]
+        assert words.decode(ids) == row["completion"] + "<eos>", "it answers, then stops by itself"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"], "nothing is left beside the output folder"
+    assert not list(out.glob("checkpoints*")), "the checkpoints go when the run ends"
+    assert model.config.use_cache
+
+
+def test_a_fresh_process_gives_the_same_logits(make_model, tokenizer, tmp_path):
+    model = make_model()
+    config = SupervisedConfig(max_steps=3, **QUICK)
+    supervised_finetune(model, ROWS, tmp_path / "m", config, tokenizer=tokenizer)
+    ids = torch.arange(20).unsqueeze(0)
+    code = (
+        "import sys, torch; from transformers import AutoModelForCausalLM; torch.set_num_threads(1);"
+        "m = AutoModelForCausalLM.from_pretrained(sys.argv[1]);"
+        "torch.save(m(torch.arange(20).unsqueeze(0)).logits, sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "m"), str(tmp_path / "logits.pt")], check=True)
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, torch.load(tmp_path / "logits.pt"))
+
+
+def test_first_loss_and_eval_loss_equal_plain_logits(make_model, tokenizer, tmp_path):
+    before = mean_nats(make_model().eval(), UNEVEN, tokenizer)
+    model = make_model()
+    config = SupervisedConfig(max_steps=2, batch_size=4, learning_rate=1e-2, **QUICK)
+    result = supervised_finetune(model, UNEVEN, tmp_path, config, tokenizer=tokenizer, eval_rows=UNEVEN, overwrite=True)
+    lines = read_metrics(tmp_path)
+    assert lines[0]["loss"] == pytest.approx(before, rel=1e-5)
+    assert [line["step"] for line in lines] == [1, 2, 2]
+    assert set(lines[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm", "seconds"}
+    assert lines[-1]["eval_loss"] == result.eval_loss == pytest.approx(mean_nats(model, UNEVEN, tokenizer), rel=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(2, 2), (1, 4)])
+def test_gradient_accumulation_is_one_mean_over_all_tokens(make_model, tokenizer, tmp_path, batch_size, accumulation):
+    finals = []
+    for index, (size, times) in enumerate([(4, 1), (batch_size, accumulation)]):
+        model = make_model()
+        # Without Adam's division by its own size, a wrong scale of the gradient shows in the clipped norm only.
+        config = SupervisedConfig(
+            max_steps=2, batch_size=size, gradient_accumulation=times, learning_rate=1e-3, **QUICK
+        )
+        supervised_finetune(model, UNEVEN, tmp_path / str(index), config, tokenizer=tokenizer)
+        finals.append((weights(model), [line["grad_norm"] for line in read_metrics(tmp_path / str(index))]))
+    assert finals[0][1] == pytest.approx(finals[1][1], rel=1e-4)
+    # Adam divides by sqrt(v): where a gradient is near 0, rounding decides its direction, so a few weights differ.
+    torch.testing.assert_close(finals[0][0], finals[1][0], atol=2e-4, rtol=0)
+
+
+def test_eval_loss_does_not_depend_on_the_batch_size(make_model, tokenizer, tmp_path):
+    losses = []
+    for size in (1, 3, 4):
+        config = SupervisedConfig(max_steps=1, batch_size=size, learning_rate=1e-12, **QUICK)
+        out = tmp_path / str(size)
+        result = supervised_finetune(make_model(), UNEVEN, out, config, tokenizer=tokenizer, eval_rows=UNEVEN)
+        losses.append(result.eval_loss)
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def test_dropout_is_off_unless_asked_for(make_model, tokenizer, tmp_path):
+    first = {}
+    for name, dropout in (("off", False), ("on", True)):
+        config = SupervisedConfig(max_steps=1, batch_size=4, dropout=dropout, **QUICK)
+        supervised_finetune(make_model(resid_pdrop=0.5), UNEVEN, tmp_path / name, config, tokenizer=tokenizer)
+        first[name] = read_metrics(tmp_path / name)[0]["loss"]
+    expected = mean_nats(make_model().eval(), UNEVEN, tokenizer)
+    assert first["off"] == pytest.approx(expected, rel=1e-5)
+    assert first["on"] != pytest.approx(expected, rel=1e-3)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_resume_after_a_kill_equals_the_run_without_one(make_model, tokenizer, tmp_path, monkeypatch, dropout):
+    config = SupervisedConfig(
+        max_steps=12, batch_size=3, gradient_accumulation=2, learning_rate=1e-3, dropout=dropout,
+        log_every=2, eval_every=6, checkpoint_every=3,
+    )  # fmt: skip
+    options = {"config": config, "tokenizer": tokenizer, "eval_rows": UNEVEN}
+    whole = make_model()
+    expected = supervised_finetune(whole, ROWS, tmp_path / "whole", **options)
+
+    original = RunWatcher.on_step_end
+
+    def kill(self, args, state, control, **kwargs):
+        original(self, args, state, control, **kwargs)
+        if state.global_step == 9:
+            raise Killed
+
+    out = tmp_path / "killed"
+    monkeypatch.setattr(RunWatcher, "on_step_end", kill)
+    with pytest.raises(Killed):
+        supervised_finetune(make_model(), ROWS, out, **options)
+    monkeypatch.undo()
+    half = out / "checkpoints" / "checkpoint-7"
+    half.mkdir()
+    (half / "config.json").write_text("{")  # a checkpoint that the kill cut short
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "lo')
+    with pytest.raises(ValueError, match="Unrecognized model"):
+        AutoModelForCausalLM.from_pretrained(out)
+
+    resumed = make_model(seed=5)
+    result = supervised_finetune(resumed, ROWS, out, **options, resume=True)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert result.steps == 12
+    assert result.eval_loss == expected.eval_loss
+    steps = [line["step"] for line in read_metrics(out) if "loss" in line]
+    assert steps == [2, 4, 6, 8, 10, 12], "no step is logged twice"
+
+    again = supervised_finetune(make_model(), ROWS, out, **options, resume=True)
+    assert again == result, "a finished run returns what it reached"
+
+
+def test_resume_refuses_other_settings_data_or_folders(make_model, tokenizer, tmp_path):
+    options = {"tokenizer": tokenizer}
+    out = tmp_path / "run"
+    config = SupervisedConfig(max_steps=1, **QUICK)
+    supervised_finetune(make_model(), UNEVEN, out, config, **options, resume=True)
+    other = SupervisedConfig(max_steps=2, **QUICK)
+    with pytest.raises(ConfigError, match=r"same settings and data, got other max_steps \(was 1, is 2\); restore"):
+        supervised_finetune(make_model(), UNEVEN, out, other, **options, resume=True)
+    with pytest.raises(ConfigError, match="got other data_sha256"):
+        supervised_finetune(make_model(), ROWS, out, config, **options, resume=True)
+    with pytest.raises(ConfigError, match="overwrite and resume must not both be True"):
+        supervised_finetune(make_model(), ROWS, out, config, **options, resume=True, overwrite=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputExistsError, match="must hold a supervised run to resume"):
+        supervised_finetune(make_model(), ROWS, tmp_path / "other", config, **options, resume=True)
+
+
+def test_output_folder_is_kept_unless_overwrite(make_model, tokenizer, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    config = SupervisedConfig(max_steps=1, **QUICK)
+    with pytest.raises(OutputExistsError, match="holds another run; choose another path"):
+        supervised_finetune(make_model(), UNEVEN, tmp_path, config, tokenizer=tokenizer)
+    with pytest.raises(DataError, match="row 1"):
+        supervised_finetune(make_model(), [{}], tmp_path, config, tokenizer=tokenizer, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists(), "bad rows are found before anything is replaced"
+    supervised_finetune(make_model(), UNEVEN, tmp_path, config, tokenizer=tokenizer, overwrite=True)
+    assert not (tmp_path / "thesis.tex").exists()
+
+
+def test_a_saved_model_can_be_trained_again_in_its_own_folder(make_model, tokenizer, tmp_path):
+    config = SupervisedConfig(max_steps=1, **QUICK)
+    supervised_finetune(make_model(), UNEVEN, tmp_path / "a", config, tokenizer=tokenizer)
+    result = supervised_finetune(tmp_path / "a", UNEVEN, tmp_path / "a", config, overwrite=True)
+    assert result.output_dir == str(tmp_path / "a")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "a").generation_config.eos_token_id == 0
+
+
+def test_a_saved_model_stops_at_the_stop_token_that_was_learned(make_model, tokenizer, tmp_path):
+    model = make_model()
+    model.generation_config.eos_token_id = [7, 50256]  # an end token of its own, and one outside the vocabulary
+    supervised_finetune(model, UNEVEN, tmp_path, SupervisedConfig(max_steps=1, **QUICK), tokenizer=tokenizer)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path).generation_config
+    assert saved.eos_token_id == [7, 0]
+    assert saved.pad_token_id == 0
+
+
+def test_weights_are_trained_in_float32_whatever_was_saved(make_model, tokenizer, tmp_path):
+    make_model().to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    config = SupervisedConfig(max_steps=1, **QUICK)
+    supervised_finetune(tmp_path / "half", UNEVEN, tmp_path / "whole", config, tokenizer=tokenizer)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "whole").dtype == torch.float32
+
+
+def test_rows_from_files_and_their_errors(make_model, tokenizer, tmp_path):
+    config = SupervisedConfig(max_steps=1, **QUICK)
+    good, bad, empty = (tmp_path / name for name in ("good.jsonl", "bad.jsonl", "empty.jsonl"))
+    good.write_text("\n".join(json.dumps(row) for row in UNEVEN))
+    bad.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"\n')
+    empty.write_text("")
+
+    def run(rows):
+        return supervised_finetune(make_model(), rows, tmp_path / "m", config, tokenizer=tokenizer)
+
+    assert run(good).rows == 4
+    with pytest.raises(DataError, match=r"bad\.jsonl, line 2: must be one JSON object"):
+        run(bad)
+    with pytest.raises(DataError, match=r"empty\.jsonl: must hold at least one row, got an empty file"):
+        run(str(empty))
+    good.write_text('{"prompt": "a", "completion": ""}')
+    with pytest.raises(DataError, match=r"good\.jsonl, row 1: 'completion' must be non-empty text"):
+        run(good)
+
+
+def test_the_models_context_is_the_limit(make_model, tokenizer, tmp_path, caplog):
+    rows = [*UNEVEN, {"prompt": "a" * 40, "completion": "b" * 8}]
+    with pytest.raises(DataError, match="row 5: must have at most max_length = 48 tokens, got 49"):
+        supervised_finetune(make_model(), rows, tmp_path / "m", tokenizer=tokenizer)
+    config = SupervisedConfig(max_steps=1, on_long_row="truncate", **QUICK)
+    with caplog.at_level(logging.WARNING, "lm_gym.agents.supervised"):
+        result = supervised_finetune(make_model(), rows, tmp_path / "m", config, tokenizer=tokenizer)
+    assert (result.rows, result.truncated_count, result.dropped_count) == (5, 1, 0)
+    assert "1 rows were truncated and 0 dropped to fit 48 tokens" in caplog.text
+
+
+def test_models_that_cannot_be_used(make_model, tokenizer, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelLoadError, match=r"'no-such/model': must be a folder .* Give a local folder if there"):
+        supervised_finetune("no-such/model", ROWS, tmp_path / "m")
+    with pytest.raises(ModelLoadError, match=r"nowhere': must be a saved model, and there is no such folder"):
+        supervised_finetune(tmp_path / "nowhere", ROWS, tmp_path / "m")
+    with pytest.raises(ModelLoadError, match=r"a model object comes without a tokenizer; pass tokenizer="):
+        supervised_finetune(make_model(), ROWS, tmp_path / "m")
+    frozen = make_model().requires_grad_(False)
+    with pytest.raises(UnsupportedModelError, match=r"all are frozen; call model\.requires_grad_"):
+        supervised_finetune(frozen, ROWS, tmp_path / "m", tokenizer=tokenizer)
+    small = make_model(vocab_size=10)
+    with pytest.raises(UnsupportedModelError, match="must have an embedding for every token, has 10, and"):
+        supervised_finetune(small, ROWS, tmp_path / "m", tokenizer=tokenizer)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "SupervisedConfig.epochs: must be > 0, got 0"),
+        ({"max_steps": 0}, "max_steps: must be None or >= 1, got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: must be finite and > 0, got nan"),
+        ({"warmup_fraction": 1}, "warmup_fraction: must be in [0, 1), got 1"),
+        ({"decay": "step"}, "decay: must be one of cosine, linear, constant, got 'step'"),
+        ({"on_long_row": "cut"}, "on_long_row: must be one of error, truncate, drop, got 'cut'"),
+        ({"batch_size": 0}, "batch_size: must be >= 1, got 0"),
+        ({"max_length": 1}, "max_length: must be None or >= 2, got 1"),
+        ({"instruction_template": "{question}"}, "must have the field {instruction} and no other, got '{question}'"),
+        ({"instruction_template": "none"}, "must have the field {instruction}, got 'none'"),
+    ],
+)
+def test_config_errors(settings, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        SupervisedConfig(**settings)

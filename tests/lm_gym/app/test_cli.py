@@ -1,0 +1,112 @@
+"""Every command, from files, in its shortest form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lm_gym import reviews
+from lm_gym.app.cli import main
+from lm_gym.assets import REVIEWS_LM
+from lm_gym.files import read_jsonl, write_jsonl
+
+MODEL = str(REVIEWS_LM)
+
+
+@pytest.fixture
+def prompts_file(tmp_path: Path) -> Path:
+    return write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": prompt} for prompt in reviews.prompts("train")[:4]])
+
+
+@pytest.fixture
+def rankings_file(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    rows = []
+    for prompt in reviews.prompts("train")[:8]:
+        texts = [reviews.sample_review(prompt, rng) for _ in range(3)]
+        order = np.argsort(np.argsort([-score for score in reviews.true_score([prompt] * 3, texts)]))
+        rows.append({"prompt": prompt, "responses": texts, "ranks": [int(place) + 1 for place in order]})
+    return write_jsonl(tmp_path / "rankings.jsonl", rows)
+
+
+def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for command in ("demo", "run", "pretrain", "sft", "reward", "train", "generate", "compare", "report"):
+        assert command in text
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "pretrain", "sft", "train", "generate", "compare", "report"])
+def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    for block in capsys.readouterr().out.split("│ --")[1:]:
+        words = block.replace("│", " ").split("(")[0].split()
+        assert len(words) >= 3, block
+
+
+def test_generate_writes_rows(tmp_path: Path, prompts_file: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    done = main(["generate", "--model", MODEL, "--prompts", str(prompts_file), "--count", "2", "--out", str(out)])
+    assert done == 0
+    rows = read_jsonl(out)
+    assert len(rows) == 8
+    assert all(row["response"].strip() for row in rows)
+
+
+def test_generate_needs_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--model", MODEL]) == 2
+    assert "got neither" in capsys.readouterr().err
+
+
+def test_compare_counts_wins(prompts_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = "lm_gym.reviews:true_score"
+    assert main(["compare", MODEL, MODEL, "--prompts", str(prompts_file), "--reward-model", truth]) == 0
+    assert "wins 50% of 4" in " ".join(capsys.readouterr().out.split())  # the same model, the same draws: all ties
+
+
+def test_reward_train_then_eval(tmp_path: Path, rankings_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "reward"
+    arguments = ["--model", MODEL, "--data", str(rankings_file), "--out", str(out), "--held-out", "0.25"]
+    assert main(["reward", "train", *arguments]) == 0
+    assert main(["reward", "train", *arguments]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["reward", "eval", "--model", str(out / "model"), "--data", str(rankings_file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 8 * 3
+    assert 0 <= found["accuracy"] <= 1
+    assert {"nll", "ece", "length_baseline_accuracy", "by_group"} <= set(found)
+
+
+def test_train_leaves_a_model_and_resumes(tmp_path: Path, prompts_file: Path) -> None:
+    out = tmp_path / "run"
+    truth = "lm_gym.reviews:true_score"
+    common = ["train", "--model", MODEL, "--reward-model", truth, "--prompts", str(prompts_file), "--out", str(out)]
+    short = ["--episodes", "4", "--max-new-tokens", "8"]
+    assert main([*common, *short, "--iterations", "1"]) == 0
+    assert main([*common, *short, "--iterations", "1"]) == 2  # the folder holds a run
+    assert main([*common, *short, "--iterations", "2", "--resume"]) == 0
+    assert [row["iteration"] for row in read_jsonl(out / "metrics.jsonl")] == [0, 1]
+    policy = out / "checkpoints" / "last" / "policy"
+    assert main(["generate", "--model", str(policy), "--prompt", reviews.prompts("train")[0]]) == 0
+
+
+def test_sft_from_files(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", reviews.demonstrations(4, 0))
+    out = tmp_path / "sft"
+    assert main(["sft", "--model", MODEL, "--data", str(data), "--out", str(out), "--epochs", "1"]) == 0
+    assert (out / "model.safetensors").is_file()
+
+
+def test_an_error_of_the_users_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = str(tmp_path / "nothing.jsonl")
+    assert main(["compare", MODEL, MODEL, "--prompts", missing]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "DataError" in text
+    assert "there is no such file" in text
+    assert "Traceback" not in text
