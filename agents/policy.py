@@ -29,6 +29,7 @@ from lm_gym.files import replaced_folder, write_json
 from lm_gym.forced import forced_states, scatter, token_batches, token_statistics
 from lm_gym.language_model import DType, LanguageModel, load_language_model
 from lm_gym.policy import PolicyEvaluation
+from lm_gym.quiet import quiet_transformers
 
 from .stepper import Stepper
 
@@ -104,7 +105,7 @@ class LanguageModelPolicy:
 
         The folder is written whole under another name and moved into place.
         """
-        with replaced_folder(folder) as temporary:
+        with quiet_transformers(), replaced_folder(folder) as temporary:
             self.model.save_pretrained(temporary)
             self.tokenizer.save_pretrained(temporary)
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._critic_state().items()}

@@ -19,8 +19,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
 from lm_gym.files import write_json
+from lm_gym.quiet import quiet_transformers
 
-from .supervised_run import CHECKPOINTS, COMPLETE, METRICS, RunFolder, quiet_transformers
+from .supervised_run import CHECKPOINTS, COMPLETE, METRICS, RunFolder
 from .supervised_trainer import LearningRate, LoopSettings, TokenLossTrainer
 from .text_rows import TokenizedText
 

@@ -12,19 +12,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from lm_gym.errors import ConfigError, OutputExistsError
 from lm_gym.files import output_folder, replaced_folder, write_json
+from lm_gym.quiet import quiet_transformers
 
-__all__ = ["RunFolder", "digest", "is_main_process", "open_run", "quiet_transformers", "save_finished"]
+__all__ = ["RunFolder", "digest", "is_main_process", "open_run", "save_finished"]
 
 CARD = "training_run.json"
 METRICS = "metrics.jsonl"
@@ -129,18 +128,6 @@ def _check_same_run(path: Path, stored: Mapping[str, Any], asked: Mapping[str, A
 
 def _flat(card: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": card.get("kind"), "data_sha256": card.get("data_sha256"), **(card.get("config") or {})}
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No second progress bar for each saved or loaded file."""
-    was_on = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            transformers_logging.enable_progress_bar()
 
 
 def save_finished(

@@ -14,15 +14,15 @@ from lm_gym.info import step_info
 from lm_gym.prompts import Prompt, PromptTruncation, load_prompts
 from lm_gym.reference import Reference
 from lm_gym.rendering import Transcript
-from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model
-from lm_gym.task import ActionMode, TextTask
+from lm_gym.scoring import RewardFunction, RewardModel
+from lm_gym.task import ActionMode, TaskEnv, TextTask
 
 __all__ = ["TextGenerationEnv"]
 
 Observation = dict[str, np.ndarray]
 
 
-class TextGenerationEnv(gymnasium.Env[Observation, Any]):
+class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
     """A prompt is drawn, tokens are appended, the finished text is scored.
 
     Observation: ``input_ids`` (L,) int64, right-padded, and ``attention_mask`` (L,) int8.
@@ -84,29 +84,6 @@ class TextGenerationEnv(gymnasium.Env[Observation, Any]):
         self.render_mode = render_mode
         self._engine = self.task.engine(1)
         self._transcript = Transcript(self.task.tokenizer)
-
-    @property
-    def reference(self) -> Reference | None:
-        """The frozen model, with ``.model`` and ``.tokenizer``."""
-        return self.task.reference
-
-    @property
-    def reward_model(self) -> RewardModel | None:
-        """Scores finished responses; may be replaced between episodes."""
-        return self._reward_model
-
-    @reward_model.setter
-    def reward_model(self, model: RewardModel | RewardFunction | None) -> None:
-        self._reward_model = None if model is None else as_reward_model(model)
-
-    @property
-    def kl_coef(self) -> float:
-        """beta, in score units per nat; an adaptive controller sets it."""
-        return self._engine.kl_coef
-
-    @kl_coef.setter
-    def kl_coef(self, value: float) -> None:
-        self._engine.kl_coef = float(value)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -24,6 +24,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from lm_gym.errors import ModelLoadError, UnsupportedModelError
 from lm_gym.handles import ModelHandle, import_attribute, is_import_path
+from lm_gym.quiet import quiet_transformers
 
 __all__ = ["DType", "LanguageModel", "load_language_model", "load_tokenizer", "resolve_device"]
 
@@ -284,7 +285,8 @@ def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> Pr
 
 def _load(kind: Any, handle: str | Path, **kwargs: Any) -> Any:
     try:
-        return kind.from_pretrained(str(handle), **kwargs)
+        with quiet_transformers():
+            return kind.from_pretrained(str(handle), **kwargs)
     except (OSError, ValueError, KeyError) as error:
         raise ModelLoadError(
             f"{kind.__name__} {str(handle)!r}: must be a folder with a saved model or a hub id that can be reached; "

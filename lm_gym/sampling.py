@@ -29,12 +29,14 @@ from lm_gym.errors import ConfigError
 __all__ = ["StopRule", "draw", "truncated_logits"]
 
 
-def truncated_logits(logits: Tensor, num_tokens: int, sampling: SamplingConfig, stop_ids: Sequence[int]) -> Tensor:
+def truncated_logits(
+    logits: Tensor, num_tokens: int | np.ndarray, sampling: SamplingConfig, stop_ids: Sequence[int]
+) -> Tensor:
     """Tempered logits with -inf where the sampler may not draw.
 
     Args:
         logits: Shape: (B, V), float32.
-        num_tokens: response tokens that each row has already, t.
+        num_tokens: response tokens that each row has already, t; one number for all, or shape (B,).
         sampling: temperature and truncations.
         stop_ids: the ids that ``min_new_tokens`` holds back.
 
@@ -49,9 +51,12 @@ def truncated_logits(logits: Tensor, num_tokens: int, sampling: SamplingConfig, 
         warpers.append(TopPLogitsWarper(sampling.top_p))
     if sampling.min_p is not None:
         warpers.append(MinPLogitsWarper(sampling.min_p))
-    if num_tokens < sampling.min_new_tokens:
+    early = np.broadcast_to(np.asarray(num_tokens) < sampling.min_new_tokens, (len(logits),))
+    if early.any():
         # Before the warpers, so that top-k and top-p choose among the tokens that may be drawn.
-        logits = logits.index_fill(-1, torch.tensor(list(stop_ids), device=logits.device), -torch.inf)
+        held = torch.zeros_like(logits, dtype=torch.bool)
+        held[:, list(stop_ids)] = torch.from_numpy(early.copy()).to(logits.device)[:, None]
+        logits = logits.masked_fill(held, -torch.inf)
     dummy_ids = torch.empty((len(logits), 0), dtype=torch.long, device=logits.device)
     return LogitsProcessorList(warpers)(dummy_ids, logits)
 

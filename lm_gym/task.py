@@ -18,8 +18,9 @@ from lm_gym.errors import ActionError, ConfigError
 from lm_gym.prompts import PromptSet, PromptTruncation, load_prompts
 from lm_gym.reference import Reference
 from lm_gym.sampling import StopRule
+from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model
 
-__all__ = ["MIN_LOG_PROB", "ActionMode", "TextTask"]
+__all__ = ["MIN_LOG_PROB", "ActionMode", "TaskEnv", "TextTask"]
 
 ActionMode = Literal["token", "token_and_log_prob"]
 MIN_LOG_PROB = -1e4
@@ -174,6 +175,37 @@ class TextTask:
                 f"in row {int(np.flatnonzero(outside)[0])}"
             )
         return np.where(active, tokens, 0).astype(np.int64)
+
+
+class TaskEnv:
+    """What the single and the vector environment have in common: the parts that may be looked at and replaced."""
+
+    task: TextTask
+    _engine: Engine
+    _reward_model: RewardModel | None
+
+    @property
+    def reference(self) -> Reference | None:
+        """The frozen model, with ``.model`` and ``.tokenizer``."""
+        return self.task.reference
+
+    @property
+    def reward_model(self) -> RewardModel | None:
+        """Scores finished responses; may be replaced between episodes."""
+        return self._reward_model
+
+    @reward_model.setter
+    def reward_model(self, model: RewardModel | RewardFunction | None) -> None:
+        self._reward_model = None if model is None else as_reward_model(model)
+
+    @property
+    def kl_coef(self) -> float:
+        """beta, in score units per nat; an adaptive controller sets it."""
+        return self._engine.kl_coef
+
+    @kl_coef.setter
+    def kl_coef(self, value: float) -> None:
+        self._engine.kl_coef = float(value)
 
 
 def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:

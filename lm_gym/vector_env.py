@@ -21,15 +21,15 @@ from lm_gym.prompts import Prompt, PromptTruncation, load_prompts
 from lm_gym.reference import Reference
 from lm_gym.rendering import Transcript
 from lm_gym.rollout import PhaseTimer, collect
-from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model
-from lm_gym.task import ActionMode, TextTask
+from lm_gym.scoring import RewardFunction, RewardModel
+from lm_gym.task import ActionMode, TaskEnv, TextTask
 
 __all__ = ["TextGenerationVectorEnv"]
 
 VectorStep = tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
-class TextGenerationVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
+class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
     """B episodes side by side; row i behaves as a :class:`lm_gym.TextGenerationEnv` reset with the same seed."""
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own form)
@@ -85,29 +85,6 @@ class TextGenerationVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         self._engine = self.task.engine(num_envs)
         self._row_rngs: list[np.random.Generator | None] = [None] * num_envs
         self._transcripts = [Transcript(self.task.tokenizer) for _ in range(num_envs)]
-
-    @property
-    def reference(self) -> Reference | None:
-        """The frozen model, with ``.model`` and ``.tokenizer``."""
-        return self.task.reference
-
-    @property
-    def reward_model(self) -> RewardModel | None:
-        """Scores finished responses; may be replaced between episodes."""
-        return self._reward_model
-
-    @reward_model.setter
-    def reward_model(self, model: RewardModel | RewardFunction | None) -> None:
-        self._reward_model = None if model is None else as_reward_model(model)
-
-    @property
-    def kl_coef(self) -> float:
-        """beta, in score units per nat; an adaptive controller sets it."""
-        return self._engine.kl_coef
-
-    @kl_coef.setter
-    def kl_coef(self, value: float) -> None:
-        self._engine.kl_coef = float(value)
 
     def reset(
         self,

@@ -16,9 +16,9 @@ import torch
 
 from lm_gym.errors import ArtifactError
 from lm_gym.files import replaced_folder, write_json
+from lm_gym.quiet import quiet_transformers
 
 from .heads import pad_id_hidden
-from .surroundings import quiet_loading
 
 if TYPE_CHECKING:
     from .preference import PreferenceRewardModel
@@ -36,7 +36,7 @@ TOKENIZER_SETTINGS = "tokenizer_config.json"
 def save(reward_model: PreferenceRewardModel, directory: str | Path) -> Path:
     """Write the folder atomically. Returns: the folder."""
     with replaced_folder(directory) as folder:
-        with pad_id_hidden(reward_model.model, reward_model.tokenizer), quiet_loading():
+        with pad_id_hidden(reward_model.model, reward_model.tokenizer), quiet_transformers(only_errors=True):
             reward_model.model.save_pretrained(folder)
         files = [Path(name) for name in reward_model.tokenizer.save_pretrained(folder)]
         names = sorted({path.name for path in files if path.is_file() and path.name != TOKENIZER_SETTINGS})
@@ -68,7 +68,7 @@ def load(directory: str | Path, *, dtype: str) -> tuple[Any, Any, dict[str, Any]
     record = _read_record(folder)
     _check_files(folder, record)
     try:
-        with quiet_loading():
+        with quiet_transformers(only_errors=True):
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder, dtype=getattr(torch, dtype), output_loading_info=True
             )

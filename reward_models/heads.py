@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
-
-from .surroundings import quiet_loading
+from lm_gym.quiet import quiet_transformers
 
 __all__ = [
     "ScalarScorer",
@@ -99,7 +98,7 @@ def classifier_from(base: Any, *, dtype: str, seed: int) -> Any:
             "its classification head reads the eos token by id. Take a causal language model or an encoder."
         )
     config.num_labels = 1
-    with torch.random.fork_rng(devices=_cuda_devices()), quiet_loading():
+    with torch.random.fork_rng(devices=_cuda_devices()), quiet_transformers(only_errors=True):
         torch.manual_seed(seed)
         try:
             model, missing = _built(base if by_name else None, config, getattr(torch, dtype))

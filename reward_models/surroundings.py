@@ -12,7 +12,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from transformers.utils import logging as hf_logging
 
-__all__ = ["quiet_loading", "untouched_surroundings"]
+__all__ = ["untouched_surroundings"]
 
 
 @contextmanager
@@ -40,17 +40,3 @@ def untouched_surroundings() -> Iterator[None]:
         for singleton, state in zip(singletons, states, strict=True):
             singleton._shared_state.clear()
             singleton._shared_state.update(state)
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Without transformers' bars and its report of fresh weights; who loads checks the missing keys."""
-    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        if bars:
-            hf_logging.enable_progress_bar()

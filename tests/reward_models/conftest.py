@@ -97,9 +97,9 @@ def _tokenizer_for(kind: str) -> Any:
 
 
 def _save_base(kind: str, folder: Path) -> Path:
-    from lm_gym.reward_models.surroundings import quiet_loading
+    from lm_gym.quiet import quiet_transformers
 
-    with quiet_loading():
+    with quiet_transformers(only_errors=True):
         _tiny_model(kind).save_pretrained(folder)
     _tokenizer_for(kind).save_pretrained(folder)
     return folder

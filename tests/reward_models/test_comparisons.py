@@ -4,9 +4,9 @@ import json
 import re
 
 import pytest
-from lm_gym.reward_models import Ranking, load_rankings, rankings_from_rows, split_by_prompt, to_rows
 
 from lm_gym.errors import ConfigError, DataError
+from lm_gym.reward_models import Ranking, load_rankings, rankings_from_rows, split_by_prompt, to_rows
 
 
 def test_both_row_forms_are_read_and_written_back() -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import logging
 
 import pytest
-from lm_gym.reward_models.encoding import TextEncoder, TextTemplate, length_batches, right_padded
 
 from lm_gym.errors import ConfigError
+from lm_gym.reward_models.encoding import TextEncoder, TextTemplate, length_batches, right_padded
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import json
 import math
 
 import pytest
-from lm_gym.reward_models import Ranking, evaluate_reward_model
 
 from lm_gym.errors import DataError
+from lm_gym.reward_models import Ranking, evaluate_reward_model
 
 SCORES = {"a": 2.0, "b b": 1.0, "c c c": 1.0, "d": -1.0}
 

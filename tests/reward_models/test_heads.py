@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
 from lm_gym.reward_models import PreferenceRewardModel
 from lm_gym.reward_models.encoding import right_padded
 from lm_gym.reward_models.heads import ScalarScorer, check_padding_invariance, classifier_from, genuine_pad_id
-
-from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
 
 EOS = 0
 

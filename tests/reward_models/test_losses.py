@@ -5,9 +5,9 @@ from itertools import permutations
 
 import pytest
 import torch
-from lm_gym.reward_models import bradley_terry_nll, plackett_luce_nll, score_centering_penalty
 
 from lm_gym.errors import DataError
+from lm_gym.reward_models import bradley_terry_nll, plackett_luce_nll, score_centering_penalty
 
 
 def ones(*shape: int) -> torch.Tensor:

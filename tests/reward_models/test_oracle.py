@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+
+from lm_gym.errors import ArtifactError, ConfigError, DataError, RewardModelError
 from lm_gym.reward_models import (
     BradleyTerryAnnotator,
     OracleRewardModel,
@@ -15,8 +17,6 @@ from lm_gym.reward_models import (
     expected_agreement,
     rank_all,
 )
-
-from lm_gym.errors import ArtifactError, ConfigError, DataError, RewardModelError
 
 
 def length(prompts, completions):

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import inspect
 
-import lm_gym.reward_models as package
 import pytest
 
+import lm_gym.reward_models as package
 from lm_gym.scoring import RewardModel
 
 

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from lm_gym.reward_models import PreferenceRewardModel
 
 from lm_gym.config import ScoreNormalizer
 from lm_gym.errors import ArtifactError, ConfigError, RewardModelError
 from lm_gym.handles import load_reward_model
+from lm_gym.reward_models import PreferenceRewardModel
 from lm_gym.scoring import checked_scores
 
 PROMPTS = ["the film was"] * 4 + ["the movie was very", "one two three four five six seven"]

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from lm_gym.errors import ConfigError, DataError, RewardModelError
 from lm_gym.reward_models import (
     BradleyTerryAnnotator,
     PreferenceRewardModel,
@@ -17,8 +19,6 @@ from lm_gym.reward_models import (
     train_preference_model,
 )
 from lm_gym.reward_models import training as training_module
-
-from lm_gym.errors import ConfigError, DataError, RewardModelError
 
 QUICK = RewardTrainingConfig(epochs=3, learning_rate=3e-3, rankings_per_step=16)
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lm_gym.reward_models import WeightedSum
 
 from lm_gym import Scores
 from lm_gym.errors import ConfigError, RewardModelError
+from lm_gym.reward_models import WeightedSum
 
 
 def words(prompts, completions):
