@@ -75,7 +75,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         )
         self.num_envs = num_envs
         self.reward_model = reward_model
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.autoreset_mode = _checked_autoreset(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = self.task.observation_space()
         self.single_action_space = self.task.action_space()
@@ -236,6 +236,14 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             "input_ids": self._engine.input_ids.copy(),
             "attention_mask": self._engine.attention_mask.copy(),
         }
+
+
+def _checked_autoreset(mode: AutoresetMode | str) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError as error:
+        choices = ", ".join(repr(choice.value) for choice in AutoresetMode)
+        raise ConfigError(f"autoreset_mode: must be an AutoresetMode or one of {choices}, got {mode!r}") from error
 
 
 def _reset_mask(options: Mapping[str, Any] | None, num_envs: int) -> np.ndarray:

@@ -64,17 +64,8 @@ TEXTS = {
         "",
     ),
 }
-FIELDS: tuple[str, ...] = (
-    "score",
-    "true_score",
-    "kl",
-    "win_rate",
-    "win_rate_low",
-    "win_rate_high",
-    "response_length",
-    "eos_share",
-)
-FIELDS += ("entropy", "grammatical", "reward_accuracy", "matched_length_gain", "matched_length_share")
+FIELDS = ["score", "true_score", "kl", "win_rate", "win_rate_low", "win_rate_high", "response_length", "eos_share"]
+FIELDS += ["entropy", "grammatical", "reward_accuracy", "matched_length_gain", "matched_length_share"]
 NUMBERS = {
     "base": (-0.62, 0.21, 11.3, 0.31, 0.25, 0.38, 31.4, 0.71, 2.31, 0.64, 0.71, -0.55, 0.93),
     "before RL (SFT)": (0.02, 0.38, 0.0, 0.51, 0.44, 0.58, 27.9, 0.995, 1.62, 0.97, 0.76, 0.01, 1.0),
@@ -169,10 +160,7 @@ def example(iterations: int = 60) -> Report:
             curve_of("without KL", start=0.0, gain=3.5, kl=62.0, turn=0.25, target=None, n=iterations),
         ),
         reward_models=(card_of("round 1", 128, 0.761), card_of("round 2", 256, 0.794)),
-        notes=(
-            "Annotators are simulated: they follow the true score with noise.",
-            "Intervals are over held-out prompts of one run; they do not cover the spread over seeds.",
-        ),
+        notes=("Annotators are simulated.", "Intervals do not cover the spread over seeds."),
         stage_seconds={"sft": 61.0, "round-1/rankings": 9.4, "round-1/reward": 74.0, "round-1/ppo": 214.0},
     )
 
@@ -280,9 +268,9 @@ def test_headers_carry_units_and_every_column_is_defined(page: Page) -> None:
 
 
 def test_pictures_are_all_there_and_described(page: Page) -> None:
-    titles: tuple[str, ...] = ("Reward-model score", "True score", "KL, nats per response", "Entropy, nats per token")
-    titles += ("Explained variance of the value head", "Response length, tokens", "Calibration: round 2")
-    titles += ("Reward-model score against KL", "True score against KL", "Accuracy beside the length rule")
+    titles = ["Reward-model score", "True score", "KL, nats per response", "Entropy, nats per token"]
+    titles += ["Explained variance of the value head", "Response length, tokens", "Calibration: round 2"]
+    titles += ["Reward-model score against KL", "True score against KL", "Accuracy beside the length rule"]
     for title in titles:
         assert f"<figcaption>{title}<" in page.source, title
     assert page.source.count('role="img" aria-label="') == 11
@@ -343,19 +331,15 @@ def test_holes_in_curves_and_evaluations(tmp_path: Path) -> None:
         {"score": 0.7, "entropy": None, "explained_variance": 0.5},
     )
     curves = (Curve(name="empty", history=()), Curve(name="holes", history=holes, kl_target=math.nan))
-    empty_bins = [{"low": 0.5, "high": 1.0, "pairs": 0, "confidence": None, "accuracy": None}]
+    empty = {"low": 0.5, "high": 1.0, "pairs": 0, "confidence": None, "accuracy": None}
     cards = (
         RewardCard(name="bare", trained_on=3, evaluation={}),
-        RewardCard(name="thin", trained_on=4, evaluation={"accuracy": 1.0, "bins": empty_bins, "ece": math.nan}),
+        RewardCard(name="thin", trained_on=4, evaluation={"accuracy": 1.0, "bins": [empty], "ece": math.nan}),
     )
     page = rendered(replace(example(2), curves=curves, reward_models=cards), tmp_path)
-    assert re.findall(r"<figcaption>([^<]*)", page.source) == [
-        "Reward-model score",
-        "KL, nats per response",
-        "Entropy, nats per token",
-        "Explained variance of the value head",
-        "Accuracy beside the length rule",
-    ]
+    titles = ["Reward-model score", "KL, nats per response", "Entropy, nats per token"]
+    titles += ["Explained variance of the value head", "Accuracy beside the length rule"]
+    assert re.findall(r"<figcaption>([^<]*)", page.source) == titles
     assert "Values below −1 are cut off." in page.text
     assert "bare 3 – – – – – – –" in page.text
 

@@ -1,0 +1,108 @@
+"""Tiny language models with random weights and a tokenizer of single letters: built in memory, nothing is downloaded.
+
+Knows: four architectures whose caches and positions differ (GPT-2: learned positions; Llama and Qwen2: rotary,
+grouped-query; BLOOM: ALiBi, no position ids). The wide default initialisation makes the next-token distributions far
+from uniform, so that a mistake in a mask or a position shows.
+
+Shapes: V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from string import ascii_lowercase
+from typing import Any, Literal, get_args
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from lm_gym.errors import ConfigError
+from lm_gym.language_model import LanguageModel
+
+__all__ = ["Architecture", "tiny_language_model", "tiny_tokenizer"]
+
+Architecture = Literal["gpt2", "llama", "qwen2", "bloom"]
+
+
+def tiny_tokenizer(vocab_size: int = 16) -> PreTrainedTokenizerFast:
+    """One token per word: id 0 is EOS and pad, the others are "a", "b", ..., "z", "a1", "b1", ...; joined by spaces.
+
+    Args:
+        vocab_size: V, EOS included, >= 2.
+
+    Raises:
+        ConfigError: fewer than two tokens.
+    """
+    if vocab_size < 2:
+        raise ConfigError(f"tiny_tokenizer: vocab_size must be >= 2 (EOS and one word), got {vocab_size}")
+    words = [
+        ascii_lowercase[number % 26] + (str(number // 26) if number >= 26 else "") for number in range(vocab_size - 1)
+    ]
+    vocabulary = {word: number for number, word in enumerate(["<eos>", *words])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<eos>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>")
+
+
+def tiny_language_model(
+    architecture: Architecture = "gpt2",
+    *,
+    vocab_size: int = 16,
+    max_length: int = 32,
+    seed: int = 0,
+    initializer_range: float = 0.3,
+) -> LanguageModel:
+    """A frozen two-layer model of width 32 with random weights, on the CPU, in float32.
+
+    Args:
+        architecture: "gpt2", "llama", "qwen2" or "bloom".
+        vocab_size: V, EOS (id 0) included.
+        max_length: positions, in tokens (BLOOM has no limit).
+        seed: of the weights; PyTorch's own random state is left as it is.
+        initializer_range: standard deviation of the weights; the larger, the less uniform the distributions.
+
+    Raises:
+        ConfigError: unknown architecture, or fewer than two tokens.
+    """
+    if architecture not in get_args(Architecture):
+        raise ConfigError(f"tiny_language_model: must be one of {get_args(Architecture)}, got {architecture!r}")
+    tokenizer = tiny_tokenizer(vocab_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _model(architecture, vocab_size, max_length, initializer_range)
+    return LanguageModel(model.eval().requires_grad_(False), tokenizer)
+
+
+def _model(architecture: Architecture, vocab_size: int, max_length: int, initializer_range: float) -> PreTrainedModel:
+    shared: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "initializer_range": initializer_range,
+    }
+    if architecture == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(n_positions=max_length, n_embd=32, n_layer=2, n_head=2, **shared))
+    if architecture == "bloom":
+        return BloomForCausalLM(BloomConfig(hidden_size=32, n_layer=2, n_head=4, pad_token_id=0, **shared))
+    shared |= {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": max_length,
+    }
+    if architecture == "llama":
+        return LlamaForCausalLM(LlamaConfig(**shared))
+    return Qwen2ForCausalLM(Qwen2Config(**shared))
