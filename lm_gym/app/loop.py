@@ -35,6 +35,12 @@ from .workspace import Workspace, machine_description
 __all__ = ["run_loop"]
 
 NORMALIZER_PROMPTS = 64
+NOTES = (
+    "Every model answers each held-out prompt twice; the intervals of win rates take the two as independent, which "
+    "makes them somewhat too narrow.",
+    "Scores in the table are those of the newest reward model for every row; a curve shows the scores that its own "
+    "reward model gave. Reward models are normalised on samples of the reference, and their scales differ.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +207,7 @@ def _main_models(plan: LoopPlan, reference: Path, rounds: Sequence[_Round]) -> l
     first = rounds[0].reward_model
     models = [_Model(name="base", description="the pretrained model", folder=plan.base, trained_against=first)]
     if plan.demonstrations:
-        text = f"fine-tuned on {len(plan.demonstrations)} demonstrations; the reference of every KL below"
+        text = f"fine-tuned on {len(plan.demonstrations)} demonstrations; every KL is measured to it"
         models.append(_Model(name="before RL (SFT)", description=text, folder=reference, trained_against=first))
     for found in rounds:
         text = f"PPO with the KL leash against the reward model fitted to {found.card.trained_on} rankings"
@@ -265,5 +271,6 @@ def _report(
         rows=tuple(rows),
         curves=tuple(curves),
         reward_models=tuple(found.card for found in rounds),
+        notes=NOTES,
         stage_seconds=dict(workspace.seconds),
     )

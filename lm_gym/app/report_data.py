@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ class ModelRow:
     """Short label: "before", "round 1", ..."""
     description: str
     """How it came about, one sentence."""
-    score: float
-    """Mean score of the newest reward model, on its own scale."""
+    score: float | None
+    """Mean score of the newest reward model, on its own scale; None if it abstained on all."""
     kl: float | None
     """Mean KL of a whole response to the reference, nats; None without a reference."""
     win_rate: float | None
@@ -58,7 +59,8 @@ class ModelRow:
     grammatical: float | None = None
     """Share of grammatical responses, where that can be told."""
     reward_accuracy: float | None = None
-    """Pairwise accuracy, on this model's own responses, of the reward model that it was trained against."""
+    """Pairwise accuracy, on this model's own responses, of the reward model that it was trained against (of the first
+    one for models before RL, of the newest for fine-tuning on winners)."""
     matched_length_gain: float | None = None
     """Mean score difference to reference responses of about the same number of words (within 10 %)."""
     matched_length_share: float | None = None
@@ -72,7 +74,7 @@ class Curve:
     """The training metrics of one RL run, iteration by iteration."""
 
     name: str
-    """Label of the run."""
+    """Label of the run; that of its model's row."""
     history: tuple[dict[str, float | None], ...]
     """``lm_gym.agents.METRICS`` and, on some iterations, ``eval_...`` and ``true_score``."""
     kl_target: float | None = None
@@ -118,7 +120,7 @@ class Report:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``report.json`` into a folder."""
-        return write_json(Path(folder) / REPORT_FILE, asdict(self))
+        return write_json(Path(folder) / REPORT_FILE, _without_nan(asdict(self)))
 
     @classmethod
     def load(cls, folder: str | Path) -> Report:
@@ -143,3 +145,12 @@ class Report:
                 f"report {path}: must be a whole report that a run wrote; reading it failed: {error}. "
                 "Run the pipeline to its end first."
             ) from error
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: what is not finite is left open."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
