@@ -64,7 +64,7 @@ class TrainResult:
     history: tuple[dict[str, float], ...]
     """Metrics of each iteration of this call."""
     best_evaluation: Evaluation | None
-    """Of the best checkpoint; None without held-out prompts."""
+    """Of the best checkpoint; None without held-out prompts, or if an earlier part of a resumed run holds the best."""
     best_iteration: int | None
     """When it was reached."""
     interrupted: bool
@@ -86,6 +86,7 @@ class _Run:
         self.best_return = -float("inf")
         self.best: Evaluation | None = None
         self.best_iteration: int | None = None
+        self.reference_episodes: Episodes | None = None
 
     def checkpoint(self, name: str) -> None:
         if self.run_dir is None:
@@ -125,12 +126,11 @@ class _Run:
 
     def judge(self, prompts: Sequence[Prompt | str]) -> dict[str, float]:
         """Evaluate on held-out prompts; a new best is checkpointed."""
-        reference = None if self.best is None else self.best.reference_episodes
-        found = evaluate(self.agent.policy, self.env, prompts, reference_episodes=reference)
-        if self.best is None or found.episode_return > self.best_return:
-            if found.episode_return > self.best_return:
-                self.best_return, self.best_iteration = found.episode_return, self.agent.iterations_done - 1
-                self.checkpoint("best")
+        found = evaluate(self.agent.policy, self.env, prompts, reference_episodes=self.reference_episodes)
+        self.reference_episodes = found.reference_episodes
+        if found.episode_return > self.best_return:
+            self.best_return, self.best_iteration = found.episode_return, self.agent.iterations_done - 1
+            self.checkpoint("best")
             self.best = found
         return {
             "eval_score": found.score,

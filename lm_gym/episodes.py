@@ -97,7 +97,7 @@ class Episodes:
 
     def __getitem__(self, rows: np.ndarray | Sequence[int] | slice) -> Episodes:
         """Some of the episodes, in the order given, trimmed to their own longest prompt and response."""
-        if isinstance(rows, slice):
+        if isinstance(rows, slice) or np.asarray(rows).dtype == np.bool_:
             rows = np.arange(len(self))[rows]
         rows = np.asarray(rows, dtype=np.int64)
         prompt_width = int(self.prompt_lengths[rows].max(initial=1))

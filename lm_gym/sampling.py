@@ -44,7 +44,7 @@ def truncated_logits(
     """
     warpers: list[Any] = []
     if sampling.temperature != 1.0:
-        warpers.append(TemperatureLogitsWarper(sampling.temperature))
+        warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
     if sampling.top_k is not None:
         warpers.append(TopKLogitsWarper(min(sampling.top_k, logits.shape[-1])))
     if sampling.top_p is not None:

@@ -177,10 +177,17 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         return tuple(transcript.text() for transcript in self._transcripts)
 
     def as_prompt(self, prompt: Prompt | str) -> Prompt:
-        """Tokenise a prompt under this env's length limit; a tokenised one is returned as it is."""
+        """Tokenise a prompt for :meth:`rollout_on`; a tokenised one is returned as it is.
+
+        A rollout makes no observations, so only the model's context limits the prompt.
+
+        Raises:
+            PromptError: it is empty, or does not fit the context together with ``max_new_tokens``.
+        """
         if isinstance(prompt, Prompt):
             return prompt
-        limit = self.task.prompts.max_prompt_tokens
+        context = None if self.reference is None else self.reference.language_model.max_length
+        limit = None if context is None else context - self.task.sampling.max_new_tokens
         return load_prompts([prompt], self.task.tokenizer, max_prompt_tokens=limit)[0]
 
     def _check_running(self, active: np.ndarray) -> None:

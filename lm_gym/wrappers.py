@@ -117,7 +117,7 @@ class PolicyLogProb(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         """Step with the token and its log-probability under the bound policy."""
         batch = {key: value[None] for key, value in self._observation.items()}
         log_prob = float(self.log_prob(batch, np.asarray(action).reshape(1))[0])
-        result = self.env.step({"token": action, "log_prob": min(log_prob, 0.0)})
+        result = self.env.step({"token": action, "log_prob": log_prob})
         self._observation = result[0]
         return result
 
@@ -154,7 +154,7 @@ class VectorPolicyLogProb(VectorWrapper[Any, Any, Any, Any], RecordConstructorAr
         rows = np.flatnonzero(~self._ignored)
         if rows.size:
             seen = {key: value[rows] for key, value in self._observation.items()}
-            log_probs[rows] = np.minimum(self.log_prob(seen, tokens[rows]), 0.0)
+            log_probs[rows] = self.log_prob(seen, tokens[rows])
         result = self.env.step({"token": tokens, "log_prob": log_probs.astype(np.float32)})
         self._observation, _, terminated, truncated, _ = result
         if self.env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:

@@ -1,0 +1,73 @@
+"""Tiny environments and policies of four architectures, and the pinned training run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from lm_gym import Reference, SamplingConfig, TextGenerationVectorEnv
+from lm_gym.agents import LanguageModelPolicy
+from lm_gym.agents.policy import own_copy
+from lm_gym.testing import tiny_language_model
+
+PROMPTS = ("a b c", "d", "e f g h i", "b b")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny models are slower on several threads, and sums in one order can be compared to the bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def letter_score(prompts: list[str], completions: list[str]) -> list[float]:
+    """Letters of the first half of the alphabet minus the others, per response."""
+    return [sum(1.0 if word[0] < "h" else -1.0 for word in text.split()) / 4 for text in completions]
+
+
+@pytest.fixture
+def make_env() -> Callable[..., TextGenerationVectorEnv]:
+    """An env of a random reference over 16 tokens; keyword arguments as the env's own, or ``architecture``."""
+
+    def make(
+        architecture: Any = "gpt2",
+        *,
+        num_envs: int = 4,
+        prompts: Sequence[str] = PROMPTS,
+        reward_model: Any = letter_score,
+        seed: int = 0,
+        **settings: Any,
+    ) -> TextGenerationVectorEnv:
+        reference = Reference(tiny_language_model(architecture))
+        settings = {"action_mode": "token_and_log_prob", "max_new_tokens": 6} | settings
+        env = TextGenerationVectorEnv(num_envs, reference, prompts, reward_model, **settings)
+        env.reset(seed=seed)
+        return env
+
+    return make
+
+
+@pytest.fixture
+def make_policy() -> Callable[..., LanguageModelPolicy]:
+    """A policy that starts as a copy of an env's reference, with a value head that is not zero."""
+
+    def make(
+        env: TextGenerationVectorEnv,
+        *,
+        separate_critic: bool = False,
+        value_head_std: float = 0.1,
+        sampling: SamplingConfig | None = None,
+    ) -> LanguageModelPolicy:
+        assert env.reference is not None
+        model = own_copy(env.reference.language_model)
+        policy = LanguageModelPolicy(model, separate_critic=separate_critic, sampling=sampling or env.task.sampling)
+        generator = torch.Generator().manual_seed(7)
+        with torch.no_grad():
+            weight = policy.value_head.weight
+            weight.copy_(value_head_std * torch.randn(weight.shape, generator=generator))
+        return policy
+
+    return make

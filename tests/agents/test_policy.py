@@ -1,0 +1,219 @@
+"""Acting, looking back, saving; on four architectures whose caches and positions differ."""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from transformers import AutoModelForCausalLM
+
+from lm_gym import Policy, SamplingConfig, TextGenerationVectorEnv
+from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
+from lm_gym.errors import ArtifactError
+
+ARCHITECTURES = ["gpt2", "llama", "qwen2", "bloom"]
+MakeEnv = Callable[..., TextGenerationVectorEnv]
+MakePolicy = Callable[..., LanguageModelPolicy]
+
+
+def full_forward_log_probs(policy: LanguageModelPolicy, observation: Any, tokens: np.ndarray, temp: float) -> Any:
+    """One unpadded forward pass per row, straight through ``transformers``."""
+    found = []
+    for ids, mask, token in zip(observation["input_ids"], observation["attention_mask"], tokens, strict=True):
+        with torch.no_grad():
+            logits = policy.model(torch.from_numpy(ids[: mask.sum()])[None]).logits[0, -1] / temp
+        found.append(torch.log_softmax(logits, -1)[token].item())
+    return np.array(found)
+
+
+def test_is_a_policy(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    assert isinstance(make_policy(make_env()), Policy)
+
+
+def test_value_head_starts_at_zero(make_env: MakeEnv) -> None:
+    env = make_env()
+    for separate in (False, True):
+        policy = LanguageModelPolicy(env.reference.language_model, separate_critic=separate)  # type: ignore[union-attr]
+        assert not policy.value_head.weight.any()
+        assert not policy.value_head.bias.any()
+        evaluation = policy.evaluate(env.rollout(policy, 3))
+        assert not evaluation.values.any()
+        assert not evaluation.final_values.any()
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_act_equals_the_full_forward_across_resets(
+    architecture: str, mode: AutoresetMode, make_env: MakeEnv, make_policy: MakePolicy
+) -> None:
+    """30 steps, so that every row restarts several times while the others go on, and one change of weights."""
+    env = make_env(architecture, num_envs=3, autoreset_mode=mode, temperature=0.7)
+    policy = make_policy(env, sampling=SamplingConfig(temperature=0.7, seed=0))
+    observation, _ = env.reset(seed=1)
+    worst, ended = 0.0, 0
+    for step in range(30):
+        if step == 15:
+            with torch.no_grad():
+                for parameter in policy.model.parameters():
+                    parameter.mul_(0.9)
+        tokens, log_probs = policy.act(observation)
+        worst = max(worst, np.abs(log_probs - full_forward_log_probs(policy, observation, tokens, 0.7)).max())
+        observation, _, terminated, _, _ = env.step({"token": tokens, "log_prob": log_probs})
+        ended += int(terminated.sum())
+        if mode is AutoresetMode.DISABLED and terminated.any():
+            observation, _ = env.reset(options={"reset_mask": terminated})
+    assert ended >= 6
+    assert worst < 2e-4  # the tolerance of a cached against an uncached pass in float32
+
+
+def test_act_sees_weights_that_an_optimiser_changed(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env(num_envs=2, max_new_tokens=12)
+    policy = make_policy(env, sampling=SamplingConfig(max_new_tokens=12, min_new_tokens=12, seed=0))
+    observation, _ = env.reset(seed=0)
+    for _ in range(2):
+        tokens, log_probs = policy.act(observation)
+        observation = env.step({"token": tokens, "log_prob": log_probs})[0]
+    PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-2)).learn(env)
+    tokens, log_probs = policy.act(observation)
+    expected = full_forward_log_probs(policy, observation, tokens, 1.0)
+    # min_new_tokens renormalises without EOS: compare the ratio that takes it out
+    with torch.no_grad():
+        rows = [
+            torch.log_softmax(policy.model(torch.from_numpy(ids[: mask.sum()])[None]).logits[0, -1], -1)[1:]
+            for ids, mask in zip(observation["input_ids"], observation["attention_mask"], strict=True)
+        ]
+    without_eos = expected - np.array([torch.logsumexp(row, 0).item() for row in rows])
+    assert log_probs == pytest.approx(without_eos, abs=2e-4)
+
+
+def test_act_on_a_single_environment(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env(num_envs=1)
+    policy = make_policy(env)
+    observation, _ = env.reset(seed=0)
+    token, log_prob = policy.act({key: value[0] for key, value in observation.items()})
+    assert token.shape == log_prob.shape == ()
+    assert log_prob == pytest.approx(full_forward_log_probs(policy, observation, token[None], 1.0)[0], abs=2e-4)
+
+
+def test_act_is_fixed_by_its_seed(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env(num_envs=4)
+    observation, _ = env.reset(seed=0)
+    drawn = [make_policy(env, sampling=SamplingConfig(seed=seed)).act(observation)[0] for seed in (5, 5, 6, 7, 8)]
+    assert (drawn[0] == drawn[1]).all()
+    assert any((drawn[0] != other).any() for other in drawn[2:])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_evaluate_equals_the_full_forward(architecture: str, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env(architecture, temperature=0.7)
+    policy = make_policy(env)
+    episodes = env.rollout(policy, 5)
+    evaluation = policy.evaluate(episodes)
+    for row in range(5):
+        start, length = episodes.prompt_lengths[row], episodes.response_lengths[row]
+        ids = np.concatenate([episodes.prompt_ids[row, :start], episodes.response_ids[row, :length]])
+        out = policy.model(torch.from_numpy(ids)[None], output_hidden_states=True)
+        table = torch.log_softmax(out.logits[0, start - 1 : -1] / 0.7, -1)
+        taken = table[torch.arange(int(length)), torch.from_numpy(ids[start:])]
+        values = policy.value_head(out.hidden_states[-1][0, start - 1 :]).squeeze(-1)
+        torch.testing.assert_close(evaluation.log_probs[row, :length], taken, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            evaluation.entropy[row, :length], -(table.exp() * table).sum(-1), rtol=1e-4, atol=1e-4
+        )
+        torch.testing.assert_close(evaluation.values[row, :length], values[:-1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(evaluation.final_values[row], values[-1], rtol=1e-4, atol=1e-4)
+        assert not evaluation.log_probs[row, length:].any()
+        assert not evaluation.values[row, length:].any()
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 20, 10_000])
+def test_evaluation_in_batches_is_the_evaluation(
+    max_batch_tokens: int, make_env: MakeEnv, make_policy: MakePolicy
+) -> None:
+    env = make_env()
+    policy = make_policy(env, separate_critic=True)
+    episodes = env.rollout(policy, 9)
+    whole = policy.evaluate(episodes)
+    for part, expected in zip(policy.evaluate_in_batches(episodes, max_batch_tokens), whole, strict=True):
+        torch.testing.assert_close(part, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_rollout_values_are_those_of_the_value_head(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env()
+    policy = make_policy(env)
+    episodes = env.rollout(policy, 6)
+    assert episodes.values is not None
+    expected = policy.evaluate(episodes).values.detach().numpy()
+    assert episodes.values == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize("separate_critic", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_save_and_load(
+    architecture: str, separate_critic: bool, tmp_path: Path, make_env: MakeEnv, make_policy: MakePolicy
+) -> None:
+    env = make_env(architecture)
+    policy = make_policy(env, separate_critic=separate_critic)
+    PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-3)).learn(env)  # the critic leaves its copy
+    episodes = env.rollout(policy, 4)
+    policy.save_pretrained(tmp_path / "policy")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "policy", dtype=torch.float32).eval()
+    ids = torch.from_numpy(episodes.sequences(0))
+    with torch.no_grad():
+        assert torch.equal(plain(ids).logits, policy.model(ids).logits)
+    loaded = LanguageModelPolicy.from_pretrained(tmp_path / "policy", device="cpu")
+    assert loaded.separate_critic is separate_critic
+    for found, expected in zip(loaded.evaluate(episodes), policy.evaluate(episodes), strict=True):
+        assert torch.equal(found, expected)
+
+
+FRESH_PROCESS = """
+import pickle, sys, torch
+torch.set_num_threads(1)
+from lm_gym.agents import LanguageModelPolicy
+policy = LanguageModelPolicy.from_pretrained(sys.argv[1], device="cpu")
+episodes = pickle.load(open(sys.argv[2], "rb"))
+evaluation = policy.evaluate(episodes)
+torch.save([tensor.detach() for tensor in evaluation], sys.argv[3])
+"""
+
+
+def test_a_fresh_process_gives_identical_values(tmp_path: Path, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env()
+    policy = make_policy(env, separate_critic=True)
+    PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-3)).learn(env)
+    episodes = env.rollout(policy, 4)
+    policy.save_pretrained(tmp_path / "policy")
+    (tmp_path / "episodes.pkl").write_bytes(pickle.dumps(episodes))
+    paths = [str(tmp_path / name) for name in ("policy", "episodes.pkl", "found.pt")]
+    subprocess.run([sys.executable, "-c", FRESH_PROCESS, *paths], check=True, timeout=120)
+    for found, expected in zip(torch.load(paths[2]), policy.evaluate(episodes), strict=True):
+        assert torch.equal(found, expected.detach())
+
+
+def test_a_policy_cut_short_is_refused(tmp_path: Path, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    folder = make_policy(make_env()).save_pretrained(tmp_path / "policy")
+    critic = folder / "critic.safetensors"
+    critic.write_bytes(critic.read_bytes()[:20])
+    with pytest.raises(ArtifactError, match=r"must hold a whole critic.safetensors"):
+        LanguageModelPolicy.from_pretrained(folder, device="cpu")
+
+
+def test_from_pretrained_never_trains_the_weights_of_a_reference(tmp_path: Path, make_env: MakeEnv) -> None:
+    """The same handle is loaded once per process and shared; a policy takes a copy."""
+    from lm_gym import load_language_model
+
+    env = make_env()
+    folder = LanguageModelPolicy(env.reference.language_model).save_pretrained(tmp_path / "p")  # type: ignore[union-attr]
+    shared = load_language_model(str(folder), device="cpu")
+    policy = LanguageModelPolicy.from_pretrained(str(folder), device="cpu")
+    before = [parameter.clone() for parameter in shared.model.parameters()]
+    PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-2)).learn(env)
+    assert all(torch.equal(a, b) for a, b in zip(before, shared.model.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(policy.model.parameters(), shared.model.parameters(), strict=True))

@@ -1,0 +1,167 @@
+"""Which models are accepted, and that trunk, head and positions are used as the model itself uses them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tiny_models import ARCHITECTURES, EOS, MAX_LENGTH, V, make_model, make_tokenizer
+
+from lm_gym import LanguageModel
+from lm_gym.errors import UnsupportedModelError
+from lm_gym.language_model import resolve_device
+
+IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]])
+SMALL: dict[str, Any] = {"vocab_size": V, "bos_token_id": EOS, "eos_token_id": EOS}
+GROUPED: dict[str, Any] = SMALL | {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+}
+
+
+def seeded(make: Callable[[], Any]) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "mistral"])
+def test_head_of_trunk_is_the_models_own_logits(architecture: str, model_of: Callable[[str], LanguageModel]) -> None:
+    model = model_of(architecture)
+    expected = model.model(input_ids=IDS).logits[0]
+    torch.testing.assert_close(model.logits(model.hidden(IDS)[0]), expected, atol=1e-5, rtol=1e-5)
+    assert model.logits(model.hidden(IDS)[0]).dtype == torch.float32
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_left_padded_row_computes_what_an_unpadded_one_does(
+    architecture: str, model_of: Callable[[str], LanguageModel]
+) -> None:
+    from lm_gym.incremental import left_padded
+
+    model = model_of(architecture)
+    rows = [IDS[0].numpy(), IDS[0, :3].numpy()]
+    ids, mask, positions = left_padded(rows, model.pad_id, model.device)
+    assert mask.sum(1).tolist() == [8, 3]
+    assert positions[1].tolist() == [0, 0, 0, 0, 0, 0, 1, 2]
+    padded = model.hidden(ids, mask, positions)[:, -1]
+    for row, alone in enumerate(rows):
+        torch.testing.assert_close(padded[row], model.hidden(torch.tensor(alone)[None])[0, -1], atol=1e-4, rtol=1e-4)
+
+
+SCALED = {
+    "Gemma 2 soft-caps": lambda: transformers.Gemma2ForCausalLM(
+        transformers.Gemma2Config(final_logit_softcapping=0.5, sliding_window=4, **GROUPED)
+    ),
+    "Granite divides": lambda: transformers.GraniteForCausalLM(
+        transformers.GraniteConfig(logits_scaling=3.0, **{k: v for k, v in GROUPED.items() if k != "head_dim"})
+    ),
+    "Cohere multiplies": lambda: transformers.CohereForCausalLM(
+        transformers.CohereConfig(logit_scale=0.25, **{k: v for k, v in GROUPED.items() if k != "head_dim"})
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_scaled_and_capped_heads_are_followed(name: str) -> None:
+    model = LanguageModel(seeded(SCALED[name]), make_tokenizer())
+    torch.testing.assert_close(model.logits(model.hidden(IDS)[0]), model.model(input_ids=IDS).logits[0])
+
+
+def t5() -> Any:
+    config = transformers.T5Config(vocab_size=V, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return transformers.T5ForConditionalGeneration(config)
+
+
+def mamba() -> Any:
+    config = transformers.MambaConfig(hidden_size=16, state_size=4, num_hidden_layers=1, pad_token_id=EOS, **SMALL)
+    return transformers.MambaForCausalLM(config)
+
+
+def gpt1() -> Any:
+    """Has no key-value cache at all."""
+    config = transformers.OpenAIGPTConfig(vocab_size=V, n_embd=16, n_layer=1, n_head=2, n_positions=32)
+    return transformers.OpenAIGPTLMHeadModel(config)
+
+
+def llama4() -> Any:
+    """Has no trunk to be told apart from its head."""
+    changes = {"num_local_experts": 2, "intermediate_size_mlp": 16, "attention_chunk_size": 8}
+    return transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**(GROUPED | changes)))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (t5, "T5ForConditionalGeneration: must be decoder-only, got an encoder-decoder; use a causal language model"),
+        (mamba, "MambaForCausalLM: must keep a key-value cache .* got a recurrent or compressed state, .* use a"),
+        (gpt1, "OpenAIGPTLMHeadModel: must keep a key-value cache"),
+        (llama4, "Llama4ForCausalLM: "),
+    ],
+)
+def test_models_that_cannot_be_stepped_are_refused_when_they_are_given(make: Callable[[], Any], text: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=text):
+        LanguageModel(seeded(make), make_tokenizer())
+
+
+def test_a_head_that_is_not_reproduced_is_refused() -> None:
+    class Shifted(transformers.GPT2LMHeadModel):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            out = super().forward(*args, **kwargs)
+            out.logits = out.logits + torch.arange(V)
+            return out
+
+    model = seeded(lambda: Shifted(make_model().config))
+    with pytest.raises(
+        UnsupportedModelError, match=r"logits must be head\(trunk\(x\)\).* differ from the model's own by"
+    ):
+        LanguageModel(model, make_tokenizer())
+
+
+def test_a_tokenizer_without_eos_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"must have an EOS token, .* set tokenizer.eos_token"):
+        LanguageModel(make_model(), make_tokenizer(eos_token=None, pad_token=None))
+
+
+def test_stop_ids_are_the_tokenizers_and_the_generation_configs() -> None:
+    model = make_model()
+    assert LanguageModel(model, make_tokenizer()).eos_ids == (EOS,)
+    for given, ids in ((5, (EOS, 5)), ([5, EOS, 7], (EOS, 5, 7)), (None, (EOS,))):
+        model.generation_config.eos_token_id = given
+        assert LanguageModel(model, make_tokenizer()).eos_ids == ids
+
+
+def test_sizes_are_read_from_the_model() -> None:
+    model = LanguageModel(make_model(), make_tokenizer())
+    assert (model.vocab_size, model.hidden_size, model.max_length) == (V, 32, MAX_LENGTH)
+    assert LanguageModel(make_model("bloom"), make_tokenizer()).max_length is None
+
+
+def test_pad_id_is_one_that_the_model_can_embed() -> None:
+    assert LanguageModel(make_model(), make_tokenizer(pad_token="b")).pad_id == 2
+    assert LanguageModel(make_model(), make_tokenizer(eos_token="c", pad_token=None)).pad_id == 3
+    added = make_tokenizer()
+    added.add_special_tokens({"pad_token": "<pad>"})
+    assert added.pad_token_id == V
+    assert LanguageModel(make_model(), added).pad_id < V
+
+
+def test_checking_leaves_the_model_in_the_mode_it_was_in() -> None:
+    model = make_model()
+    model.train()
+    LanguageModel(model, make_tokenizer())
+    assert model.training
+
+
+def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == torch.device("cuda")
+    assert resolve_device("cpu") == torch.device("cpu")

@@ -1,0 +1,222 @@
+"""Where prompts come from, and what is refused before anything runs."""
+
+import gzip
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import PROMPTS, make_tokenizer
+
+from lm_gym import load_prompts
+from lm_gym.errors import ConfigError, DataError, PromptError
+
+CHAT = [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}, {"role": "user", "content": "d"}]
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'][0] }} {{ m['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}a1{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer() -> Any:
+    return make_tokenizer()
+
+
+@pytest.fixture
+def chat_tokenizer() -> Any:
+    made = make_tokenizer()
+    made.chat_template = TEMPLATE
+    return made
+
+
+def texts(source: Any, tokenizer: Any, **settings: Any) -> list[str]:
+    return [prompt.text for prompt in load_prompts(source, tokenizer, **settings).prompts]
+
+
+def test_a_list_of_strings_is_tokenised_once(tokenizer: Any) -> None:
+    loaded = load_prompts(list(PROMPTS), tokenizer)
+    assert [prompt.text for prompt in loaded.prompts] == list(PROMPTS)
+    assert loaded[0].ids.tolist() == [1, 2, 3]
+    assert loaded[0].ids.dtype == np.int64
+    assert loaded.max_prompt_tokens == 6
+    assert len(loaded) == 4
+    assert loaded.truncated_count == 0
+    assert load_prompts(loaded, tokenizer) is loaded
+
+
+def test_rows_have_a_prompt_and_other_columns_do_not_matter(tokenizer: Any) -> None:
+    assert texts([{"prompt": "a b", "label": 3}, {"prompt": "c"}], tokenizer) == ["a b", "c"]
+
+
+@pytest.mark.parametrize("key", ["messages", "prompt"])
+def test_chat_messages_are_rendered_with_the_generation_prompt(key: str, chat_tokenizer: Any) -> None:
+    loaded = load_prompts([{key: CHAT}], chat_tokenizer)
+    assert loaded[0].text == "u a b a c u d a1"
+    assert loaded[0].ids.tolist() == chat_tokenizer.convert_tokens_to_ids(loaded[0].text.split())
+
+
+def test_a_template_places_the_special_tokens_and_plain_text_gets_the_tokenizers(chat_tokenizer: Any) -> None:
+    from tokenizers import processors
+
+    chat_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="z $A", special_tokens=[("z", 26)]
+    )
+    loaded = load_prompts([{"messages": CHAT[:1]}, {"prompt": "a"}], chat_tokenizer)
+    assert loaded[0].ids[0] != 26
+    assert loaded[1].ids.tolist() == [26, 1]
+
+
+def test_chat_messages_without_a_template_are_refused(tokenizer: Any) -> None:
+    with pytest.raises(PromptError, match=r"prompt 2: chat messages need .* set tokenizer.chat_template, or give"):
+        load_prompts([{"prompt": "a"}, {"messages": CHAT}], tokenizer)
+
+
+def write_lines(path: Path, lines: list[str]) -> Path:
+    text = "".join(line + "\n" for line in lines)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_json_lines_are_read_plain_and_compressed(name: str, kind: Any, tokenizer: Any, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / name, [json.dumps({"prompt": "a b"}), "", json.dumps({"prompt": "c"})])
+    assert texts(kind(path), tokenizer) == ["a b", "c"]
+
+
+def test_a_datasets_dataset_is_read(tokenizer: Any) -> None:
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_list([{"prompt": "a b", "n": 1}, {"prompt": "c", "n": 2}])
+    assert texts(table, tokenizer) == ["a b", "c"]
+
+
+def test_a_dataset_of_chats_is_read(chat_tokenizer: Any) -> None:
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_list([{"messages": CHAT[:1]}])
+    assert texts(table, chat_tokenizer) == ["u a b a1"]
+
+
+@pytest.mark.parametrize(("truncation", "kept"), [("left", "e f g"), ("right", "a b c")])
+def test_truncation_keeps_one_end_and_counts(
+    truncation: str, kept: str, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="lm_gym"):
+        loaded = load_prompts(
+            ["a b c d e f g", "a b c", "d"],
+            tokenizer,
+            max_prompt_tokens=3,
+            truncation=truncation,  # type: ignore[arg-type]
+        )
+    assert [prompt.text for prompt in loaded.prompts] == [kept, "a b c", "d"]
+    assert [len(prompt.ids) for prompt in loaded.prompts] == [3, 3, 1]
+    assert loaded.truncated_count == 1
+    assert f"1 of 3 prompts were cut on the {truncation} to 3 tokens" in caplog.text
+
+
+def test_a_prompt_over_the_limit_is_refused_by_number(tokenizer: Any) -> None:
+    with pytest.raises(
+        PromptError,
+        match=r"prompt 2: must have at most max_prompt_tokens = 2 tokens, got 3 \('a b c'\); raise the limit, shorten",
+    ):
+        load_prompts(["a", "a b c"], tokenizer, max_prompt_tokens=2)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_token_is_refused(limit: int, tokenizer: Any) -> None:
+    with pytest.raises((ConfigError, PromptError), match=r"max_prompt_tokens.* must be .*1"):
+        load_prompts(["a b c"], tokenizer, max_prompt_tokens=limit, truncation="left")
+
+
+def test_an_unknown_truncation_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(PromptError, match='must be "error", "left" or "right", got \'middle\''):
+        load_prompts(["a"], tokenizer, truncation="middle")  # type: ignore[arg-type]
+
+
+def test_a_finished_set_longer_than_the_limit_is_not_taken_as_it_is(tokenizer: Any) -> None:
+    loaded = load_prompts(["a b c d"], tokenizer)
+    with pytest.raises((ConfigError, PromptError), match="max_prompt_tokens = 2"):
+        load_prompts(loaded, tokenizer, max_prompt_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ([], "prompts: must hold at least one prompt, got none"),
+        (["a", ""], "prompt 2: must be a non-empty string, got ''"),
+        (["  "], "prompt 1: must be a non-empty string"),
+        ([None], "prompt 1: must be a non-empty string, got None"),
+        ([3], "prompt 1: must be a non-empty string, got 3"),
+        ([{"text": "a", "n": 1}], r"prompt 1: a row must have the key 'prompt' or 'messages', got \['n', 'text'\]"),
+        ([{"prompt": None}], "prompt 1: must be a non-empty string, got None"),
+        (3, "prompts: must be strings, rows, a .jsonl file, a Dataset or a hub id, got int"),
+        ({"train": ["a"]}, "prompts: must be strings, rows, .* got dict"),
+    ],
+)
+def test_sources_without_usable_prompts_are_refused(source: Any, text: str, tokenizer: Any) -> None:
+    with pytest.raises(PromptError, match=text):
+        load_prompts(source, tokenizer)
+
+
+def test_a_dataset_dict_is_refused_and_not_read_as_its_split_names(tokenizer: Any) -> None:
+    datasets = pytest.importorskip("datasets")
+    splits = datasets.DatasetDict(train=datasets.Dataset.from_list([{"prompt": "a"}]))
+    with pytest.raises(PromptError, match="DatasetDict"):
+        load_prompts(splits, tokenizer)
+
+
+@pytest.mark.parametrize("messages", [[], "a", {"role": "user"}])
+def test_messages_that_are_no_turns_are_refused(messages: Any, chat_tokenizer: Any) -> None:
+    with pytest.raises(PromptError, match="prompt 1: 'messages' must be a non-empty list of turns"):
+        load_prompts([{"messages": messages}], chat_tokenizer)
+
+
+def test_a_prompt_of_no_tokens_is_refused(tokenizer: Any) -> None:
+    from tokenizers import normalizers
+
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("x", "")
+    with pytest.raises(PromptError, match=r"prompt 1: must not be empty, got 'x' \(no tokens\)"):
+        load_prompts(["x"], tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (['{"prompt": "a"}', "", '{"prompt": '], r"p\.jsonl, line 3: must be one JSON object, got '\{\"prompt\":'"),
+        (['{"prompt": "a"}', "[1]"], r"p\.jsonl, line 2: must be a JSON object, got list"),
+        ([], r"p\.jsonl: must hold at least one row, got an empty file"),
+    ],
+)
+def test_a_bad_line_is_named_by_file_and_number(lines: list[str], text: str, tokenizer: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=text):
+        load_prompts(write_lines(tmp_path / "p.jsonl", lines), tokenizer)
+
+
+def test_a_missing_file_is_named(tokenizer: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.jsonl: must be a .jsonl or .jsonl.gz file, and there is no such file"):
+        load_prompts(tmp_path / "gone.jsonl", tokenizer)
+
+
+def test_an_existing_file_of_another_kind_is_refused(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.csv"
+    path.write_text("a")
+    with pytest.raises(PromptError, match=r"a file of prompts must end in .jsonl or .jsonl.gz"):
+        load_prompts(str(path), tokenizer)
+
+
+def test_a_hub_id_without_network_is_refused_with_a_remedy(tokenizer: Any) -> None:
+    pytest.importorskip("datasets")
+    with pytest.raises(PromptError, match=r"prompts 'nobody/nothing': .* Give a local file if there is no network"):
+        load_prompts("nobody/nothing", tokenizer)
+
+
+def test_a_prompt_token_that_the_model_does_not_know_is_refused(reference: Any) -> None:
+    from lm_gym import LanguageModel, Reference, TextGenerationEnv
+    from lm_gym.errors import LmGymError
+
+    wide = make_tokenizer(40)
+    word = wide.convert_ids_to_tokens(38)
+    with pytest.raises(LmGymError, match="38"):
+        TextGenerationEnv(Reference(LanguageModel(reference.model, wide)), [word], max_new_tokens=3).reset(seed=0)

@@ -1,0 +1,150 @@
+"""Tiny random models, a word tokenizer, score functions and scripted policies; nothing is downloaded.
+
+The tokenizer has one token per word: 0 is EOS *and* pad, 1 is "a", 2 is "b", ..., 26 is "z", 27 is "a1". Texts are
+words joined by spaces, so a text's length and content are easy to work out by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from lm_gym import LanguageModel, SamplingConfig
+from lm_gym.decoding import Generation, generate
+
+V = 32
+"""Tokens of the vocabulary, EOS included."""
+EOS = 0
+MAX_LENGTH = 32
+"""Positions of the models that have a limit."""
+ARCHITECTURES = ("gpt2", "llama", "qwen2", "bloom")
+"""Learned positions; rotary with grouped queries, twice; ALiBi without position ids."""
+PROMPTS = ("a b c", "d", "e f g h i j", "b b")
+
+_SHARED: dict[str, Any] = {"vocab_size": V, "bos_token_id": EOS, "eos_token_id": EOS, "initializer_range": 0.3}
+_GROUPED: dict[str, Any] = _SHARED | {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_LENGTH,
+}
+
+
+def make_tokenizer(size: int = V, **specials: str | None) -> PreTrainedTokenizerFast:
+    """The word tokenizer; ``specials`` overrides the special tokens (None leaves one out)."""
+    words = [chr(ord("a") + number % 26) + (str(number // 26) if number >= 26 else "") for number in range(size - 1)]
+    vocabulary = {word: number for number, word in enumerate(["<eos>", *words])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<eos>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"eos_token": "<eos>", "pad_token": "<eos>"} | specials
+    return PreTrainedTokenizerFast(tokenizer_object=core, **{k: v for k, v in special.items() if v is not None})
+
+
+def make_model(architecture: str = "gpt2", seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """Two layers of width 32, frozen, in eval mode; wide random weights, so that a wrong mask or position shows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: PreTrainedModel
+        if architecture == "gpt2":
+            sizes = {"n_positions": MAX_LENGTH, "n_embd": 32, "n_layer": 2, "n_head": 2}
+            model = GPT2LMHeadModel(GPT2Config(**(_SHARED | sizes | changes)))
+        elif architecture == "bloom":
+            sizes = {"hidden_size": 32, "n_layer": 2, "n_head": 4, "pad_token_id": EOS}
+            model = BloomForCausalLM(BloomConfig(**(_SHARED | sizes | changes)))
+        elif architecture == "mistral":
+            model = MistralForCausalLM(MistralConfig(**(_GROUPED | {"sliding_window": 4} | changes)))
+        elif architecture == "qwen2":
+            model = Qwen2ForCausalLM(Qwen2Config(**(_GROUPED | changes)))
+        else:
+            assert architecture == "llama"
+            model = LlamaForCausalLM(LlamaConfig(**(_GROUPED | changes)))
+    return model.eval().requires_grad_(False)
+
+
+def architecture_model(architecture: str) -> LanguageModel:
+    return LanguageModel(make_model(architecture), make_tokenizer())
+
+
+def gpt2_parts() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A factory as ``gym.make`` takes it."""
+    return make_model(), make_tokenizer()
+
+
+def length_score(prompts: Sequence[str], completions: Sequence[str], **kwargs: Any) -> list[float]:
+    """The number of words of the response."""
+    return [float(len(text.split())) for text in completions]
+
+
+def text_score(prompts: Sequence[str], completions: Sequence[str], **kwargs: Any) -> list[float]:
+    """A score that tells any two texts apart in practice."""
+    pairs = zip(prompts, completions, strict=True)
+    return [sum((n + 1) * ord(c) for n, c in enumerate(f"{p}|{r}")) % 97 / 10.0 for p, r in pairs]
+
+
+def words(text: str) -> list[int]:
+    """Ids of single-letter words; "$" is EOS."""
+    return [EOS if word == "$" else ord(word) - ord("a") + 1 for word in text.split()]
+
+
+def grid(rows: Sequence[Sequence[float]], dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    """Ragged rows as a zero-padded array and its mask."""
+    width = max(len(row) for row in rows)
+    values, mask = np.zeros((len(rows), width), dtype=dtype), np.zeros((len(rows), width), dtype=bool)
+    for index, row in enumerate(rows):
+        values[index, : len(row)] = row
+        mask[index, : len(row)] = True
+    return values, mask
+
+
+class ScriptedPolicy:
+    """Answers row i with tokens and log-probabilities that the test wrote down."""
+
+    def __init__(self, tokens: Sequence[Sequence[int]], log_prob: float = -1.0, vocab_size: int = V) -> None:
+        self.vocab_size = vocab_size
+        self._ids, self._mask = grid(tokens, np.int64)
+        self._log_prob = log_prob
+
+    def generate(self, prompts: Sequence[np.ndarray], sampling: SamplingConfig) -> Generation:
+        assert len(prompts) == len(self._ids)
+        log_probs = np.where(self._mask, np.float32(self._log_prob), np.float32(0)).astype(np.float32)
+        return Generation(ids=self._ids, mask=self._mask, log_probs=log_probs)
+
+
+class SamplingPolicy:
+    """Samples from a language model with the library's own decoder."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.vocab_size = model.vocab_size
+        self._model = model
+
+    def generate(self, prompts: Sequence[np.ndarray], sampling: SamplingConfig) -> Generation:
+        generator = torch.Generator().manual_seed(sampling.seed or 0)
+        return generate(self._model, prompts, sampling, generator=generator)
+
+
+@torch.no_grad()
+def full_log_probs(model: LanguageModel, ids: Sequence[int] | np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """log pi of every next token after one prefix, by one plain forward pass. Shape: (V,), float64."""
+    prefix = torch.tensor(np.asarray(ids), dtype=torch.long)[None]
+    logits = model.model(input_ids=prefix, attention_mask=torch.ones_like(prefix)).logits[0, -1]
+    return torch.log_softmax(logits.double() / temperature, dim=-1).numpy()
