@@ -209,10 +209,10 @@ class TaskEnv:
 
 
 def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:
-    try:
-        log_probs = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ActionError(f"action: log_prob must be a real number, got {value!r}") from error
+    given = np.asarray(value)
+    if given.dtype.kind not in "fiu":
+        raise ActionError(f"action: log_prob must be a real number, got {value!r} of type {given.dtype}")
+    log_probs = given.astype(np.float64)
     if log_probs.shape != active.shape:
         raise ActionError(
             f"action: log_prob must hold {_count(active)} number(s), shape {active.shape}, got shape {log_probs.shape}"

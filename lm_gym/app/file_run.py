@@ -129,7 +129,7 @@ def _plan(options: FileRun, human: HumanRankings, base: Path) -> LoopPlan:
         held_out_prompts=human.held_out_prompts,
         demonstrations=tuple(human.best_answers(options.best_share)),
         rankings=_deduplicated(human.rankings),
-        sampling=SamplingConfig(max_new_tokens=options.max_new_tokens),
+        sampling=SamplingConfig(max_new_tokens=options.max_new_tokens, temperature=options.temperature),
         reward=RewardConfig(kl_coef=options.kl_coef),
         kl_target=options.kl_target,
         kl_horizon=20.0 * options.episodes,

@@ -59,7 +59,7 @@ def measure(
     description: str,
     trained_against: RewardModel | None,
 ) -> ModelRow:
-    """Two responses to every held-out prompt: scored, judged, compared with the reference.
+    """At least two responses to every held-out prompt: scored, judged, compared with the reference.
 
     Args:
         plan: prompts, truth and judge.
@@ -69,7 +69,7 @@ def measure(
         trained_against: the reward model whose accuracy on these responses is wanted; None leaves it out.
     """
     policy = LanguageModelPolicy.from_pretrained(model)
-    prompts = [prompt for prompt in plan.held_out_prompts for _ in range(2)]
+    prompts = plan.measured_prompts()
     found = evaluate(policy, env, prompts, seed=plan.seed)
     looked = policy.evaluate_in_batches(found.episodes, max_batch_tokens=8192)
     mask = torch.from_numpy(found.episodes.response_mask).to(looked.entropy.device)
@@ -127,8 +127,7 @@ def _accuracy(
 
 def _samples(plan: LoopPlan, found: Evaluation) -> tuple[Sample, ...]:
     episodes = found.episodes
-    step = max(1, len(episodes) // (2 * SAMPLES)) * 2
-    rows = list(range(0, len(episodes), step))[:SAMPLES]
+    rows = [row * len(episodes) // SAMPLES for row in range(SAMPLES)]
     truth: list[float | None] = [None] * len(rows)
     if plan.true_score is not None:
         truth = list(_truth(plan, [episodes.prompts[row] for row in rows], [episodes.responses[row] for row in rows]))

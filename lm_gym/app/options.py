@@ -100,6 +100,8 @@ class FileRun:
     """Responses per PPO iteration."""
     max_new_tokens: int = 96
     """Longest response, in tokens."""
+    temperature: float = 0.8
+    """Of sampling, for policy and reference alike."""
     kl_target: float = 10.0
     """KL per response that the adaptive controller holds, in nats."""
     kl_coef: float = 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from lm_gym.reward_models.training import RewardTrainingConfig
 from lm_gym.scoring import RewardFunction
 
 __all__ = ["Judge", "LoopPlan", "Rankings"]
+
+MEASURED = 96
+"""Responses that a model is measured on, at least."""
 
 
 class Judge(Protocol):
@@ -96,3 +100,8 @@ class LoopPlan:
             raise ConfigError("LoopPlan: needs training prompts and held-out prompts, got none of one kind")
         if set(self.train_prompts) & set(self.held_out_prompts):
             raise ConfigError("LoopPlan: held-out prompts must not be among the training prompts, and some are")
+
+    def measured_prompts(self) -> list[str]:
+        """The held-out prompts, each an even number of times and together at least 96."""
+        times = max(1, math.ceil(MEASURED / (2 * len(self.held_out_prompts))))
+        return [prompt for prompt in self.held_out_prompts for _ in range(2 * times)]
