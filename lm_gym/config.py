@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
+
 from lm_gym.errors import ConfigError
 
 __all__ = ["RewardConfig", "SamplingConfig", "ScoreNormalizer", "configs_from_flat"]
@@ -60,14 +62,18 @@ class SamplingConfig:
     """Seed of the sampler's own generator in rollouts; None draws one from the env's seed."""
 
     def __post_init__(self) -> None:
+        _require(not isinstance(self.stop_strings, str), self, "stop_strings", "must be a tuple of strings")
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
-        _require(math.isfinite(self.temperature) and self.temperature > 0, self, "temperature", "must be > 0")
-        _require(self.top_k is None or self.top_k >= 1, self, "top_k", "must be None or >= 1")
-        _require(self.top_p is None or 0 < self.top_p <= 1, self, "top_p", "must be None or in (0, 1]")
-        _require(self.min_p is None or 0 < self.min_p <= 1, self, "min_p", "must be None or in (0, 1]")
-        _require(self.max_new_tokens >= 1, self, "max_new_tokens", "must be >= 1")
+        _require(_is_real(self.temperature) and self.temperature > 0, self, "temperature", "must be > 0")
+        top_k_fits = self.top_k is None or (_is_int(self.top_k) and self.top_k >= 1)
+        _require(top_k_fits, self, "top_k", "must be None or >= 1")
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            _require(value is None or (_is_real(value) and 0 < value <= 1), self, name, "must be None or in (0, 1]")
+        cap_fits = _is_int(self.max_new_tokens) and self.max_new_tokens >= 1
+        _require(cap_fits, self, "max_new_tokens", "must be >= 1")
         _require(
-            0 <= self.min_new_tokens <= self.max_new_tokens,
+            _is_int(self.min_new_tokens) and 0 <= self.min_new_tokens <= self.max_new_tokens,
             self,
             "min_new_tokens",
             f"must be in [0, max_new_tokens = {self.max_new_tokens}]",
@@ -103,11 +109,12 @@ class RewardConfig:
     """At the cap: pay the score and terminate, or pay none and truncate (the agent bootstraps). Never both."""
 
     def __post_init__(self) -> None:
-        _require(math.isfinite(self.kl_coef) and self.kl_coef >= 0, self, "kl_coef", "must be finite and >= 0")
-        _require(math.isfinite(self.score_weight), self, "score_weight", "must be finite")
-        _require(self.score_clip is None or self.score_clip > 0, self, "score_clip", "must be None or > 0")
+        _require(_is_real(self.kl_coef) and self.kl_coef >= 0, self, "kl_coef", "must be finite and >= 0")
+        _require(_is_real(self.score_weight), self, "score_weight", "must be finite")
+        clip_fits = self.score_clip is None or (_is_real(self.score_clip) and self.score_clip > 0)
+        _require(clip_fits, self, "score_clip", "must be None or > 0")
         _require(
-            math.isfinite(self.missing_eos_penalty) and self.missing_eos_penalty >= 0,
+            _is_real(self.missing_eos_penalty) and self.missing_eos_penalty >= 0,
             self,
             "missing_eos_penalty",
             "must be finite and >= 0",
@@ -158,3 +165,11 @@ def configs_from_flat(
 def _require(holds: bool, config: Any, name: str, rule: str) -> None:
     if not holds:
         raise ConfigError(f"{type(config).__name__}.{name}: {rule}, got {getattr(config, name)!r}")
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -15,7 +15,7 @@ from lm_gym.prompts import Prompt, PromptTruncation, load_prompts
 from lm_gym.reference import Reference
 from lm_gym.rendering import Transcript
 from lm_gym.scoring import RewardFunction, RewardModel
-from lm_gym.task import ActionMode, TaskEnv, TextTask
+from lm_gym.task import ActionMode, TaskEnv, TextTask, checked_render_mode
 
 __all__ = ["TextGenerationEnv"]
 
@@ -81,7 +81,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         self.reward_model = reward_model
         self.observation_space = self.task.observation_space()  # type: ignore[assignment]
         self.action_space = self.task.action_space()
-        self.render_mode = render_mode
+        self.render_mode = checked_render_mode(render_mode)
         self._engine = self.task.engine(1)
         self._transcript = Transcript(self.task.tokenizer)
 
@@ -149,7 +149,13 @@ def chosen_prompt(task: TextTask, options: Mapping[str, Any] | None, rng: np.ran
     """The prompt that ``options["prompt"]`` names, else one drawn by ``rng``."""
     if not options or options.get("prompt") is None:
         return task.prompts.draw(rng)
-    given = load_prompts([options["prompt"]], task.tokenizer, max_prompt_tokens=task.prompts.max_prompt_tokens)
+    given = load_prompts(
+        [options["prompt"]],
+        task.tokenizer,
+        max_prompt_tokens=task.prompts.max_prompt_tokens,
+        truncation=task.prompts.truncation,
+        vocab_size=task.vocab_size,
+    )
     return given[0]
 
 

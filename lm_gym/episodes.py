@@ -66,10 +66,17 @@ class Episodes:
 
     def __post_init__(self) -> None:
         rows, width = self.response_mask.shape
+        if self.prompt_mask.ndim != 2 or self.prompt_ids.shape != self.prompt_mask.shape:
+            raise ValueError(
+                f"Episodes.prompt_ids: must have the shape (B, P) of prompt_mask, got {self.prompt_ids.shape} and "
+                f"{self.prompt_mask.shape}"
+            )
         for name in ("response_ids", "log_probs", "rewards", "ref_log_probs", "kl", "values"):
             array = getattr(self, name)
             if array is not None and array.shape != (rows, width):
                 raise ValueError(f"Episodes.{name}: must have shape {(rows, width)}, got {array.shape}")
+        if len(self.prompt_mask) != rows:
+            raise ValueError(f"Episodes.prompt_mask: must have {rows} rows, got {len(self.prompt_mask)}")
         for name in (
             "scores",
             "score_valid",
@@ -158,6 +165,8 @@ class Episodes:
 
 def _joined(name: str, values: list[object], width: int) -> object:
     first = values[0]
+    if len({value is None for value in values}) > 1:
+        raise ValueError(f"Episodes.concatenate: every part must have {name}, or none of them")
     if isinstance(first, tuple):
         return tuple(item for value in values for item in value)  # type: ignore[attr-defined]
     if isinstance(first, float) or first is None:

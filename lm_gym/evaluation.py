@@ -104,6 +104,7 @@ def evaluate(
             kl_coef=env.task.reward.kl_coef,
             seed=2 * seed + 1,
         )
+    _check_same_prompts(ours, theirs)
     counted = ours.score_valid if theirs is None else ours.score_valid & theirs.score_valid
     n = int(counted.sum())
     wins = _win_rate(ours.scores[counted], theirs.scores[counted]) if theirs is not None and n else math.nan
@@ -120,10 +121,23 @@ def evaluate(
         win_rate_low=low,
         win_rate_high=high,
         n=n,
-        invalid=len(ours) - n,
+        invalid=int(np.sum(_abstained(ours) | (False if theirs is None else _abstained(theirs)))),
         episodes=ours,
         reference_episodes=theirs,
     )
+
+
+def _check_same_prompts(ours: Episodes, theirs: Episodes | None) -> None:
+    if theirs is not None and theirs.prompts != ours.prompts:
+        raise ConfigError(
+            f"evaluate: reference_episodes must answer the same prompts in the same order, got {len(theirs)} for "
+            f"{len(ours)} prompts; leave them out to have them generated"
+        )
+
+
+def _abstained(episodes: Episodes) -> np.ndarray:
+    """A truncated response was not asked about, so it is no abstention."""
+    return episodes.terminated & ~episodes.score_valid
 
 
 def _win_rate(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     rows.append(_parse_line(path, number, line))
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path}: must be UTF-8 JSON Lines, plain or gzip; reading it failed: {error}") from error
     if not rows:
         raise DataError(f"{path}: must hold at least one row, got an empty file")
@@ -90,8 +91,13 @@ def replaced_folder(target: str | Path) -> Iterator[Path]:
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
             os.replace(target, old / "was")
-            os.replace(temporary, target)
-            shutil.rmtree(old)
+            try:
+                os.replace(temporary, target)
+            except BaseException:
+                os.replace(old / "was", target)
+                raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(temporary, target)
     except BaseException:

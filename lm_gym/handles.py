@@ -67,7 +67,7 @@ def load_reward_model(handle: str | Path | RewardModel | RewardFunction) -> Rewa
     if not isinstance(handle, str | Path):
         return as_reward_model(handle)
     if isinstance(handle, str) and is_import_path(handle):
-        return _from_attribute(import_attribute(handle))
+        return _from_attribute(import_attribute(handle), handle)
     if Path(handle).is_dir():
         return _from_folder(Path(handle))
     kinds = _registered()
@@ -89,8 +89,16 @@ def _registered() -> dict[str, Any]:
     return {point.name: point for point in entry_points(group=REWARD_MODEL_GROUP)}
 
 
-def _from_attribute(attribute: Any) -> RewardModel:
-    if callable(attribute) and (inspect.isclass(attribute) or not _required_parameters(attribute)):
+def _from_attribute(attribute: Any, handle: str) -> RewardModel:
+    is_class = inspect.isclass(attribute)
+    if is_class and (needed := _required_parameters(attribute)):
+        raise ConfigError(f"reward model {handle!r}: a class must need no arguments to be made, and it needs {needed}")
+    is_factory = inspect.isroutine(attribute) and not _required_parameters(attribute)
+    takes_anything = is_factory and any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD
+        for parameter in inspect.signature(attribute).parameters.values()
+    )
+    if is_class or (is_factory and not takes_anything):
         attribute = attribute()
     return as_reward_model(attribute)
 
@@ -108,6 +116,8 @@ def _from_folder(folder: Path) -> RewardModel:
     card = folder / REWARD_MODEL_CARD
     try:
         kind = json.loads(card.read_text(encoding="utf-8"))["kind"]
+        if not isinstance(kind, str):
+            raise TypeError(f"'kind' is {kind!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"reward model folder {folder}: must hold a whole {REWARD_MODEL_CARD} with a 'kind'; reading it failed: "

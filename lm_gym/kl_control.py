@@ -34,7 +34,12 @@ class AdaptiveKL:
         Args:
             kl_coef: the one that was used, in score units per nat.
             kl: mean KL of the responses, summed over tokens, in nats.
-            num_episodes: responses in the iteration.
+            num_episodes: responses in the iteration; more than a horizon count as one, so beta stays positive.
+
+        Raises:
+            ConfigError: the KL is not finite.
         """
+        if not math.isfinite(kl):
+            raise ConfigError(f"AdaptiveKL: kl must be finite to be controlled, got {kl}; is there a reference model?")
         error = min(max(kl / self.target - 1.0, -0.2), 0.2)
-        return kl_coef * (1.0 + error * num_episodes / self.horizon)
+        return kl_coef * (1.0 + error * min(num_episodes / self.horizon, 1.0))

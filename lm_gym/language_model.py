@@ -13,6 +13,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
@@ -179,20 +180,32 @@ class LanguageModel:
 
     @torch.no_grad()
     def _check_head(self) -> None:
+        """Run four tokens the plain way and this class's way, with a cache, and compare."""
+        name = type(self.model).__name__
         probe = torch.arange(4, device=self.device).unsqueeze(0) % self.vocab_size
         was_training = self.model.training
         self.model.eval()
         try:
             with self.autocast():
                 expected = self.model(input_ids=probe, attention_mask=torch.ones_like(probe)).logits[0].float()
-            actual = self.logits(self.hidden(probe)[0])
+            cache = self.new_cache()
+            actual = self.logits(self.hidden(probe, cache=cache)[0])
+        except (TypeError, AttributeError, ValueError) as error:
+            raise UnsupportedModelError(
+                f"language model {name}: must keep a key-value cache and have a trunk that returns hidden states, and "
+                f"running it failed: {error}; this architecture is not supported"
+            ) from error
         finally:
             self.model.train(was_training)
+        if cache.get_seq_length() != probe.shape[1]:
+            raise UnsupportedModelError(
+                f"language model {name}: must keep a key-value cache with one slot per token, got "
+                f"{cache.get_seq_length()} slots for {probe.shape[1]} tokens; this architecture is not supported"
+            )
         if not torch.allclose(actual, expected, rtol=1e-2, atol=1e-2):
             raise UnsupportedModelError(
-                f"language model {type(self.model).__name__}: logits must be head(trunk(x)), scaled or soft-capped as "
-                f"its config says, and differ from the model's own by {(actual - expected).abs().max():.3g}; "
-                "this architecture is not supported"
+                f"language model {name}: logits must be head(trunk(x)), scaled or soft-capped as its config says, and "
+                f"differ from its own by {(actual - expected).abs().max():.3g}; this architecture is not supported"
             )
 
 
@@ -247,6 +260,8 @@ def _hashable(handle: Any) -> Any:
         return None
     if handle is None or isinstance(handle, PreTrainedTokenizerBase):
         return ("tokenizer", id(handle))
+    if isinstance(handle, partial):  # a deep copy of one is another object that stands for the same call
+        return ("partial", handle.func, repr(handle.args), repr(sorted(handle.keywords.items())))
     return str(handle) if isinstance(handle, Path) else handle
 
 
@@ -280,15 +295,20 @@ def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> Pr
     Raises:
         ModelLoadError: nothing loads from this handle.
     """
-    return _load(AutoTokenizer, handle, trust_remote_code=trust_remote_code)
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, handle, trust_remote_code=trust_remote_code)
+    if len(tokenizer) < 2:  # what transformers makes up for a folder without tokenizer files
+        raise ModelLoadError(
+            f"tokenizer {str(handle)!r}: must lie beside the model, and there is none; pass tokenizer=..."
+        )
+    return tokenizer
 
 
 def _load(kind: Any, handle: str | Path, **kwargs: Any) -> Any:
     try:
         with quiet_transformers():
             return kind.from_pretrained(str(handle), **kwargs)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a cut file, an unknown architecture, no network: each library has its own errors
         raise ModelLoadError(
             f"{kind.__name__} {str(handle)!r}: must be a folder with a saved model or a hub id that can be reached; "
-            f"loading failed: {str(error).splitlines()[0]} Give a local folder if there is no network."
+            f"loading failed: {str(error).partition(chr(10))[0]} Give a local folder if there is no network."
         ) from error

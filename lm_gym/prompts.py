@@ -45,6 +45,8 @@ class PromptSet:
     """No prompt is longer than this."""
     truncated_count: int = 0
     """How many were shortened to fit."""
+    truncation: PromptTruncation = "error"
+    """What happened to longer ones."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -63,6 +65,7 @@ def load_prompts(
     *,
     max_prompt_tokens: int | None = None,
     truncation: PromptTruncation = "error",
+    vocab_size: int | None = None,
 ) -> PromptSet:
     """Read, render and tokenise prompts.
 
@@ -71,12 +74,15 @@ def load_prompts(
         tokenizer: the reference model's tokenizer.
         max_prompt_tokens: limit in tokens; None takes the longest prompt of the set.
         truncation: what happens to a longer one: "error", or keep its "left"-cut end or its "right"-cut start.
+        vocab_size: of the model; None does not check the ids.
 
     Raises:
         PromptError: no prompts, an empty one, one over the limit, a row without the keys, or no chat template.
     """
+    if max_prompt_tokens is not None and max_prompt_tokens < 1:
+        raise PromptError(f"prompts: max_prompt_tokens must be >= 1, got {max_prompt_tokens}")
     if isinstance(source, PromptSet):
-        return source
+        return _fitting(source, max_prompt_tokens)
     if truncation not in ("error", "left", "right"):
         raise PromptError(f'prompt truncation: must be "error", "left" or "right", got {truncation!r}')
     texts = [_render(row, number, tokenizer) for number, row in enumerate(_rows(source), start=1)]
@@ -94,10 +100,24 @@ def load_prompts(
         if len(ids) > limit:
             ids, truncated = _shorten(ids, limit, truncation, number, text), truncated + 1
             text = tokenizer.decode(ids, skip_special_tokens=True)
+        if vocab_size is not None and max(ids) >= vocab_size:
+            raise PromptError(
+                f"prompt {number}: its ids must lie below the model's {vocab_size}, got {max(ids)} in {text[:50]!r}; "
+                "use the model's tokenizer"
+            )
         prompts.append(Prompt(text=text, ids=np.asarray(ids, dtype=np.int64)))
     if truncated:
         logger.warning("%d of %d prompts were cut on the %s to %d tokens", truncated, len(texts), truncation, limit)
-    return PromptSet(prompts=tuple(prompts), max_prompt_tokens=limit, truncated_count=truncated)
+    return PromptSet(prompts=tuple(prompts), max_prompt_tokens=limit, truncated_count=truncated, truncation=truncation)
+
+
+def _fitting(prompts: PromptSet, limit: int | None) -> PromptSet:
+    if limit is not None and prompts.max_prompt_tokens > limit:
+        raise PromptError(
+            f"prompts: a tokenised set must be within max_prompt_tokens = {limit}, got one of up to "
+            f"{prompts.max_prompt_tokens} tokens; load it again with this limit"
+        )
+    return prompts
 
 
 def _shorten(ids: list[int], limit: int, truncation: PromptTruncation, number: int, text: str) -> list[int]:
@@ -114,7 +134,7 @@ def _rows(source: Any) -> Iterable[Any]:
         return read_jsonl(source)
     if isinstance(source, str):
         return _hub_rows(source)
-    if isinstance(source, Iterable):
+    if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         return source
     raise PromptError(
         f"prompts: must be strings, rows, a .jsonl file, a Dataset or a hub id, got {type(source).__name__}"

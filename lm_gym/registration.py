@@ -6,6 +6,7 @@ weights are loaded here, once per process.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -87,7 +88,7 @@ def loaded_parts(kwargs: dict[str, Any]) -> dict[str, Any]:
         parts["reference"] = Reference(load_language_model(model, tokenizer=tokenizer, **loading))
     else:
         parts["reference"] = None
-        parts["tokenizer"] = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        parts["tokenizer"] = load_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
     if parts.get("reward_model") is not None:
         parts["reward_model"] = load_reward_model(parts["reward_model"])
     return parts

@@ -66,7 +66,7 @@ def collect(
     """
     timer = timer or PhaseTimer()
     size = getattr(policy, "vocab_size", task.vocab_size)
-    if size != task.vocab_size:
+    if task.reference is not None and size != task.vocab_size:
         raise UnsupportedModelError(
             f"policy {type(policy).__name__}: must share the reference's vocabulary of {task.vocab_size} tokens, "
             f"got {size}; start both from the same base model"

@@ -89,7 +89,7 @@ class StopRule:
         self._sampling = sampling
         for text in sampling.stop_strings:
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            if text not in tokenizer.decode(ids, skip_special_tokens=True):
+            if text not in self._decode(np.asarray(ids)):
                 raise ConfigError(
                     f"stop_strings: every one must survive encoding and decoding by {type(tokenizer).__name__}, "
                     f"and {text!r} does not, so it could never be met; use text that the tokenizer can produce"

@@ -73,10 +73,12 @@ class FunctionRewardModel:
     def __init__(self, function: RewardFunction) -> None:
         """Args: function: the reward function; it must accept two sequences of B strings."""
         self.function = function
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
         names = {parameter.name for parameter in parameters}
         takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-        self._by_keyword = {"prompts", "completions"} <= names or (takes_any and not names - {"kwargs"})
+        both = {"prompts", "completions"}
+        needed = {p.name for p in parameters if p.default is p.empty and p.kind is not inspect.Parameter.VAR_KEYWORD}
+        self._by_keyword = both <= names or (takes_any and needed <= both)
 
     @property
     def name(self) -> str:
@@ -135,6 +137,11 @@ def checked_scores(model: RewardModel, prompts: Sequence[str], responses: Sequen
     _check_count(name, len(scores.valid), len(responses))
     value = np.asarray(scores.value, dtype=np.float32)
     valid = np.asarray(scores.valid, dtype=bool)
+    for part, array in (("value", value), ("valid", valid), ("std", scores.std)):
+        if array is not None and np.shape(array) != (len(responses),):
+            raise RewardModelError(
+                f"reward model {name}: Scores.{part} must have the shape ({len(responses)},), got {np.shape(array)}"
+            )
     bad = np.flatnonzero(valid & ~np.isfinite(value))
     if bad.size:
         _raise_bad_row(name, int(bad[0]), float(value[bad[0]]), prompts, responses)

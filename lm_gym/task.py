@@ -6,7 +6,7 @@ Shapes: B = rows, L = max_prompt_tokens + max_new_tokens, V = vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -89,7 +89,14 @@ class TextTask:
                 f"tokenizer {type(tokenizer).__name__}: must have an EOS token, since that is how a response ends; "
                 "set tokenizer.eos_token"
             )
-        loaded = load_prompts(prompts, tokenizer, max_prompt_tokens=max_prompt_tokens, truncation=prompt_truncation)
+        vocab_size = len(tokenizer) if reference is None else reference.language_model.vocab_size
+        loaded = load_prompts(
+            prompts,
+            tokenizer,
+            max_prompt_tokens=max_prompt_tokens,
+            truncation=prompt_truncation,
+            vocab_size=vocab_size,
+        )
         _check_context(reference, loaded.max_prompt_tokens, sampling.max_new_tokens)
         eos = int(tokenizer.eos_token_id)
         return cls(
@@ -99,9 +106,9 @@ class TextTask:
             reward=reward,
             sampling=sampling,
             action_mode=action_mode,
-            vocab_size=len(tokenizer) if reference is None else reference.language_model.vocab_size,
+            vocab_size=vocab_size,
             stop_ids=(eos,) if reference is None else reference.language_model.eos_ids,
-            pad_id=(tokenizer.pad_token_id or eos) if reference is None else reference.language_model.pad_id,
+            pad_id=_pad_id(reference, tokenizer),
         )
 
     @property
@@ -162,7 +169,7 @@ class TextTask:
         return self._tokens(action["token"], active), _log_probs(action["log_prob"], active)
 
     def _tokens(self, value: Any, active: np.ndarray) -> np.ndarray:
-        tokens = np.asarray(value)
+        tokens = _array(value)
         if tokens.shape != active.shape or not np.issubdtype(tokens.dtype, np.integer):
             raise ActionError(
                 f"action: must be {_count(active)} token id(s) of an integer type, shape {active.shape}; "
@@ -205,11 +212,11 @@ class TaskEnv:
 
     @kl_coef.setter
     def kl_coef(self, value: float) -> None:
-        self._engine.kl_coef = float(value)
+        self._engine.kl_coef = replace(self.task.reward, kl_coef=float(value)).kl_coef
 
 
 def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:
-    given = np.asarray(value)
+    given = _array(value)
     if given.dtype.kind not in "fiu":
         raise ActionError(f"action: log_prob must be a real number, got {value!r} of type {given.dtype}")
     log_probs = given.astype(np.float64)
@@ -225,6 +232,27 @@ def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:
             "pass the log-probability under the policy that drew the token"
         )
     return np.where(active, log_probs, 0.0)
+
+
+def _array(value: Any) -> np.ndarray:
+    """The value as an array; a ragged one becomes an array of objects, which no check lets pass."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.asarray(value, dtype=object)
+
+
+def _pad_id(reference: Reference | None, tokenizer: Any) -> int:
+    if reference is not None:
+        return reference.language_model.pad_id
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def checked_render_mode(mode: str | None) -> str | None:
+    """Raises: ConfigError: it is none of None, "ansi" and "human"."""
+    if mode not in (None, "ansi", "human"):
+        raise ConfigError(f'render_mode: must be None, "ansi" or "human", got {mode!r}')
+    return mode
 
 
 def _count(active: np.ndarray) -> int:

@@ -22,7 +22,7 @@ from lm_gym.reference import Reference
 from lm_gym.rendering import Transcript
 from lm_gym.rollout import PhaseTimer, collect
 from lm_gym.scoring import RewardFunction, RewardModel
-from lm_gym.task import ActionMode, TaskEnv, TextTask
+from lm_gym.task import ActionMode, TaskEnv, TextTask, checked_render_mode
 
 __all__ = ["TextGenerationVectorEnv"]
 
@@ -81,7 +81,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         self.single_action_space = self.task.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.render_mode = render_mode
+        self.render_mode = checked_render_mode(render_mode)
         self._engine = self.task.engine(num_envs)
         self._row_rngs: list[np.random.Generator | None] = [None] * num_envs
         self._transcripts = [Transcript(self.task.tokenizer) for _ in range(num_envs)]
@@ -157,6 +157,8 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             RewardModelError: the reward model failed.
         """
         count = self.num_envs if num_episodes is None else num_episodes
+        if count < 1:
+            raise ConfigError(f"rollout: needs at least one episode, got {count}")
         prompts = [self.task.prompts.draw(self.np_random) for _ in range(count)]
         return self.rollout_on(policy, prompts, timer=timer)
 
@@ -164,6 +166,8 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         self, policy: Policy, prompts: Sequence[Prompt | str], *, timer: PhaseTimer | None = None
     ) -> Episodes:
         """:meth:`rollout` on given prompts, one episode each."""
+        if not prompts:
+            raise ConfigError("rollout: needs at least one prompt, got none")
         loaded = [self.as_prompt(prompt) for prompt in prompts]
         seed = self.task.sampling.seed
         if seed is None:
@@ -188,7 +192,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             return prompt
         context = None if self.reference is None else self.reference.language_model.max_length
         limit = None if context is None else context - self.task.sampling.max_new_tokens
-        return load_prompts([prompt], self.task.tokenizer, max_prompt_tokens=limit)[0]
+        return load_prompts([prompt], self.task.tokenizer, max_prompt_tokens=limit, vocab_size=self.task.vocab_size)[0]
 
     def _check_running(self, active: np.ndarray) -> None:
         if any(prompt is None for prompt in self._engine.prompts):

@@ -17,7 +17,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from lm_gym.errors import ConfigError
+from lm_gym.errors import ConfigError, EpisodeOverError
 
 __all__ = ["PolicyHandle", "PolicyLogProb", "VectorPolicyLogProb"]
 
@@ -90,6 +90,11 @@ def _token_space(space: gymnasium.Space[Any], name: str) -> spaces.Discrete:
     return token
 
 
+def _check_begun(observation: dict[str, np.ndarray]) -> None:
+    if not observation:
+        raise EpisodeOverError("step: needs a running episode, and none was begun; call reset()")
+
+
 def _handle(log_prob: Any) -> PolicyHandle:
     return log_prob if isinstance(log_prob, PolicyHandle) else PolicyHandle().bind(log_prob)
 
@@ -102,10 +107,10 @@ class PolicyLogProb(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         env: in action mode "token_and_log_prob".
         log_prob: a :class:`PolicyHandle`, or what its ``bind`` takes.
         """
-        RecordConstructorArgs.__init__(self, log_prob=log_prob)
+        self.log_prob = _handle(log_prob)
+        RecordConstructorArgs.__init__(self, log_prob=self.log_prob)
         gymnasium.Wrapper.__init__(self, env)
         self.action_space = _token_space(env.action_space, "PolicyLogProb")
-        self.log_prob = _handle(log_prob)
         self._observation: dict[str, np.ndarray] = {}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -115,6 +120,7 @@ class PolicyLogProb(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step with the token and its log-probability under the bound policy."""
+        _check_begun(self._observation)
         batch = {key: value[None] for key, value in self._observation.items()}
         log_prob = float(self.log_prob(batch, np.asarray(action).reshape(1))[0])
         result = self.env.step({"token": action, "log_prob": log_prob})
@@ -130,11 +136,11 @@ class VectorPolicyLogProb(VectorWrapper[Any, Any, Any, Any], RecordConstructorAr
         env: in action mode "token_and_log_prob".
         log_prob: a :class:`PolicyHandle`, or what its ``bind`` takes.
         """
-        RecordConstructorArgs.__init__(self, log_prob=log_prob)
+        self.log_prob = _handle(log_prob)
+        RecordConstructorArgs.__init__(self, log_prob=self.log_prob)
         VectorWrapper.__init__(self, env)
         self.single_action_space = _token_space(env.single_action_space, "VectorPolicyLogProb")
         self.action_space = batch_space(self.single_action_space, env.num_envs)
-        self.log_prob = _handle(log_prob)
         self._observation: dict[str, np.ndarray] = {}
         self._ignored = np.zeros(env.num_envs, dtype=bool)
 
@@ -149,6 +155,7 @@ class VectorPolicyLogProb(VectorWrapper[Any, Any, Any, Any], RecordConstructorAr
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step with the tokens and their log-probabilities; the ignored action of a next-step autoreset gets 0."""
+        _check_begun(self._observation)
         tokens = np.asarray(actions)
         log_probs = np.zeros(self.num_envs)
         rows = np.flatnonzero(~self._ignored)
