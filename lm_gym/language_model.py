@@ -205,7 +205,7 @@ class LanguageModel:
         if not torch.allclose(actual, expected, rtol=1e-2, atol=1e-2):
             raise UnsupportedModelError(
                 f"language model {name}: logits must be head(trunk(x)), scaled or soft-capped as its config says, and "
-                f"differ from its own by {(actual - expected).abs().max():.3g}; this architecture is not supported"
+                f"differ from the model's own by {(actual - expected).abs().max():.3g}; use another architecture"
             )
 
 

@@ -36,8 +36,8 @@ __all__ = ["run_loop"]
 
 NORMALIZER_PROMPTS = 64
 NOTES = (
-    "Every model answers each held-out prompt at least twice; the intervals of win rates take all as independent, which "
-    "makes them somewhat too narrow.",
+    "Every model answers each held-out prompt at least twice; the intervals of win rates take all as independent; "
+    "that makes them somewhat too narrow.",
     "Scores in the table are those of the newest reward model for every row; a curve shows the scores that its own "
     "reward model gave. Reward models are normalised on samples of the reference, and their scales differ.",
 )

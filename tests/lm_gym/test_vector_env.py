@@ -168,6 +168,19 @@ def test_a_partial_reset_leaves_the_other_rows_as_they_are(reference: Reference)
     assert after["attention_mask"][0].sum() in {len(prompt.split()) for prompt in PROMPTS}
 
 
+def test_a_partial_reset_seeds_its_own_rows_and_no_others(reference: Reference) -> None:
+    many = [f"{chr(97 + i)} {chr(97 + j)}" for i in range(9) for j in range(9)]
+    ours = TextGenerationVectorEnv(NUM, reference, many, autoreset_mode=AutoresetMode.DISABLED, **SETTINGS)
+    singles = [lambda: TextGenerationEnv(reference, many, **SETTINGS)] * NUM
+    theirs = SyncVectorEnv(singles, autoreset_mode=AutoresetMode.DISABLED)
+    drawn = []
+    for env in (ours, theirs):
+        env.reset(seed=0)
+        env.reset(seed=50, options={"reset_mask": np.array([True, False, True])})
+        drawn.append([env.reset()[1]["prompt"].tolist() for _ in range(3)])
+    assert drawn[0] == drawn[1]
+
+
 def test_returned_arrays_stay_as_they_were_when_the_env_goes_on(reference: Reference) -> None:
     env, _ = both(reference, AutoresetMode.SAME_STEP)
     results = [env.reset(seed=0)[0]] + [env.step(action)[0] for action in actions(8)]
