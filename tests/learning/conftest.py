@@ -1,4 +1,4 @@
-"""Three text MDPs whose optimum is known exactly, and a table of what was closed at the end of the session."""
+"""Three text MDPs whose optimum is known exactly, and a table of what was closed at the end of the run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
