@@ -59,7 +59,7 @@ class SamplingConfig:
     stop_strings: tuple[str, ...] = ()
     """A response ends as soon as its text contains one of these; the scored text ends before it."""
     seed: int | None = None
-    """Seed of the sampler's own generator in rollouts; None draws one from the env's seed."""
+    """Seed of the stream that an env's rollouts draw from; None takes the env's own random generator."""
 
     def __post_init__(self) -> None:
         _require(not isinstance(self.stop_strings, str), self, "stop_strings", "must be a tuple of strings")

@@ -93,14 +93,17 @@ def _from_attribute(attribute: Any, handle: str) -> RewardModel:
     is_class = inspect.isclass(attribute)
     if is_class and (needed := _required_parameters(attribute)):
         raise ConfigError(f"reward model {handle!r}: a class must need no arguments to be made, and it needs {needed}")
-    is_factory = inspect.isroutine(attribute) and not _required_parameters(attribute)
-    takes_anything = is_factory and any(
-        parameter.kind is inspect.Parameter.VAR_KEYWORD
-        for parameter in inspect.signature(attribute).parameters.values()
-    )
-    if is_class or (is_factory and not takes_anything):
+    if is_class or (not isinstance(attribute, RewardModel) and _is_factory(attribute)):
         attribute = attribute()
     return as_reward_model(attribute)
+
+
+def _is_factory(attribute: Any) -> bool:
+    """Callable without arguments, and not a reward function that takes whatever it is given."""
+    if not callable(attribute) or _required_parameters(attribute):
+        return False
+    kinds = {parameter.kind for parameter in inspect.signature(attribute).parameters.values()}
+    return inspect.Parameter.VAR_KEYWORD not in kinds
 
 
 def _required_parameters(function: Callable[..., Any]) -> list[str]:

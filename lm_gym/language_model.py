@@ -262,6 +262,9 @@ def _hashable(handle: Any) -> Any:
         return ("tokenizer", id(handle))
     if isinstance(handle, partial):  # a deep copy of one is another object that stands for the same call
         return ("partial", handle.func, repr(handle.args), repr(sorted(handle.keywords.items())))
+    if isinstance(handle, str | Path) and Path(handle).is_dir():
+        # A folder that was written anew is another model, even while one from its old files is alive.
+        return (str(handle), max((file.stat().st_mtime_ns for file in Path(handle).iterdir()), default=0))
     return str(handle) if isinstance(handle, Path) else handle
 
 

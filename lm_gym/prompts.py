@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +117,7 @@ def _fitting(prompts: PromptSet, limit: int | None) -> PromptSet:
             f"prompts: a tokenised set must be within max_prompt_tokens = {limit}, got one of up to "
             f"{prompts.max_prompt_tokens} tokens; load it again with this limit"
         )
-    return prompts
+    return prompts if limit is None else replace(prompts, max_prompt_tokens=limit)
 
 
 def _shorten(ids: list[int], limit: int, truncation: PromptTruncation, number: int, text: str) -> list[int]:

@@ -46,7 +46,8 @@ class Transcript:
 
     def rich(self) -> Panel:
         """The episode as a rich panel."""
-        body = Text(self._prompt, style="bold")
+        body = Text()
+        body.append(self._prompt, style="bold")
         shown = ""
         for count, (_, kl) in enumerate(self._tokens, start=1):
             # Decoding the whole prefix keeps characters that several tokens make up together in one piece.

@@ -82,6 +82,8 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.render_mode = checked_render_mode(render_mode)
+        seed = self.task.sampling.seed
+        self._draws = None if seed is None else np.random.default_rng(seed)
         self._engine = self.task.engine(num_envs)
         self._row_rngs: list[np.random.Generator | None] = [None] * num_envs
         self._transcripts = [Transcript(self.task.tokenizer) for _ in range(num_envs)]
@@ -169,9 +171,8 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         if not prompts:
             raise ConfigError("rollout: needs at least one prompt, got none")
         loaded = [self.as_prompt(prompt) for prompt in prompts]
-        seed = self.task.sampling.seed
-        if seed is None:
-            seed = int(self.np_random.integers(2**31))
+        draws = self.np_random if self._draws is None else self._draws
+        seed = int(draws.integers(2**31))
         return collect(self.task, policy, loaded, self.reward_model, kl_coef=self.kl_coef, seed=seed, timer=timer)
 
     def render(self) -> tuple[str, ...] | None:

@@ -223,7 +223,8 @@ def train(config: BuildConfig, model: GPT2LMHeadModel, tokenizer: PreTrainedToke
 def build(config: BuildConfig) -> float:
     """Builds tokenizer and model and writes them to ``config.out``; returns the last training loss.
 
-    The folder appears, or is replaced, only when everything has been written.
+    The folder appears, or is replaced, only when everything has been written. Sets the CPU threads of
+    the process to ``config.n_threads``.
     """
     import torch
 

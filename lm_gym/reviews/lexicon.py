@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PRODUCTS", "SITUATIONS", "Aspect", "Product", "article"]
+__all__ = ["PRODUCTS", "SITUATIONS", "Aspect", "Fact", "Product", "article"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,16 @@ class Aspect:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A whole clause that reports something."""
+
+    topic: str
+    """What it is about: a part, a word shared with the fact that contradicts it, or the clause itself."""
+    clause: str
+    """For example ``it never flickers``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Product:
     """A kind of product."""
 
@@ -35,10 +45,10 @@ class Product:
     """Whether the product is spoken of as "these" and "they"."""
     aspects: tuple[Aspect, ...]
     """The parts that a specific review names."""
-    praise: tuple[str, ...]
-    """Whole clauses that report something good."""
-    faults: tuple[str, ...]
-    """Whole clauses that report something bad."""
+    praise: tuple[Fact, ...]
+    """What can be reported that is good."""
+    faults: tuple[Fact, ...]
+    """What can be reported that is bad."""
     situations: tuple[str, ...]
     """Keys of ``SITUATIONS`` that prompts of this product may name."""
 
@@ -73,6 +83,11 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(","))
 
 
+def _facts(text: str) -> tuple[Fact, ...]:
+    pairs = (entry.rpartition(": ") for entry in _words(text))
+    return tuple(Fact(topic=topic or clause, clause=clause) for topic, _, clause in pairs)
+
+
 def _one(noun: str, good: str, bad: str) -> Aspect:
     return Aspect(noun=noun, plural=False, good=_words(good), bad=_words(bad))
 
@@ -86,8 +101,8 @@ def _product(name: str, aspects: tuple[Aspect, ...], praise: str, faults: str, s
         name=name,
         plural=name.endswith("s"),
         aspects=aspects,
-        praise=_words(praise),
-        faults=_words(faults),
+        praise=_facts(praise),
+        faults=_facts(faults),
         situations=_words(situations),
     )
 
@@ -102,8 +117,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("cord", "long, sturdy, flexible", "short, thin, stiff"),
             _one("shade", "pretty, sturdy, elegant", "crooked, thin, ugly"),
         ),
-        "it lights the whole desk, it never flickers, the switch clicks softly",
-        "it flickers at night, the bulb died within a week, it tips over at the slightest touch",
+        "it lights the whole desk, flicker: it never flickers, switch: the switch clicks softly",
+        "flicker: it flickers at night, the bulb died within a week, it tips over at the slightest touch",
         "office, student, apartment, guests, evenings, family",
     ),
     _product(
@@ -115,8 +130,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("cord", "long, sturdy, flexible", "short, thin, stiff"),
             _one("base", "solid, stable, neat", "wobbly, flimsy, bulky"),
         ),
-        "it boils in three minutes, it pours without a drip, it switches off on its own",
-        "it takes ages to boil, it drips on every pour, the water tastes of plastic",
+        "speed: it boils in three minutes, drips: it pours without a drip, it switches off on its own",
+        "speed: it takes ages to boil, drips: it drips on every pour, the water tastes of plastic",
         "office, student, apartment, kitchen, mornings, family",
     ),
     _product(
@@ -128,8 +143,8 @@ PRODUCTS: tuple[Product, ...] = (
             _many("wheels", "smooth, quiet, sturdy", "noisy, stiff, wobbly"),
             _one("fabric", "soft, breathable, durable", "rough, thin, scratchy"),
         ),
-        "my back no longer hurts, it rolls quietly over the carpet, it was easy to put together",
-        "it squeaks all day, the seat sinks every hour, two screws were missing",
+        "my back no longer hurts, it rolls quietly over the carpet, assembly: it was easy to put together",
+        "it squeaks all day, seat: the seat sinks every hour, assembly: two screws were missing",
         "office, student, apartment, guests, evenings, family",
     ),
     _product(
@@ -141,8 +156,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("fabric", "durable, light, soft", "thin, rough, stiff"),
             _one("lining", "soft, neat, durable", "thin, loose, rough"),
         ),
-        "it holds my laptop and lunch, it stays dry in the rain, it never hurts my shoulders",
-        "a seam tore in the first week, it leaks in light rain, the zipper gets stuck every time",
+        "it holds my laptop and lunch, rain: it stays dry in the rain, it never hurts my shoulders",
+        "a seam tore in the first week, rain: it leaks in light rain, zippers: the zipper gets stuck every time",
         "trains, commute, weekends, camping, rain, walks",
     ),
     _product(
@@ -154,8 +169,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("button", "smooth, handy, sturdy", "stiff, loose, weak"),
             _one("sleeve", "neat, handy, pretty", "tight, thin, ugly"),
         ),
-        "it stands up to strong wind, it dries in minutes, it fits in my bag",
-        "it leaks at the top, one rib snapped on the first day, it turns inside out in the wind",
+        "wind: it stands up to strong wind, it dries in minutes, it fits in my bag",
+        "it leaks at the top, one rib snapped on the first day, wind: it turns inside out in the wind",
         "commute, weekends, camping, rain, walks, family",
     ),
     _product(
@@ -167,8 +182,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("timer", "handy, precise, easy to set", "confusing, slow, loud"),
             _one("water tank", "roomy, handy, easy to fill", "small, leaky, narrow"),
         ),
-        "it brews six cups in ten minutes, the coffee stays warm for an hour, it makes little noise",
-        "it spills on the counter, it broke within a month, it beeps all morning",
+        "it brews six cups in ten minutes, coffee: the coffee stays warm for an hour, noise: it makes little noise",
+        "it spills on the counter, it broke within a month, noise: it beeps all morning",
         "office, student, apartment, kitchen, mornings, family",
     ),
     _product(
@@ -180,8 +195,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("speaker", "clear, rich, loud", "tinny, weak, muffled"),
             _one("battery", "strong, reliable, durable", "weak, unreliable, bulky"),
         ),
-        "it wakes me gently, it keeps perfect time, I can read it in the dark",
-        "it loses five minutes a day, it went off twice at night, it ticks far too loudly",
+        "it wakes me gently, time kept: it keeps perfect time, display: I can read it in the dark",
+        "time kept: it loses five minutes a day, it went off twice at night, it ticks far too loudly",
         "student, apartment, guests, mornings, weekends, family",
     ),
     _product(
@@ -193,8 +208,8 @@ PRODUCTS: tuple[Product, ...] = (
             _many("seams", "neat, sturdy, smooth", "loose, rough, weak"),
             _one("smell", "fresh, clean, pleasant", "strong, stale, unpleasant"),
         ),
-        "my neck no longer hurts, it keeps its shape all night, it stays cool in summer",
-        "it went flat in a week, it makes my neck ache, it sheds feathers everywhere",
+        "neck: my neck no longer hurts, shape: it keeps its shape all night, it stays cool in summer",
+        "shape: it went flat in a week, neck: it makes my neck ache, it sheds feathers everywhere",
         "student, apartment, guests, trains, camping, evenings",
     ),
     _product(
@@ -206,8 +221,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("board", "sturdy, colorful, pretty", "thin, flimsy, dull"),
             _one("artwork", "beautiful, colorful, charming", "dull, ugly, dark"),
         ),
-        "one round takes half an hour, the children ask for it every evening, each round is different",
-        "one round takes three hours, two cards were missing, the same player wins every time",
+        "length: one round takes half an hour, the children ask for it every evening, each round is different",
+        "length: one round takes three hours, cards: two cards were missing, the same player wins every time",
         "student, guests, trains, weekends, evenings, family",
     ),
     _product(
@@ -219,8 +234,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("opening", "wide, smooth, easy to clean", "narrow, rough, hard to clean"),
             _one("size", "handy, practical, generous", "awkward, small, clumsy"),
         ),
-        "it keeps water cold all day, it never leaks in my bag, it fits my cup holder",
-        "it leaks in my bag, it smells of plastic, the paint came off within a week",
+        "it keeps water cold all day, leaks: it never leaks in my bag, it fits my cup holder",
+        "leaks: it leaks in my bag, it smells of plastic, coating: the paint came off within a week",
         "trains, commute, weekends, camping, gym, walks",
     ),
     _product(
@@ -232,8 +247,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("headband", "soft, light, sturdy", "tight, stiff, flimsy"),
             _one("microphone", "clear, reliable, handy", "faint, muffled, unreliable"),
         ),
-        "they block out the noise, they last a full week on one charge, they connect in a second",
-        "they lose the signal every hour, they hurt my ears, the left side went silent",
+        "they block out the noise, they last a full week on one charge, signal: they connect in a second",
+        "signal: they lose the signal every hour, they hurt my ears, the left side went silent",
         "office, student, trains, commute, gym, evenings",
     ),
     _product(
@@ -245,8 +260,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("lining", "warm, soft, breathable", "scratchy, thin, rough"),
             _one("ankle support", "firm, comfortable, reliable", "weak, stiff, flimsy"),
         ),
-        "they keep my feet dry, they grip well on wet rock, they fit well from the first day",
-        "they let water in, they gave me blisters, the soles came off within a month",
+        "water: they keep my feet dry, they grip well on wet rock, wear: they fit well from the first day",
+        "water: they let water in, wear: they gave me blisters, soles: the soles came off within a month",
         "weekends, camping, winter, rain, walks, family",
     ),
     _product(
@@ -271,8 +286,8 @@ PRODUCTS: tuple[Product, ...] = (
             _one("balance", "steady, pleasant, comfortable", "awkward, clumsy, odd"),
             _one("block", "sturdy, elegant, stable", "wobbly, bulky, ugly"),
         ),
-        "they cut tomatoes with ease, they stay sharp for months, they slice bread without a crumb",
-        "they rust after one wash, they went dull in a week, the tips bend far too easily",
+        "they cut tomatoes with ease, sharpness: they stay sharp for months, they slice bread without a crumb",
+        "they rust after one wash, sharpness: they went dull in a week, the tips bend far too easily",
         "student, apartment, kitchen, guests, camping, family",
     ),
     _product(
@@ -284,8 +299,8 @@ PRODUCTS: tuple[Product, ...] = (
             _many("seams", "neat, sturdy, smooth", "loose, rough, weak"),
             _one("grip", "firm, reliable, strong", "weak, slippery, unreliable"),
         ),
-        "they keep my hands warm, I can use my phone with them, they dry overnight",
-        "my fingers freeze within minutes, a seam tore on the first day, they soak up water",
+        "warmth: they keep my hands warm, I can use my phone with them, water: they dry overnight",
+        "warmth: my fingers freeze within minutes, seams: a seam tore on the first day, water: they soak up water",
         "commute, weekends, winter, mornings, walks, rain",
     ),
     _product(
@@ -297,8 +312,8 @@ PRODUCTS: tuple[Product, ...] = (
             _many("hems", "neat, straight, sturdy", "crooked, loose, uneven"),
             _one("pattern", "pretty, elegant, charming", "ugly, dull, busy"),
         ),
-        "they block out the morning sun, they hang without a crease, they are easy to wash",
-        "they let in far too much light, they shrank in the wash, they smell of plastic",
+        "sun: they block out the morning sun, they hang without a crease, washing: they are easy to wash",
+        "sun: they let in far too much light, washing: they shrank in the wash, they smell of plastic",
         "office, student, apartment, guests, winter, kitchen",
     ),
 )

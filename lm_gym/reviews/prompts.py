@@ -64,8 +64,8 @@ def _table() -> dict[str, Request]:
 def prompts(split: Split) -> list[str]:
     """All prompts of one split, in a fixed order.
 
-    Every seventh line of the table of all prompts is held out. Each product, situation and way of
-    asking also occurs in training; only the combination is new.
+    Every seventh line of the table of all prompts is held out; all of these name a situation. Each
+    product, situation and way of asking also occurs in training; only the combination is new.
 
     Raises:
         ConfigError: ``split`` is neither ``train`` nor ``held_out``.

@@ -13,7 +13,6 @@ import numpy as np
 
 from lm_gym.errors import ConfigError, PromptError
 
-from .grammar import Mark
 from .lexicon import SITUATIONS
 from .prompts import Request, prompts, read_prompt
 from .truth import grammar_of
@@ -124,12 +123,12 @@ def _plan(rng: np.random.Generator, writer: _Writer, *, situation: bool) -> list
     return [*plan[: _MAX_SENTENCES - 1], ending] if ending else plan[:_MAX_SENTENCES]
 
 
-def _draw(rng: np.random.Generator, request: Request, rule: str, taken: set[Mark]) -> tuple[str, set[Mark]] | None:
+def _draw(rng: np.random.Generator, request: Request, rule: str, taken: set[str]) -> tuple[str, set[str]] | None:
     """One sentence about nothing that was ``taken``, with what it names; None if none was found."""
     fixed = {} if request.situation is None else {"SITUATION": _SITUATION_KEYS.index(request.situation)}
     for _ in range(_MAX_DRAWS):
         sentence, marks = grammar_of(request.product).sample(rule, rng, fixed=fixed)
-        named = [mark for mark in marks if mark.kind in ("aspect", "detail")]
+        named = [mark.key for mark in marks if mark.kind in ("aspect", "detail")]
         if len(set(named)) == len(named) and not taken.intersection(named):
             return sentence, set(named)
     return None
@@ -157,7 +156,7 @@ def sample_review(prompt: str, rng: np.random.Generator, *, quality: Quality = "
         raise ConfigError(f"sample_review: quality must be 'corpus' or 'good', got {quality!r}; pass one of the two")
     plan = _plan(rng, _WRITERS[quality], situation=request.situation is not None)
     sentences: list[str] = []
-    taken: set[Mark] = set()
+    taken: set[str] = set()
     for rule in plan:
         drawn = _draw(rng, request, rule, taken)
         if drawn is not None and drawn[0] not in sentences:

@@ -64,7 +64,7 @@ def grammar_of(product: Product) -> Grammar:
 def read_sentence(product: Product, sentence: str) -> tuple[Mark, ...] | None:
     """The marks of ``sentence``, or None where it is no sentence about ``product``.
 
-    On top of the grammar, one sentence may not name the same part or observation twice.
+    On top of the grammar, one sentence may not speak of the same part or topic twice.
     """
     marks = grammar_of(product).parse(sentence)
     if marks is None:
@@ -116,7 +116,7 @@ def aspects(prompt: str, response: str) -> ReviewAspects:
         marks, n_read, n_sentences = _read(request, response)
     opinions = [mark.value for mark in marks if mark.kind == "opinion"]
     choices = [mark for mark in marks if mark.kind in ("frame", "word")]
-    n_details = len({mark for mark in marks if mark.kind in ("aspect", "detail")})
+    n_details = len({mark.key for mark in marks if mark.kind in ("aspect", "detail")})
     return ReviewAspects(
         sentiment=sum(opinions) / len(opinions) if opinions else 0.0,
         detail=_DETAIL[min(n_details, len(_DETAIL) - 1)],
