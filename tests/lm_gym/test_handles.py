@@ -57,6 +57,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         "factory": lambda: Constant(5.0),
         "defaults": lambda value=7.0: Constant(value),
         "network": Network(),
+        "partial": partial(Constant, 8.0),
         "needs": NeedsArguments,
         "number": 3,
     }
@@ -79,7 +80,15 @@ def test_a_function_is_wrapped_and_a_reward_model_is_returned_as_it_is() -> None
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("function", 4.0), ("instance", 2.0), ("cls", 3.0), ("factory", 5.0), ("defaults", 7.0), ("network", 1.0)],
+    [
+        ("function", 4.0),
+        ("instance", 2.0),
+        ("cls", 3.0),
+        ("factory", 5.0),
+        ("defaults", 7.0),
+        ("network", 1.0),
+        ("partial", 8.0),
+    ],
 )
 def test_module_and_attribute_resolve_whatever_kind_it_is(name: str, value: float, module: types.ModuleType) -> None:
     assert value_of(load_reward_model(f"handle_targets:{name}")) == value

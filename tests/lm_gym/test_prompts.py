@@ -141,6 +141,11 @@ def test_a_finished_set_longer_than_the_limit_is_not_taken_as_it_is(tokenizer: A
         load_prompts(loaded, tokenizer, max_prompt_tokens=2)
 
 
+def test_a_finished_set_takes_a_wider_limit(tokenizer: Any) -> None:
+    loaded = load_prompts(load_prompts(["a b c d"], tokenizer), tokenizer, max_prompt_tokens=9)
+    assert loaded.max_prompt_tokens == 9
+
+
 @pytest.mark.parametrize(
     ("source", "text"),
     [

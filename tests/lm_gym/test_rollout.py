@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_models import (
     ARCHITECTURES,
+    MAX_LENGTH,
     PROMPTS,
     SamplingPolicy,
     ScriptedPolicy,
@@ -24,7 +25,7 @@ from lm_gym import (
     TextGenerationEnv,
     TextGenerationVectorEnv,
 )
-from lm_gym.errors import ConfigError, RewardModelError, UnsupportedModelError
+from lm_gym.errors import ConfigError, PromptError, RewardModelError, UnsupportedModelError
 from lm_gym.rollout import PhaseTimer
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -164,6 +165,17 @@ def test_rollout_on_answers_the_given_prompts_in_order(reference: Reference) -> 
     assert episodes.prompts == ("b b", "c")
     assert episodes.prompt_lengths.tolist() == [2, 1]
     assert episodes.responses == ("a", "b")
+
+
+def test_only_the_models_context_limits_a_prompt_of_rollout_on(reference: Reference) -> None:
+    positional, keywords = arguments(reference, {})
+    env = TextGenerationVectorEnv(1, *positional, **keywords)
+    env.reset(seed=0)
+    longest = MAX_LENGTH - env.task.sampling.max_new_tokens
+    full = [[1] * env.task.sampling.max_new_tokens]
+    assert env.rollout_on(ScriptedPolicy(full), ["a " * longest]).prompt_lengths.tolist() == [longest]
+    with pytest.raises(PromptError, match=f"must have at most max_prompt_tokens = {longest} tokens, got {longest + 1}"):
+        env.rollout_on(ScriptedPolicy(full), ["a " * (longest + 1)])
 
 
 def test_the_reward_model_is_called_once_for_the_whole_batch(reference: Reference, policy: SamplingPolicy) -> None:

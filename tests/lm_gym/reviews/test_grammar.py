@@ -158,6 +158,16 @@ def test_a_part_is_named_once_in_a_sentence() -> None:
     assert read_sentence(lamp, "The light is warm, and the light is bright.") is None
 
 
+def test_no_review_contradicts_itself(rows) -> None:
+    lamp = PRODUCTS[0]
+    assert read_sentence(lamp, "It flickers at night, but the light is warm.")
+    assert read_sentence(lamp, "It flickers at night, but it never flickers.") is None
+    for row in rows:
+        text = row["completion"].lower()
+        assert not ("never flickers" in text and "flickers at night" in text), text
+        assert not ("keep my feet dry" in text and "let water in" in text), text
+
+
 def test_sampling_is_determined_by_the_generator() -> None:
     prompt = prompts("held_out")[0]
     draws = [[sample_review(prompt, np.random.default_rng(seed)) for seed in range(20)] for _ in range(2)]

@@ -9,7 +9,7 @@ import pytest
 import lm_gym.reviews
 from lm_gym.errors import ConfigError, DataError, PromptError
 from lm_gym.reviews import corpus, demonstrations, prompts, sample_review, true_score
-from lm_gym.reviews.lexicon import PRODUCTS
+from lm_gym.reviews.lexicon import PRODUCTS, SITUATIONS
 from lm_gym.reviews.prompts import read_prompt
 
 
@@ -33,6 +33,7 @@ def test_both_splits_cover_every_product() -> None:
         for split in ("train", "held_out")
     }
     assert situations["held_out"] <= situations["train"]
+    assert {key for _, key in situations["train"]} == {None, *SITUATIONS}
 
 
 def test_prompts_end_where_a_completion_begins() -> None:
@@ -79,9 +80,9 @@ def test_the_public_names() -> None:
     }
 
 
-@pytest.mark.parametrize(("extra", "loaded"), [("", "False"), ("import torch; ", "True")])
+@pytest.mark.parametrize(("extra", "loaded"), [("", "False"), ("sys.modules['torch'] = sys; ", "True")])
 def test_the_import_is_light(extra: str, loaded: str) -> None:
     # The second case proves that the first can fail.
-    code = f"{extra}import lm_gym.reviews, sys; print('torch' in sys.modules)"
+    code = f"import sys; {extra}import lm_gym.reviews; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == loaded
