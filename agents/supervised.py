@@ -15,12 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
 from lm_gym.files import read_jsonl
-from lm_gym.language_model import load_tokenizer
+from lm_gym.language_model import load_tokenizer, load_weights
 
 from .supervised_loop import LoopResult, train_language_model, wants_bf16
 from .supervised_run import digest, open_run, save_finished
@@ -218,7 +217,7 @@ def _load(
     model_or_path: PreTrainedModel | str | Path, tokenizer: PreTrainedTokenizerBase | str | Path | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if isinstance(model_or_path, str | Path):
-        model = _load_model(model_or_path)
+        model = load_weights(model_or_path)
         tokenizer = tokenizer if tokenizer is not None else model_or_path
     else:
         model = model_or_path
@@ -236,19 +235,6 @@ def _load(
             f"language model {name}: must have weights to train, and all are frozen; call model.requires_grad_(True)"
         )
     return model, tokenizer
-
-
-def _load_model(handle: str | Path) -> PreTrainedModel:
-    name = str(handle)
-    if (isinstance(handle, Path) or name.startswith(("/", "."))) and not Path(name).is_dir():
-        raise ModelLoadError(f"language model {name!r}: must be a saved model, and there is no such folder")
-    try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelLoadError(
-            f"language model {name!r}: must be a folder with a saved model or a hub id that can be reached; "
-            f"loading failed: {str(error).splitlines()[0]} Give a local folder if there is no network."
-        ) from error
 
 
 def _tokenized(

@@ -27,7 +27,7 @@ from lm_gym.errors import ModelLoadError, UnsupportedModelError
 from lm_gym.handles import ModelHandle, import_attribute, is_import_path
 from lm_gym.quiet import quiet_transformers
 
-__all__ = ["DType", "LanguageModel", "load_language_model", "load_tokenizer", "resolve_device"]
+__all__ = ["DType", "LanguageModel", "load_language_model", "load_tokenizer", "load_weights", "resolve_device"]
 
 DType = Literal["auto", "float32", "bfloat16"]
 logger = logging.getLogger(__name__)
@@ -280,7 +280,7 @@ def _model_and_tokenizer(
         model, own = made if isinstance(made, tuple) else (made, None)
     else:
         weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        model = _load(AutoModelForCausalLM, handle, dtype=weights, trust_remote_code=trust_remote_code)
+        model = load_weights(handle, dtype=weights, trust_remote_code=trust_remote_code)
         own = load_tokenizer(handle, trust_remote_code=trust_remote_code) if tokenizer is None else None
     if tokenizer is not None:
         own = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else load_tokenizer(tokenizer)
@@ -290,6 +290,18 @@ def _model_and_tokenizer(
             "or return (model, tokenizer) from the factory"
         )
     return model, own
+
+
+def load_weights(
+    handle: str | Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """Load a causal language model of one's own, to be trained, from a folder or hub id.
+
+    Raises:
+        ModelLoadError: nothing loads from this handle.
+    """
+    model: PreTrainedModel = _load(AutoModelForCausalLM, handle, dtype=dtype, trust_remote_code=trust_remote_code)
+    return model
 
 
 def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -307,6 +319,10 @@ def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> Pr
 
 
 def _load(kind: Any, handle: str | Path, **kwargs: Any) -> Any:
+    if (isinstance(handle, Path) or handle.startswith(("/", "."))) and not Path(handle).is_dir():
+        raise ModelLoadError(
+            f"{kind.__name__} {str(handle)!r}: must be a folder with a saved model, and there is no such folder"
+        )
     try:
         with quiet_transformers():
             return kind.from_pretrained(str(handle), **kwargs)
