@@ -60,7 +60,7 @@ class LanguageModelPolicy:
         self.value_head = nn.Linear(language_model.hidden_size, 1, device=self.device, dtype=torch.float32)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
-        self.critic = _critic_of(language_model) if separate_critic else None
+        self.critic = own_copy(language_model) if separate_critic else None
         self.sampling = sampling or SamplingConfig()
         self._stepper: Stepper | None = None
 
@@ -229,10 +229,6 @@ class LanguageModelPolicy:
 def own_copy(shared: LanguageModel) -> LanguageModel:
     """A language model with weights of its own: what is loaded by handle is shared, and may be a reference's."""
     return LanguageModel(copy.deepcopy(shared.model), shared.tokenizer, dtype=shared.dtype)
-
-
-def _critic_of(language_model: LanguageModel) -> LanguageModel:
-    return own_copy(language_model)
 
 
 def _with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

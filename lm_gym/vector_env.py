@@ -145,7 +145,8 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
 
     def rollout(self, policy: Policy, num_episodes: int | None = None, *, timer: PhaseTimer | None = None) -> Episodes:
         """Whole episodes at once: the policy decodes with its own cache, the reference is one teacher-forced pass,
-        the reward model one call. It pays what ``step`` would for the same tokens and log-probabilities.
+        the reward model one call. It pays what ``step`` would for the same tokens and
+        log-probabilities in action mode "token_and_log_prob", in either mode of the env: a rollout knows the policy.
 
         Rows that are being stepped are left alone. Prompts come from ``self.np_random``.
 
