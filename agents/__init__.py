@@ -10,20 +10,9 @@ if TYPE_CHECKING:
     from .metrics import METRICS
     from .policy import LanguageModelPolicy
     from .ppo import PPO, PPOConfig
+    from .pretraining import PretrainConfig, PretrainResult, pretrain
+    from .supervised import SupervisedConfig, SupervisedResult, supervised_finetune
     from .training import TrainResult, train
-
-_HOMES = {
-    "METRICS": "metrics",
-    "PPO": "ppo",
-    "Callback": "callbacks",
-    "JsonlTracker": "callbacks",
-    "LanguageModelPolicy": "policy",
-    "PPOConfig": "ppo",
-    "ProgressDisplay": "callbacks",
-    "TensorBoardTracker": "callbacks",
-    "TrainResult": "training",
-    "train": "training",
-}
 
 __all__ = [
     "METRICS",
@@ -32,17 +21,34 @@ __all__ = [
     "JsonlTracker",
     "LanguageModelPolicy",
     "PPOConfig",
+    "PretrainConfig",
+    "PretrainResult",
     "ProgressDisplay",
+    "SupervisedConfig",
+    "SupervisedResult",
     "TensorBoardTracker",
     "TrainResult",
+    "pretrain",
+    "supervised_finetune",
     "train",
 ]
 
+_HOMES = {
+    "callbacks": ("Callback", "JsonlTracker", "ProgressDisplay", "TensorBoardTracker"),
+    "metrics": ("METRICS",),
+    "policy": ("LanguageModelPolicy",),
+    "ppo": ("PPO", "PPOConfig"),
+    "pretraining": ("PretrainConfig", "PretrainResult", "pretrain"),
+    "supervised": ("SupervisedConfig", "SupervisedResult", "supervised_finetune"),
+    "training": ("TrainResult", "train"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'lm_gym.agents' has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

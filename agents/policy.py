@@ -167,13 +167,17 @@ class LanguageModelPolicy:
         head = None if self.separate_critic else self._value
         return generate(self.language_model, prompts, sampling, generator=generator, value_head=head)
 
-    def evaluate(self, episodes: Episodes) -> PolicyEvaluation:
+    def evaluate(self, episodes: Episodes, *, entropy: bool = True) -> PolicyEvaluation:
         """One teacher-forced pass; autograd follows if it is on.
+
+        Args:
+            episodes: what was collected.
+            entropy: False leaves the entropies 0, and spares their (N, V) tensors in the backward pass.
 
         Returns: log-probabilities, values, entropies (B, T) and final values (B,), float32.
         """
         states = forced_states(self.language_model, episodes)
-        statistics = token_statistics(self.language_model, states.before, episodes)
+        statistics = token_statistics(self.language_model, states.before, episodes, entropy=entropy)
         if self.critic is not None:
             states = forced_states(self.critic, episodes)
         mask = episodes.response_mask
@@ -190,7 +194,8 @@ class LanguageModelPolicy:
         shape = episodes.response_mask.shape
         grids = [torch.zeros(shape, device=self.device) for _ in range(3)]
         final = torch.zeros(shape[0], device=self.device)
-        for rows in token_batches(episodes.prompt_lengths + episodes.response_lengths, max_batch_tokens):
+        lengths = episodes.prompt_lengths + episodes.response_lengths
+        for rows in token_batches(lengths, max_batch_tokens, self.device):
             part = self.evaluate(episodes[rows])
             index = torch.from_numpy(rows).to(self.device)
             for grid, values in zip(grids, part[:3], strict=True):

@@ -141,7 +141,15 @@ class PPO:
 
         Returns: every metric of ``lm_gym.agents.metrics.METRICS``; those of the update are NaN in an iteration in
         which the reward model abstained on every episode.
+
+        Raises:
+            ConfigError: the policy's weights are those of the environment's reference.
         """
+        if env.reference is not None and env.reference.model is self.policy.model:
+            raise ConfigError(
+                "PPO: policy and reference must not share weights, or the KL stays 0 while both drift; got one model "
+                "for both; train a copy (copy.deepcopy(model)), or load one with LanguageModelPolicy.from_pretrained"
+            )
         timer = PhaseTimer()
         episodes = env.rollout(self.policy, self.config.episodes_per_iteration, timer=timer)
         self.last_episodes = episodes
@@ -237,7 +245,7 @@ class PPO:
         self._optimizer.zero_grad(set_to_none=True)
         pieces = [
             self._backward(batch, targets, rows[piece], tokens)
-            for piece in token_batches(lengths, self.config.max_batch_tokens)
+            for piece in token_batches(lengths, self.config.max_batch_tokens, self.policy.device)
         ]
         limit = self.config.max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit if limit is not None else torch.inf)
@@ -257,7 +265,7 @@ class PPO:
         config = self.config
         part = batch[rows]
         width = part.response_mask.shape[1]
-        now = self.policy.evaluate(part)
+        now = self.policy.evaluate(part, entropy=config.entropy_coef != 0)
         mask = torch.from_numpy(part.response_mask).to(now.log_probs.device)
         index = torch.from_numpy(rows).to(mask.device)
         old_log_probs, old_values, advantages, returns = (grid[index, :width] for grid in targets)

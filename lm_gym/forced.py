@@ -21,8 +21,18 @@ from lm_gym.language_model import LanguageModel
 
 __all__ = ["ForcedStates", "TokenStatistics", "forced_states", "scatter", "token_batches", "token_statistics"]
 
-HEAD_CHUNK = 2048
-"""Positions that the head is applied to at once."""
+HEAD_NUMBERS_ON_CPU = 1 << 21
+"""Logits that are computed at once on a CPU (8 MB); small enough for its caches."""
+HEAD_NUMBERS = 1 << 26
+"""The same on an accelerator (256 MB)."""
+MIN_HEAD_CHUNK = 64
+"""Positions that the head is applied to at least: below it, reading the head's weights costs more than it saves."""
+ENOUGH_TOKENS_ON_CPU = 1 << 10
+"""Padded tokens of a forward pass that keep a CPU's cores busy."""
+ENOUGH_TOKENS = 1 << 13
+"""The same for an accelerator."""
+SHARE_OF_LONGEST = 0.75
+"""Rows at least this share of the longest row share its batch."""
 
 
 class ForcedStates(NamedTuple):
@@ -43,17 +53,26 @@ class TokenStatistics(NamedTuple):
     """Of the (tempered, truncated) distribution, in nats. Shape: (N,), float32."""
 
 
-def token_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
+def token_batches(lengths: np.ndarray, max_tokens: int, device: torch.device) -> Iterator[np.ndarray]:
     """Cut rows into batches whose padded size is at most ``max_tokens`` (a longer row stands alone).
 
-    Args: lengths: tokens per row. Shape: (B,).
+    A batch that fills the hardware already is closed before a row of less than ``SHARE_OF_LONGEST`` of its longest:
+    rows of one length waste nothing on padding.
+
+    Args:
+        lengths: tokens per row. Shape: (B,).
+        max_tokens: padded tokens of a batch at most.
+        device: that will run them.
 
     Yields: row indices, longest rows first. Shape: (b,), int.
     """
+    enough = ENOUGH_TOKENS_ON_CPU if device.type == "cpu" else ENOUGH_TOKENS
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        rows = max(1, max_tokens // max(int(lengths[order[start]]), 1))
+        longest = max(int(lengths[order[start]]), 1)
+        similar = int((lengths[order[start:]] >= SHARE_OF_LONGEST * longest).sum())
+        rows = max(1, min(max_tokens // longest, max(similar, -(-enough // longest))))
         yield order[start : start + rows]
         start += rows
 
@@ -74,7 +93,7 @@ def forced_states(model: LanguageModel, episodes: Episodes) -> ForcedStates:
 
 
 def token_statistics(
-    model: LanguageModel, states: Tensor, episodes: Episodes, *, entropy: bool = True, chunk: int = HEAD_CHUNK
+    model: LanguageModel, states: Tensor, episodes: Episodes, *, entropy: bool = True, chunk: int | None = None
 ) -> TokenStatistics:
     """Log-probability of each counted token, and the entropy it was drawn at.
 
@@ -85,26 +104,30 @@ def token_statistics(
         states: :attr:`ForcedStates.before`. Shape: (N, H).
         episodes: the tokens, in the same order.
         entropy: False skips the entropy (zeros are returned).
-        chunk: positions per application of the head.
+        chunk: positions per application of the head; None bounds the logits that exist at once.
     """
+    if chunk is None:
+        numbers = HEAD_NUMBERS_ON_CPU if states.device.type == "cpu" else HEAD_NUMBERS
+        chunk = max(MIN_HEAD_CHUNK, numbers // model.vocab_size)
     targets = torch.from_numpy(episodes.response_ids[episodes.response_mask]).to(model.device)
     parts: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(targets), chunk):
         stop = min(start + chunk, len(targets))
-        logits = model.logits(states[start:stop]) / episodes.temperature
+        logits = model.logits(states[start:stop])
+        if episodes.temperature != 1.0:
+            logits = logits / episodes.temperature
         if episodes.keep_sets is not None:
             keep = torch.from_numpy(episodes.keep_sets.dense(start, stop, episodes.response_mask)).to(logits.device)
             logits = logits.masked_fill(~keep, torch.finfo(logits.dtype).min)
-        normaliser = torch.logsumexp(logits, dim=-1)
-        taken = logits.gather(-1, targets[start:stop, None]).squeeze(-1)
-        spread = _entropy(logits, normaliser) if entropy else torch.zeros_like(normaliser)
-        parts.append((taken - normaliser, spread))
+        # One fused pass over V each way, and its result is all that the backward pass keeps.
+        log_probs = torch.log_softmax(logits, dim=-1)
+        taken = log_probs.gather(-1, targets[start:stop, None]).squeeze(-1)
+        parts.append((taken, _entropy(log_probs) if entropy else torch.zeros_like(taken)))
     return TokenStatistics(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))
 
 
-def _entropy(logits: Tensor, normaliser: Tensor) -> Tensor:
-    probabilities = torch.exp(logits - normaliser[:, None])
-    return normaliser - (probabilities * logits).sum(-1)
+def _entropy(log_probs: Tensor) -> Tensor:
+    return -(log_probs.exp() * log_probs).sum(-1)
 
 
 def scatter(flat: Tensor, mask: np.ndarray) -> Tensor:

@@ -50,7 +50,7 @@ class Reference:
         """
         out = np.zeros(episodes.response_mask.shape, dtype=np.float32)
         lengths = episodes.prompt_lengths + episodes.response_lengths
-        for rows in token_batches(lengths, max_batch_tokens):
+        for rows in token_batches(lengths, max_batch_tokens, self.language_model.device):
             part = episodes[rows].without_keep_sets()
             states = forced_states(self.language_model, part).before
             flat = token_statistics(self.language_model, states, part, entropy=False).log_probs

@@ -101,8 +101,8 @@ def pretrain(
         resume: Go on with a killed run.
         overwrite: Replace what the folder holds.
     """
-    from lm_gym.agents.pretraining import PretrainConfig
-    from lm_gym.agents.pretraining import pretrain as pretrain_model
+    from lm_gym.agents import PretrainConfig
+    from lm_gym.agents import pretrain as pretrain_model
 
     config = PretrainConfig(
         n_layer=layers,
@@ -145,7 +145,7 @@ def sft(
         resume: Go on with a killed run.
         overwrite: Replace what the folder holds.
     """
-    from lm_gym.agents.supervised import SupervisedConfig, supervised_finetune
+    from lm_gym.agents import SupervisedConfig, supervised_finetune
 
     config = SupervisedConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
     result = supervised_finetune(model, data, out, config, eval_rows=eval_data, resume=resume, overwrite=overwrite)

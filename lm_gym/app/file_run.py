@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lm_gym.agents import PretrainConfig, SupervisedConfig, pretrain
 from lm_gym.agents.ppo import PPOConfig
-from lm_gym.agents.pretraining import PretrainConfig, pretrain
-from lm_gym.agents.supervised import SupervisedConfig
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
 from lm_gym.files import write_jsonl

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lm_gym.agents.supervised import supervised_finetune
+from lm_gym.agents import supervised_finetune
 from lm_gym.reward_models.comparisons import Ranking
 from lm_gym.reward_models.preference import PreferenceRewardModel
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from lm_gym.agents import SupervisedConfig
 from lm_gym.agents.ppo import PPOConfig
-from lm_gym.agents.supervised import SupervisedConfig
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
 from lm_gym.reward_models.comparisons import Ranking

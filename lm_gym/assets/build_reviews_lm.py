@@ -54,7 +54,7 @@ class BuildConfig:
     """Width of the residual stream."""
     n_positions: int = 192
     """Longest prompt and response together, in tokens."""
-    n_steps: int = 9_000
+    n_steps: int = 12_000
     """Optimiser steps."""
     batch_size: int = 32
     """Reviews for each step."""

@@ -25,7 +25,7 @@ _FORMS = (
     "What I think of my {product}{bought}:",
     "{A_product}{plain}, reviewed:",
 )
-_HELD_OUT_EVERY = 7
+_HELD_OUT_EVERY = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def _table() -> dict[str, Request]:
 def prompts(split: Split) -> list[str]:
     """All prompts of one split, in a fixed order.
 
-    Every seventh line of the table of all prompts is held out; all of these name a situation. Each
+    Every fifth line of the table of all prompts is held out. Each
     product, situation and way of asking also occurs in training; only the combination is new.
 
     Raises:

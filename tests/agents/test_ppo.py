@@ -297,3 +297,10 @@ def test_state_dict_makes_the_next_iteration_identical(make_env: MakeEnv, make_p
 def test_settings_are_checked(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         PPOConfig(**settings)
+
+
+def test_a_policy_must_not_be_the_reference_itself(make_env: MakeEnv) -> None:
+    env = make_env()
+    agent = agent_of(LanguageModelPolicy(env.reference.language_model))  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="must not share weights"):
+        agent.learn(env)

@@ -13,6 +13,8 @@ from tiny_models import ARCHITECTURES, PROMPTS, SamplingPolicy, full_log_probs, 
 from lm_gym import Episodes, LanguageModel, Reference, TextGenerationVectorEnv
 from lm_gym.forced import forced_states, scatter, token_batches, token_statistics
 
+CPU = torch.device("cpu")
+
 
 def rollout(model: LanguageModel, rows: int = 7, **settings: object) -> Episodes:
     env = TextGenerationVectorEnv(
@@ -26,7 +28,7 @@ def rollout(model: LanguageModel, rows: int = 7, **settings: object) -> Episodes
 @settings(max_examples=100)
 def test_token_batches_hold_every_row_once_and_stay_within_the_limit(lengths: list[int], limit: int) -> None:
     sizes = np.array(lengths)
-    batches = list(token_batches(sizes, limit))
+    batches = list(token_batches(sizes, limit, CPU))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     for rows in batches:
         assert len(rows) == 1 or len(rows) * sizes[rows].max() <= limit
@@ -35,8 +37,16 @@ def test_token_batches_hold_every_row_once_and_stay_within_the_limit(lengths: li
 
 
 def test_token_batches_by_hand() -> None:
-    batches = [rows.tolist() for rows in token_batches(np.array([2, 9, 3, 3, 2, 1]), 6)]
+    batches = [rows.tolist() for rows in token_batches(np.array([2, 9, 3, 3, 2, 1]), 6, CPU)]
     assert batches == [[1], [2, 3], [0, 4, 5]]
+
+
+def test_token_batches_are_closed_before_much_shorter_rows_once_they_are_large_enough() -> None:
+    lengths = np.array([200] * 8 + [160] * 2 + [40] * 30)
+    batches = [rows.tolist() for rows in token_batches(lengths, 10_000, CPU)]
+    assert batches == [list(range(10)), list(range(10, 40))]
+    few = np.array([200] * 2 + [40] * 3)  # 400 tokens do not fill a batch, so the short rows come along
+    assert [len(rows) for rows in token_batches(few, 10_000, CPU)] == [5]
 
 
 def expected_log_probs(model: LanguageModel, episodes: Episodes, keep: bool) -> np.ndarray:

@@ -8,8 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm_gym.agents import pretraining, supervised_loop
-from lm_gym.agents.pretraining import PretrainConfig, pretrain
+from lm_gym.agents import PretrainConfig, pretrain, pretraining, supervised_loop
 from lm_gym.agents.pretraining_text import encode_documents, read_documents, split_documents
 from lm_gym.agents.supervised_loop import RunWatcher
 from lm_gym.agents.supervised_trainer import LearningRate

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm_gym.agents.supervised import SupervisedConfig, supervised_finetune
+from lm_gym.agents import SupervisedConfig, supervised_finetune
 from lm_gym.agents.supervised_loop import RunWatcher
 from lm_gym.agents.text_rows import tokenize_rows
 from lm_gym.errors import ConfigError, DataError, ModelLoadError, OutputExistsError, UnsupportedModelError
