@@ -131,7 +131,7 @@ def _plan(options: FileRun, human: HumanRankings, base: Path) -> LoopPlan:
         sampling=SamplingConfig(max_new_tokens=options.max_new_tokens, temperature=options.temperature),
         reward=RewardConfig(kl_coef=options.kl_coef),
         kl_target=options.kl_target,
-        kl_horizon=20.0 * options.episodes,
+        kl_horizon=2.0 * options.episodes,
         supervised=SupervisedConfig(epochs=3, batch_size=16, learning_rate=3e-4, on_long_row="truncate"),
         reward_training=RewardTrainingConfig(epochs=options.reward_epochs, learning_rate=1e-4),
         ppo=PPOConfig(

@@ -92,7 +92,7 @@ class FileRun:
     """Share of each ranking, from the top, that fine-tuning imitates."""
     pretrain_minutes: float = 4.0
     """Time for training the language model."""
-    reward_epochs: int = 3
+    reward_epochs: int = 8
     """Passes of the reward model over the rankings."""
     iterations: int = 30
     """PPO iterations."""

@@ -105,7 +105,7 @@ def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: b
         config,
         eval_prompts=() if options.eval_prompts is None else read_prompts(options.eval_prompts),
         kl_target=options.kl_target,
-        kl_horizon=20.0 * options.episodes,
+        kl_horizon=2.0 * options.episodes,
         seed=options.seed,
         resume=resume,
         overwrite=overwrite,
