@@ -15,7 +15,24 @@ from typing import Any
 
 from lm_gym.errors import DataError, OutputExistsError
 
-__all__ = ["output_folder", "read_jsonl", "replaced_folder", "write_json", "write_jsonl", "write_text"]
+__all__ = ["jsonl_lines", "output_folder", "read_jsonl", "replaced_folder", "write_json", "write_jsonl", "write_text"]
+
+
+def jsonl_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """The lines of a ``.jsonl`` or ``.jsonl.gz`` file that are not blank, with their numbers from 1.
+
+    Raises:
+        DataError: the file is missing, or is not UTF-8 or whole gzip.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: must be a .jsonl or .jsonl.gz file, and there is no such file")
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
+            yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise DataError(f"{path}: must be UTF-8 JSON Lines, plain or gzip; reading it failed: {error}") from error
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -24,24 +41,13 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         DataError: the file is missing, empty, or a line is not a JSON object (the message gives file and line).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: must be a .jsonl or .jsonl.gz file, and there is no such file")
-    opener = gzip.open if path.suffix == ".gz" else open
-    rows = []
-    try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    rows.append(_parse_line(path, number, line))
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise DataError(f"{path}: must be UTF-8 JSON Lines, plain or gzip; reading it failed: {error}") from error
+    rows = [_parse_line(path, number, line) for number, line in jsonl_lines(path)]
     if not rows:
         raise DataError(f"{path}: must hold at least one row, got an empty file")
     return rows
 
 
-def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parse_line(path: str | Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

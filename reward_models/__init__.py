@@ -9,46 +9,192 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .active import choose_pairs, pair_utility
     from .comparisons import Ranking, Split, load_rankings, rankings_from_rows, split_by_prompt, to_rows
+    from .cross_encoder import CrossEncoderRewardModel
+    from .embedding import EmbeddingRewardModel, EmbeddingTrainingConfig
+    from .embedding_cache import SentenceFeatures
+    from .ensemble import EnsembleRewardModel
     from .evaluation import PromptAccuracy, ReliabilityBin, RewardEvaluation, evaluate_reward_model
+    from .graded_losses import davidson_nll, ordinal_nll, rao_kupper_nll, soft_bradley_terry_nll, thumb_nll, value_error
+    from .joint_loss import JudgementLoss, LossConfig
+    from .judge import JudgeRewardModel, RemoteJudge
+    from .judgement_rows import (
+        JudgementFile,
+        SkippedRow,
+        export_rows,
+        judgement_from_row,
+        load_judgements,
+        save_judgements,
+    )
+    from .judgements import BestOf, Choice, Critique, Judgement, Ranks, Rating, Response, Thumb, Value, Vote, Votes
     from .losses import bradley_terry_nll, plackett_luce_nll, score_centering_penalty
     from .oracle import BradleyTerryAnnotator, OracleRewardModel, agreement, expected_agreement, rank_all
     from .preference import PreferenceRewardModel
+    from .probes import ProbeResult, probe_reward_model
+    from .rules import FluencyReward, LengthReward, LexiconReward, RegexReward, RepetitionPenalty, SimilarityReward
+    from .targets import rankings_of
     from .training import RewardTrainingConfig, train_preference_model
     from .weighted_sum import WeightedSum
 
 __all__ = [
+    "BestOf",
     "BradleyTerryAnnotator",
+    "Choice",
+    "Critique",
+    "CrossEncoderRewardModel",
+    "EmbeddingRewardModel",
+    "EmbeddingTrainingConfig",
+    "EnsembleRewardModel",
+    "FluencyReward",
+    "JudgeRewardModel",
+    "Judgement",
+    "JudgementFile",
+    "JudgementLoss",
+    "LengthReward",
+    "LexiconReward",
+    "LossConfig",
     "OracleRewardModel",
     "PreferenceRewardModel",
+    "ProbeResult",
     "PromptAccuracy",
     "Ranking",
+    "Ranks",
+    "Rating",
+    "RegexReward",
     "ReliabilityBin",
+    "RemoteJudge",
+    "RepetitionPenalty",
+    "Response",
     "RewardEvaluation",
     "RewardTrainingConfig",
+    "SentenceFeatures",
+    "SimilarityReward",
+    "SkippedRow",
     "Split",
+    "Thumb",
+    "Value",
+    "Vote",
+    "Votes",
     "WeightedSum",
     "agreement",
     "bradley_terry_nll",
+    "choose_pairs",
+    "davidson_nll",
     "evaluate_reward_model",
     "expected_agreement",
+    "export_rows",
+    "judgement_from_row",
+    "load_judgements",
     "load_rankings",
+    "ordinal_nll",
+    "pair_utility",
     "plackett_luce_nll",
+    "probe_reward_model",
     "rank_all",
     "rankings_from_rows",
+    "rankings_of",
+    "rao_kupper_nll",
+    "save_judgements",
     "score_centering_penalty",
+    "soft_bradley_terry_nll",
     "split_by_prompt",
+    "thumb_nll",
     "to_rows",
     "train_preference_model",
+    "value_error",
 ]
 
 _HOMES = {
-    "comparisons": ("Ranking", "Split", "load_rankings", "rankings_from_rows", "split_by_prompt", "to_rows"),
-    "evaluation": ("PromptAccuracy", "ReliabilityBin", "RewardEvaluation", "evaluate_reward_model"),
-    "losses": ("bradley_terry_nll", "plackett_luce_nll", "score_centering_penalty"),
-    "oracle": ("BradleyTerryAnnotator", "OracleRewardModel", "agreement", "expected_agreement", "rank_all"),
+    "active": (
+        "choose_pairs",
+        "pair_utility",
+    ),
+    "comparisons": (
+        "Ranking",
+        "Split",
+        "load_rankings",
+        "rankings_from_rows",
+        "split_by_prompt",
+        "to_rows",
+    ),
+    "cross_encoder": ("CrossEncoderRewardModel",),
+    "embedding": ("EmbeddingRewardModel", "EmbeddingTrainingConfig"),
+    "embedding_cache": ("SentenceFeatures",),
+    "ensemble": ("EnsembleRewardModel",),
+    "evaluation": (
+        "PromptAccuracy",
+        "ReliabilityBin",
+        "RewardEvaluation",
+        "evaluate_reward_model",
+    ),
+    "graded_losses": (
+        "davidson_nll",
+        "ordinal_nll",
+        "rao_kupper_nll",
+        "soft_bradley_terry_nll",
+        "thumb_nll",
+        "value_error",
+    ),
+    "joint_loss": (
+        "JudgementLoss",
+        "LossConfig",
+    ),
+    "judge": (
+        "JudgeRewardModel",
+        "RemoteJudge",
+    ),
+    "judgement_rows": (
+        "JudgementFile",
+        "SkippedRow",
+        "export_rows",
+        "judgement_from_row",
+        "load_judgements",
+        "save_judgements",
+    ),
+    "judgements": (
+        "BestOf",
+        "Choice",
+        "Critique",
+        "Judgement",
+        "Ranks",
+        "Rating",
+        "Response",
+        "Thumb",
+        "Value",
+        "Vote",
+        "Votes",
+    ),
+    "losses": (
+        "bradley_terry_nll",
+        "plackett_luce_nll",
+        "score_centering_penalty",
+    ),
+    "oracle": (
+        "BradleyTerryAnnotator",
+        "OracleRewardModel",
+        "agreement",
+        "expected_agreement",
+        "rank_all",
+    ),
     "preference": ("PreferenceRewardModel",),
-    "training": ("RewardTrainingConfig", "train_preference_model"),
+    "probes": (
+        "ProbeResult",
+        "probe_reward_model",
+    ),
+    "rules": (
+        "FluencyReward",
+        "LengthReward",
+        "LexiconReward",
+        "RegexReward",
+        "RepetitionPenalty",
+        "SimilarityReward",
+    ),
+    "targets": ("rankings_of",),
+    "training": (
+        "RewardTrainingConfig",
+        "train_preference_model",
+    ),
     "weighted_sum": ("WeightedSum",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

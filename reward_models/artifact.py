@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import torch
 
 from lm_gym.errors import ArtifactError
 from lm_gym.files import replaced_folder, write_json
+from lm_gym.handles import REWARD_MODEL_CARD
 from lm_gym.quiet import quiet_transformers
 
 from .heads import pad_id_hidden
@@ -23,12 +25,10 @@ from .heads import pad_id_hidden
 if TYPE_CHECKING:
     from .preference import PreferenceRewardModel
 
-__all__ = ["RECORD_FILE", "load", "save"]
+__all__ = ["load", "read_record", "save"]
 
-RECORD_FILE = "lm_gym_reward_model.json"
-KIND = "preference"
 FORMAT = 1
-RECORD_KEYS = ("name", "template", "max_length", "tokenizer", "weights", "normalizer", "training")
+RECORD_KEYS = ("name", "template", "max_length", "tokenizer", "weights", "normalizer", "training", "links")
 # The one tokenizer file that holds settings and not vocabulary; other tools rewrite it harmlessly.
 TOKENIZER_SETTINGS = "tokenizer_config.json"
 
@@ -42,7 +42,7 @@ def save(reward_model: PreferenceRewardModel, directory: str | Path) -> Path:
         names = sorted({path.name for path in files if path.is_file() and path.name != TOKENIZER_SETTINGS})
         normalizer = reward_model.normalizer
         record = {
-            "kind": KIND,
+            "kind": reward_model.kind,
             "format": FORMAT,
             "name": reward_model.name,
             "template": reward_model.template,
@@ -51,12 +51,13 @@ def save(reward_model: PreferenceRewardModel, directory: str | Path) -> Path:
             "weights": {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))},
             "normalizer": None if normalizer is None else asdict(normalizer),
             "training": reward_model.training,
+            "links": reward_model.links,
         }
-        write_json(folder / RECORD_FILE, record)
+        write_json(folder / REWARD_MODEL_CARD, record)
     return Path(directory)
 
 
-def load(directory: str | Path, *, dtype: str) -> tuple[Any, Any, dict[str, Any]]:
+def load(directory: str | Path, *, dtype: str, kind: str) -> tuple[Any, Any, dict[str, Any]]:
     """Read and check the folder. Returns: (model, tokenizer, record).
 
     Raises:
@@ -65,7 +66,7 @@ def load(directory: str | Path, *, dtype: str) -> tuple[Any, Any, dict[str, Any]
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = Path(directory)
-    record = _read_record(folder)
+    record = read_record(folder, kind=kind, format_=FORMAT, keys=RECORD_KEYS)
     _check_files(folder, record)
     try:
         with quiet_transformers(only_errors=True):
@@ -85,19 +86,24 @@ def load(directory: str | Path, *, dtype: str) -> tuple[Any, Any, dict[str, Any]
     return model, tokenizer, record
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD_FILE
+def read_record(folder: Path, *, kind: str, format_: int, keys: Sequence[str]) -> dict[str, Any]:
+    """Read the record of a saved reward model.
+
+    Raises:
+        ArtifactError: it is missing, cut short, of another kind or format, or lacks a key.
+    """
+    path = folder / REWARD_MODEL_CARD
     if not path.is_file():
-        raise ArtifactError(f"reward model {folder}: must be a folder with {RECORD_FILE}, and has none")
+        raise ArtifactError(f"reward model {folder}: must be a folder with {REWARD_MODEL_CARD}, and has none")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"reward model {path}: must be whole JSON, and is not ({error}); save the model again"
         ) from error
-    if not isinstance(record, dict) or (record.get("kind"), record.get("format")) != (KIND, FORMAT):
-        raise ArtifactError(f"reward model {path}: must say kind {KIND!r} and format {FORMAT}, got {str(record)[:80]}")
-    missing = [key for key in RECORD_KEYS if key not in record]
+    if not isinstance(record, dict) or (record.get("kind"), record.get("format")) != (kind, format_):
+        raise ArtifactError(f"reward model {path}: must say kind {kind!r} and format {format_}, got {str(record)[:80]}")
+    missing = [key for key in keys if key not in record]
     if missing:
         raise ArtifactError(
             f"reward model {path}: must have the key {missing[0]!r}, and has none; save the model again"

@@ -11,7 +11,7 @@ from typing import Any
 from lm_gym.errors import ConfigError
 from lm_gym.files import write_json
 
-from .schedule import EncodedRanking
+from .schedule import EncodedItem
 
 __all__ = ["last_whole_checkpoint", "mark_run"]
 
@@ -20,7 +20,7 @@ LAST_FILE = "trainer_state.json"  # the trainer writes it after the weights, the
 UNRELATED = ("progress", "log_every_steps", "checkpoint_every_steps")
 
 
-def mark_run(folder: str | Path, config: Mapping[str, Any], rankings: Sequence[EncodedRanking]) -> Path:
+def mark_run(folder: str | Path, config: Mapping[str, Any], items: Sequence[EncodedItem]) -> Path:
     """Make the folder, or check that it belongs to a run of the same settings and data. Returns: the folder.
 
     Raises:
@@ -29,8 +29,8 @@ def mark_run(folder: str | Path, config: Mapping[str, Any], rankings: Sequence[E
     folder = Path(folder)
     kept = {key: value for key, value in config.items() if key not in UNRELATED}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
-    for ranking in rankings:
-        digest.update(repr((ranking.texts, ranking.ranks)).encode())
+    for item in items:
+        digest.update(repr((item.texts, item.targets)).encode())
     run = digest.hexdigest()
     mark = folder / MARK_FILE
     if not mark.is_file():
@@ -46,8 +46,7 @@ def mark_run(folder: str | Path, config: Mapping[str, Any], rankings: Sequence[E
         ) from error
     if found != run:
         raise ConfigError(
-            f"checkpoints {folder}: must come from the same settings, tokenizer and rankings, and come from "
-            f"other "
+            f"checkpoints {folder}: must come from the same settings, tokenizer and judgements, and come from other "
             "ones; delete the folder or choose another"
         )
     return folder

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from lm_gym.errors import ConfigError, DataError
 from lm_gym.files import read_jsonl
@@ -55,7 +55,7 @@ class Ranking:
                 f"ranking: must give one rank per response, got {len(self.ranks)} ranks "
                 f"for {len(self.responses)} responses"
             )
-        if not _is_ranking(self.ranks):
+        if not is_ranking(self.ranks):
             raise DataError(
                 f"ranking: ranks must be places that start at 1 and leave no gap (1 = best, ties share a "
                 f"place), "
@@ -83,7 +83,8 @@ class Ranking:
                     yield better, worse
 
 
-def _is_ranking(ranks: tuple[Any, ...]) -> bool:
+def is_ranking(ranks: tuple[Any, ...]) -> bool:
+    """Whether the numbers are places from 1 on without a gap, with ties counted on densely or by size."""
     if any(isinstance(rank, bool) or not isinstance(rank, int) for rank in ranks):
         return False
     dense = {rank: place for place, rank in enumerate(sorted(set(ranks)), start=1)}
@@ -151,12 +152,24 @@ def to_rows(rankings: Iterable[Ranking]) -> list[dict[str, Any]]:
     ]
 
 
-class Split(NamedTuple):
-    """Rankings divided so that no prompt (or group of prompts) is on both sides."""
+class Prompted(Protocol):
+    """Anything that was said about a prompt."""
 
-    train: list[Ranking]
+    @property
+    def prompt(self) -> str:
+        """The prompt."""
+        ...
+
+
+Said = TypeVar("Said", bound=Prompted)
+
+
+class Split(NamedTuple, Generic[Said]):
+    """Judgements divided so that no prompt (or group of prompts) is on both sides."""
+
+    train: list[Said]
     """What to learn from."""
-    held_out: list[Ranking]
+    held_out: list[Said]
     """What to test on."""
 
 
@@ -165,16 +178,16 @@ def _prompt_itself(prompt: str) -> str:
 
 
 def split_by_prompt(
-    rankings: Sequence[Ranking],
+    rankings: Sequence[Said],
     *,
     held_out: float | Sequence[str],
     seed: int = 0,
     group_of: Callable[[str], str] = _prompt_itself,
-) -> Split:
+) -> Split[Said]:
     """Hold out whole prompts: rows of one prompt share texts, so a split by row would leak.
 
     Args:
-        rankings: what to divide; each side keeps the order.
+        rankings: what to divide, rankings or judgements; each side keeps the order.
         held_out: the share of the groups to draw (at least one group is drawn and one is left), or the
             groups.
         seed: seed of the draw; the global generators are not touched.

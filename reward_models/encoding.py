@@ -15,11 +15,21 @@ from torch import Tensor
 
 from lm_gym.errors import ConfigError
 
-__all__ = ["DEFAULT_TEMPLATE", "TextEncoder", "TextTemplate", "length_batches", "right_padded"]
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "PAIR_TEMPLATE",
+    "PairEncoder",
+    "TextEncoder",
+    "TextTemplate",
+    "length_batches",
+    "right_padded",
+]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TEMPLATE = "{prompt}{response}"
+PAIR_TEMPLATE = "pair"
+"""In place of a template: the tokenizer joins the two texts, as cross-encoders have it."""
 
 
 class TextTemplate:
@@ -70,6 +80,7 @@ class TextEncoder:
         """
         self.tokenizer = tokenizer
         self.template = TextTemplate(template)
+        self.pattern = template
         self.max_length = max_length
         self._specials = tokenizer.num_special_tokens_to_add(pair=False)
         if max_length <= self._specials:
@@ -88,14 +99,7 @@ class TextEncoder:
         for row in too_long:
             encoded[row] = self._cut(texts[row], encoded[row])
         if too_long:
-            logger.warning(
-                "reward model: %d of %d texts were longer than max_length=%d tokens; the left end of each "
-                "was cut "
-                "(the prompt first, the end of the response kept)",
-                len(too_long),
-                len(texts),
-                self.max_length,
-            )
+            warn_of_cut(len(too_long), len(texts), self.max_length)
         return encoded
 
     def _cut(self, text: str, whole: list[int]) -> list[int]:
@@ -105,6 +109,71 @@ class TextEncoder:
             if whole[start : start + len(body)] == body:
                 return [*whole[:start], *kept, *whole[start + len(body) :]]
         return whole[-self.max_length :]
+
+
+class PairEncoder:
+    """Tokenises prompt and response as a pair of texts; one that is too long loses the left end of its prompt first."""
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        """Store and check.
+
+        Args:
+            tokenizer: a fast Hugging Face tokenizer that puts a separator between two texts.
+            max_length: most tokens of a pair, special tokens included.
+
+        Raises:
+            ConfigError: max_length leaves no room for text.
+        """
+        self.tokenizer = tokenizer
+        self.pattern = PAIR_TEMPLATE
+        self.max_length = max_length
+        self._room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
+        if self._room < 1:
+            raise ConfigError(f"max_length: must leave room for text beside the special tokens, got {max_length}")
+
+    def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
+        """Token ids of each pair, at most ``max_length`` each. How many were cut is logged as a warning."""
+        if not prompts:
+            return []
+        encoded = [list(ids) for ids in self.tokenizer(list(prompts), list(responses), verbose=False)["input_ids"]]
+        too_long = [row for row, ids in enumerate(encoded) if len(ids) > self.max_length]
+        for row in too_long:
+            encoded[row] = self._cut(prompts[row], responses[row])
+        if too_long:
+            warn_of_cut(len(too_long), len(encoded), self.max_length)
+        return encoded
+
+    def _cut(self, prompt: str, response: str) -> list[int]:
+        room = self._room
+        while True:  # text that is cut in the middle of a word may take a token more when it is read again
+            response_end = self._end_of(response, room)
+            prompt_end = self._end_of(prompt, room - self._count(response_end))
+            ids = list(self.tokenizer(prompt_end, response_end, verbose=False)["input_ids"])
+            if len(ids) <= self.max_length or room == 0:
+                return ids[: self.max_length]
+            room -= 1
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _end_of(self, text: str, count: int) -> str:
+        """The last ``count`` tokens of a text."""
+        if count <= 0:
+            return ""
+        read = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        starts = [start for start, _ in read["offset_mapping"]]
+        return text if len(starts) <= count else text[starts[-count] :]
+
+
+def warn_of_cut(cut: int, count: int, max_length: int) -> None:
+    """Log how many texts were too long."""
+    logger.warning(
+        "reward model: %d of %d texts were longer than max_length=%d tokens; the left end of each was cut "
+        "(the prompt first, the end of the response kept)",
+        cut,
+        count,
+        max_length,
+    )
 
 
 def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:

@@ -40,11 +40,15 @@ FRESH_PARTS = ("score", "classifier", "pooler", "pre_classifier", "summary", "he
 class ScalarScorer(nn.Module):
     """A classification model of one label as a function from token ids to one score per row."""
 
-    accepts_loss_kwargs = True  # tells transformers.Trainer that the loss is normalised by a global count
-
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, separator_id: int | None = None) -> None:
+        """Args:
+        model: the classification model.
+        separator_id: where rows are pairs of texts, the token that ends the first; models with token types get them.
+        """
         super().__init__()
         self.model = model
+        types = int(getattr(model.config, "type_vocab_size", 0) or 0)
+        self._separator_id = separator_id if types > 1 else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Score N right-padded rows.
@@ -57,13 +61,19 @@ class ScalarScorer(nn.Module):
             Shape: (N,), float32.
         """
         if not has_positional_head(self.model):
-            return self.model(input_ids=input_ids, attention_mask=attention_mask).logits[:, 0].float()
+            types = {} if self._separator_id is None else {"token_type_ids": self._token_types(input_ids)}
+            return self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits[:, 0].float()
         hidden = self.model.base_model(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         last = attention_mask.sum(dim=1) - 1
         return self.model.score(hidden[rows, last])[:, 0].float()
+
+    def _token_types(self, input_ids: Tensor) -> Tensor:
+        """0 up to and with the first separator, 1 after it. Shape: (N, T)."""
+        separators = torch.eq(input_ids, self._separator_id or 0).long()
+        return (separators.cumsum(1) - separators).clamp(max=1)
 
 
 def has_positional_head(model: Any) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,10 +25,12 @@ from lm_gym.scoring import Scores
 
 from . import artifact
 from .comparisons import Ranking
-from .encoding import DEFAULT_TEMPLATE, TextEncoder, length_batches, right_padded
+from .encoding import DEFAULT_TEMPLATE, PAIR_TEMPLATE, PairEncoder, TextEncoder, length_batches, right_padded
 from .heads import ScalarScorer, check_padding_invariance, classifier_from, fill_id_of, longest_input
+from .normalizing import fitted_normalizer
 
 if TYPE_CHECKING:
+    from .judgements import Judgement
     from .training import RewardTrainingConfig
 
 __all__ = ["PreferenceRewardModel"]
@@ -39,6 +41,9 @@ BATCH_TOKENS = 8192
 
 class PreferenceRewardModel:
     """Scores a response by one forward pass of a Hugging Face sequence classification model of one label."""
+
+    kind: ClassVar[str] = "preference"
+    """Name in the entry-point group, written into the artefact."""
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class PreferenceRewardModel:
         name: str = "preference",
         device: str = "auto",
         training: Mapping[str, Any] | None = None,
+        links: Mapping[str, Any] | None = None,
     ) -> None:
         """Store and check; use :meth:`from_base` or :meth:`load` to get the model itself.
 
@@ -59,11 +65,12 @@ class PreferenceRewardModel:
             tokenizer: its tokenizer. A pad token that equals eos is harmless; a decoder needs none.
             max_length: most tokens of a text; None takes what model and tokenizer allow, at most 1024.
             template: how the two texts are joined; ``{prompt}{response}`` puts one space between them where
-                neither side has white space.
+                neither side has white space, and ``pair`` leaves it to the tokenizer, as cross-encoders have it.
             normalizer: kept with the model for the environment to apply; ``score`` does not.
             name: what error messages call it.
             device: ``"auto"`` takes an accelerator if there is one.
             training: a summary of how it was trained, for the record.
+            links: what training learned beside the score (thumb bias, rating thresholds, ...), for the record.
 
         Raises:
             ConfigError: more than one label, a bad template or max_length, or an encoder without a pad token.
@@ -81,12 +88,15 @@ class PreferenceRewardModel:
         self.device = resolve_device(device)
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer
-        self.encoder = TextEncoder(tokenizer, template, longest)
+        paired = template == PAIR_TEMPLATE
+        self.encoder = PairEncoder(tokenizer, longest) if paired else TextEncoder(tokenizer, template, longest)
         self.fill_id = fill_id_of(model, tokenizer)
         self.normalizer = normalizer
         self.training: dict[str, Any] = dict(training or {})
+        self.links: dict[str, Any] = dict(links or {})
         self._name = name
-        self._scorer = ScalarScorer(self.model)
+        typed = paired and "token_type_ids" in tokenizer.model_input_names
+        self._scorer = ScalarScorer(self.model, separator_id=tokenizer.sep_token_id if typed else None)
 
     @classmethod
     def from_base(
@@ -100,7 +110,7 @@ class PreferenceRewardModel:
         dtype: str = "float32",
         name: str = "preference",
         device: str = "auto",
-    ) -> PreferenceRewardModel:
+    ) -> Self:
         """Put a fresh scalar head on a causal language model or an encoder.
 
         Args:
@@ -142,7 +152,7 @@ class PreferenceRewardModel:
     @property
     def template(self) -> str:
         """How prompt and response are joined."""
-        return self.encoder.template.pattern
+        return self.encoder.pattern
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Raw scores of B responses; equal rows are scored once.
@@ -175,19 +185,39 @@ class PreferenceRewardModel:
             value[chosen] = self._scorer(ids.to(self.device), mask.to(self.device)).cpu().numpy()
         return value, valid
 
+    @classmethod
     def train(
+        cls,
+        judgements: Sequence[Judgement | Ranking],
+        base: Any,
+        config: RewardTrainingConfig | None = None,
+        *,
+        output_dir: str | Path | None = None,
+        eval_rankings: Sequence[Ranking] | None = None,
+        **from_base: Any,
+    ) -> Self:
+        """Build one on a language model, fit it to judgements of any kinds, and save it.
+
+        See :func:`lm_gym.reward_models.training.train_preference_model`, which has the same arguments and errors.
+        """
+        from .training import train_preference_model
+
+        made = cls.from_base(base, **from_base)
+        train_preference_model(judgements, made, config, output_dir, eval_rankings)
+        return made
+
+    def fit(
         self,
-        rankings: Sequence[Ranking],
+        judgements: Sequence[Judgement | Ranking],
         config: RewardTrainingConfig | None = None,
         *,
         eval_rankings: Sequence[Ranking] | None = None,
         checkpoint_dir: str | Path | None = None,
     ) -> dict[str, Any]:
-        """Fit it in place; see :func:`lm_gym.reward_models.training.fit`. Returns: the summary, also
-        ``training``."""
+        """Fit it in place; see :func:`lm_gym.reward_models.training.fit`. Returns: the summary, also ``training``."""
         from .training import fit
 
-        return fit(self, rankings, config, eval_rankings=eval_rankings, checkpoint_dir=checkpoint_dir)
+        return fit(self, judgements, config, eval_rankings=eval_rankings, checkpoint_dir=checkpoint_dir)
 
     def fit_normalizer(self, prompts: Sequence[str], responses: Sequence[str], *, fitted_on: str) -> ScoreNormalizer:
         """Fit the map that gives these responses (samples of the reference model) mean 0 and deviation 1.
@@ -197,16 +227,7 @@ class PreferenceRewardModel:
         Raises:
             RewardModelError: fewer than two scores, or all are equal.
         """
-        scores = self.score(prompts, responses)
-        values = scores.value[scores.valid].astype(np.float64)
-        spread = float(values.std()) if len(values) > 1 else 0.0
-        if not spread > 0:
-            raise RewardModelError(
-                f"reward model {self.name}: a normaliser needs at least 2 different scores, got "
-                f"{len(values)} scores "
-                f"with standard deviation {spread}"
-            )
-        self.normalizer = ScoreNormalizer(gain=1 / spread, bias=-float(values.mean()) / spread, fitted_on=fitted_on)
+        self.normalizer = fitted_normalizer(self, prompts, responses, fitted_on=fitted_on)
         return self.normalizer
 
     def save(self, directory: str | Path) -> Path:
@@ -219,14 +240,14 @@ class PreferenceRewardModel:
         return artifact.save(self, directory)
 
     @classmethod
-    def load(cls, directory: str | Path, *, dtype: str = "float32", device: str = "auto") -> PreferenceRewardModel:
+    def load(cls, directory: str | Path, *, dtype: str = "float32", device: str = "auto") -> Self:
         """Read a folder that :meth:`save` wrote.
 
         Raises:
             ArtifactError: a file is missing, cut short or of another kind, or the tokenizer is not the one it
                 was saved with.
         """
-        model, tokenizer, record = artifact.load(directory, dtype=dtype)
+        model, tokenizer, record = artifact.load(directory, dtype=dtype, kind=cls.kind)
         return cls(
             model,
             tokenizer,
@@ -236,6 +257,7 @@ class PreferenceRewardModel:
             name=record["name"],
             device=device,
             training=record["training"],
+            links=record["links"],
         )
 
 

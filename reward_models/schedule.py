@@ -1,97 +1,163 @@
-"""Which rankings a reward model sees, in what order, and how a batch of them becomes tensors.
+"""Which judgements a reward model sees, in what order, and how a batch of them becomes tensors.
 
 The whole run is laid out before it starts, from the seed alone, so a resumed run goes on with the very batch
 that the killed one would have seen next.
 
-Knows: token ids and ranks. Does not know: models, losses, the trainer.
+Knows: token ids and targets. Does not know: models, losses, the trainer.
 
-Legend of shapes: N = different texts of a batch, T = tokens of the longest, B = rankings, K = responses of the
-largest ranking.
+Legend of shapes: N = different texts of a batch, T = tokens of the longest.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from .encoding import right_padded
+from .joint_loss import target_tensors
+from .targets import Opinion, Pair, Targets
 
-__all__ = ["IGNORED_LABEL", "EncodedRanking", "RankingSchedule", "collate_rankings"]
+__all__ = ["EncodedItem", "JudgementSchedule", "collate"]
 
-IGNORED_LABEL = -100
 SORT_WINDOW_BATCHES = 32
 
 
 @dataclass(frozen=True)
-class EncodedRanking:
-    """One ranking, or a part of one, as token ids."""
+class EncodedItem:
+    """Texts of one prompt as token ids, and what was said about them; or a part of such an item."""
 
     texts: tuple[tuple[int, ...], ...]
     """Token ids of each of its K responses, joined with the prompt."""
-    ranks: tuple[int, ...]
-    """K places, 1 = best."""
+    targets: Targets
+    """Over the K places."""
 
     @property
     def longest(self) -> int:
         """Tokens of its longest text."""
         return max(len(text) for text in self.texts)
 
+    def part(self, places: Sequence[int], targets: Targets | None = None) -> EncodedItem:
+        """Only some of its texts, and what was said about these (or the given targets of theirs)."""
+        restricted = (self.targets if targets is None else targets).restricted(places)
+        return EncodedItem(tuple(self.texts[place] for place in places), restricted)
 
-class RankingSchedule(Dataset[list[EncodedRanking]]):
-    """Every batch of a run. Item i is the batch of step i: a list of rankings of like length.
 
-    A ranking of more than ``max_responses`` is dealt into random parts, anew in each epoch. Under
-    Plackett-Luce the order within any subset has the same utilities (Luce's choice axiom), so the parts are
-    fitted without bias.
+class JudgementSchedule(Dataset[list[EncodedItem]]):
+    """Every batch of a run. Item i is the batch of step i: a list of (parts of) items of like length.
+
+    An item of more than ``max_responses`` texts is cut anew in each epoch. A ranking is dealt into random parts: under
+    Plackett-Luce the order within any subset has the same utilities (Luce's choice axiom), so the parts are fitted
+    without bias. Comparisons are packed into parts so that each is seen once per epoch.
     """
 
     def __init__(
-        self, rankings: Sequence[EncodedRanking], *, epochs: int, batch_size: int, max_responses: int, seed: int
+        self, items: Sequence[EncodedItem], *, epochs: int, batch_size: int, max_responses: int, seed: int
     ) -> None:
         """Lay out all epochs.
 
         Args:
-            rankings: the data.
+            items: the data.
             epochs: passes over it.
-            batch_size: rankings, or parts of them, per batch.
+            batch_size: items, or parts of them, per batch.
             max_responses: most responses of one part, >= 2.
             seed: decides parts, batches and their order; no global generator is touched.
         """
-        self.batches: list[list[EncodedRanking]] = []
+        self.batches: list[list[EncodedItem]] = []
         for epoch in range(epochs):
             rng = random.Random(f"{seed}/{epoch}")
-            parts = [part for ranking in rankings for part in _dealt(ranking, max_responses, rng)]
+            parts = [part for item in items for part in _cut(item, max_responses, rng)]
             self.batches += _bucketed(parts, batch_size, rng)
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> list[EncodedRanking]:
+    def __getitem__(self, index: int) -> list[EncodedItem]:
         return self.batches[index]
 
 
-def _dealt(ranking: EncodedRanking, max_responses: int, rng: random.Random) -> list[EncodedRanking]:
-    count = len(ranking.ranks)
-    if count <= max_responses:
-        return [ranking]
-    hands = math.ceil(count / max_responses)
+def _cut(item: EncodedItem, most: int, rng: random.Random) -> list[EncodedItem]:
+    if len(item.texts) <= most:
+        return [item]
+    if item.targets.rankings:
+        parts = [item.part(places) for places in _hands(len(item.texts), most, rng)]
+    else:
+        parts = _packed(item, most, rng)
+    return [part for part in parts if len(part.targets)]  # one response, or tied ones, compare nothing
+
+
+def _hands(count: int, most: int, rng: random.Random) -> list[list[int]]:
+    hands = math.ceil(count / most)
     order = rng.sample(range(count), count)
-    parts = []
-    for hand in range(hands):
-        chosen = order[hand::hands]
-        ranks = tuple(ranking.ranks[i] for i in chosen)
-        if len(set(ranks)) > 1:  # a part of one response, or of tied ones, compares nothing
-            parts.append(EncodedRanking(tuple(ranking.texts[i] for i in chosen), ranks))
+    return [order[hand::hands] for hand in range(hands)]
+
+
+def _packed(item: EncodedItem, most: int, rng: random.Random) -> list[EncodedItem]:
+    """Parts in which every comparison and every opinion occurs exactly once; texts are taken greedily."""
+    left: dict[int, list[Pair]] = defaultdict(list)
+    pairs = rng.sample(item.targets.pairs, len(item.targets.pairs))
+    for pair in pairs:
+        left[pair.first].append(pair)
+        left[pair.second].append(pair)
+    unsaid = item.targets
+    parts, done = [], set[int]()
+    for pair in pairs:
+        if id(pair) in done:
+            continue
+        places = _grown(pair, left, done, most)
+        inside = set(places)
+        taken = [one for place in places for one in left[place] if _fresh(one, inside, done)]
+        taken = list({id(one): one for one in taken}.values())
+        done.update(id(one) for one in taken)
+        said = replace(unsaid, pairs=tuple(taken))
+        parts.append(item.part(places, said))
+        unsaid = _without(unsaid, inside)
+    rest = sorted({one.place for one in (*unsaid.thumbs, *unsaid.ratings, *unsaid.values)})
+    parts += [item.part(rest[i : i + most], replace(unsaid, pairs=())) for i in range(0, len(rest), most)]
     return parts
 
 
-def _bucketed(parts: list[EncodedRanking], batch_size: int, rng: random.Random) -> list[list[EncodedRanking]]:
+def _fresh(pair: Pair, inside: set[int], done: set[int]) -> bool:
+    return id(pair) not in done and pair.first in inside and pair.second in inside
+
+
+def _grown(seed: Pair, left: dict[int, list[Pair]], done: set[int], most: int) -> list[int]:
+    """Places around a pair, each next one being in the most open comparisons with those chosen."""
+    places = [seed.first, seed.second]
+    gains: dict[int, int] = defaultdict(int)
+    for place in places:
+        _gain(gains, place, left, done)
+    while len(places) < most:
+        open_places = [place for place, gain in gains.items() if gain > 0 and place not in places]
+        if not open_places:
+            break
+        chosen = max(open_places, key=lambda place: gains[place])
+        places.append(chosen)
+        _gain(gains, chosen, left, done)
+    return places
+
+
+def _gain(gains: dict[int, int], place: int, left: dict[int, list[Pair]], done: set[int]) -> None:
+    for pair in left[place]:
+        if id(pair) not in done:
+            gains[pair.second if pair.first == place else pair.first] += 1
+
+
+def _without(targets: Targets, places: Iterable[int]) -> Targets:
+    gone = set(places)
+
+    def kept(opinions: tuple[Opinion, ...]) -> tuple[Opinion, ...]:
+        return tuple(one for one in opinions if one.place not in gone)
+
+    return replace(targets, thumbs=kept(targets.thumbs), ratings=kept(targets.ratings), values=kept(targets.values))
+
+
+def _bucketed(parts: list[EncodedItem], batch_size: int, rng: random.Random) -> list[list[EncodedItem]]:
     # Sorting within windows of shuffled rows keeps padding small and the batches of two epochs different.
     rng.shuffle(parts)
     window = batch_size * SORT_WINDOW_BATCHES
@@ -103,38 +169,17 @@ def _bucketed(parts: list[EncodedRanking], batch_size: int, rng: random.Random) 
     return batches
 
 
-def collate_rankings(batch: Sequence[EncodedRanking], fill_id: int) -> dict[str, Tensor]:
+def collate(batch: Sequence[EncodedItem], fill_id: int) -> dict[str, Tensor]:
     """One batch as tensors; a text that occurs several times is a row only once.
 
-    Returns: a dict with
-
-        input_ids, attention_mask: the different texts, right-padded. Shapes: (N, T), int64.
-        text_index: row of each response's text. Shape: (B, K), int64.
-        ranks: places. Shape: (B, K), int64.
-        response_mask: True where there is a response. Shape: (B, K), bool.
-        labels: 1 for a ranking that compares something, else -100; what the trainer counts. Shape: (B,),
-            int64.
+    Returns: ``input_ids`` and ``attention_mask`` of the different texts, right-padded, shapes (N, T), int64, and what
+    :func:`~lm_gym.reward_models.joint_loss.target_tensors` makes of the targets.
     """
     rows: dict[tuple[int, ...], int] = {}
-    shape = (len(batch), max(len(ranking.ranks) for ranking in batch))
-    text_index = torch.zeros(shape, dtype=torch.long)
-    ranks = torch.zeros(shape, dtype=torch.long)
-    response_mask = torch.zeros(shape, dtype=torch.bool)
-    labels = torch.full((len(batch),), IGNORED_LABEL, dtype=torch.long)
-    for number, ranking in enumerate(batch):
-        count = len(ranking.ranks)
-        index = [rows.setdefault(text, len(rows)) for text in ranking.texts]
-        text_index[number, :count] = torch.tensor(index)
-        ranks[number, :count] = torch.tensor(ranking.ranks)
-        response_mask[number, :count] = True
-        if len(set(ranking.ranks)) > 1:
-            labels[number] = 1
+    index = [[rows.setdefault(text, len(rows)) for text in item.texts] for item in batch]
     input_ids, attention_mask = right_padded(list(rows), fill_id)
     return {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
-        "text_index": text_index,
-        "ranks": ranks,
-        "response_mask": response_mask,
-        "labels": labels,
+        **target_tensors([item.targets for item in batch], index),
     }

@@ -1,10 +1,10 @@
-"""Fits a preference model to rankings, on ``transformers.Trainer``.
+"""Fits a preference model to judgements, on ``transformers.Trainer``.
 
-Knows: the loss of a batch, the run's settings, what a run must leave untouched. The order of the batches is
-the matter of ``schedule``, the likelihood of ``losses``.
+Knows: the run's settings, what a run must leave untouched. The order of the batches is the matter of ``schedule``,
+the loss of a batch of ``joint_loss``.
 
-Departures from Ziegler et al. 2019, section 2.1: rankings of any size (Plackett-Luce) in place of one choice
-among four; a long ranking weighs as much as a pair; nothing is normalised while training.
+Departures from Ziegler et al. 2019, section 2.1: judgements of any kind in place of one choice among four; a long
+ranking weighs as much as a pair; nothing is normalised while training.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -32,11 +33,13 @@ from lm_gym.errors import ConfigError, DataError
 from .checkpoints import last_whole_checkpoint, mark_run
 from .comparisons import Ranking
 from .evaluation import evaluate_reward_model
-from .losses import plackett_luce_nll, score_centering_penalty
+from .joint_loss import JudgementLoss, LossConfig
+from .judgements import Judgement
 from .preference import PreferenceRewardModel
 from .progress import FitProgress
-from .schedule import EncodedRanking, RankingSchedule, collate_rankings
+from .schedule import EncodedItem, JudgementSchedule, collate
 from .surroundings import untouched_surroundings
+from .targets import Item, count_idle, counts_of, items_of, require_lesson
 
 __all__ = ["RewardTrainingConfig", "fit", "train_preference_model"]
 
@@ -51,13 +54,14 @@ class RewardTrainingConfig:
     """Peak rate, > 0; 1e-5 suits a pretrained model, 1e-3 a tiny one from scratch."""
     epochs: int = 1
     """Passes over the rankings, >= 1; reward models overfit within few."""
-    rankings_per_step: int = 16
-    """Rankings (or parts of long ones) in one forward pass of one process."""
+    link_learning_rate: float = 0.01
+    """Peak rate of what is learned beside the score (tie parameter, thumb bias, rating thresholds), > 0."""
+    items_per_step: int = 16
+    """Rankings, or all else that was said about one prompt (or parts of these), in one forward pass of one process."""
     gradient_accumulation_steps: int = 1
-    """Forward passes per update; the loss is divided by the rankings of all of them."""
+    """Forward passes per update; the loss is divided by the judgements of all of them."""
     max_responses: int = 8
-    """A longer ranking is dealt into random parts of at most this many responses, anew in each epoch; >=
-    2."""
+    """An item of more responses is cut into parts of at most this many, anew in each epoch; >= 2."""
     weight_decay: float = 0.01
     """AdamW's decay, >= 0."""
     warmup_share: float = 0.05
@@ -66,8 +70,8 @@ class RewardTrainingConfig:
     """What the rate does after the warm-up."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm; 0 does not clip."""
-    score_centering: float = 0.0
-    """Weight of the squared mean score of each ranking, which pins the free constant; >= 0."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """What each kind of judgement costs."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """``auto``: bfloat16 autocast where a GPU has it. The loss is float32 always."""
     seed: int = 0
@@ -80,12 +84,14 @@ class RewardTrainingConfig:
     """Whether to draw a progress bar on a terminal."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "rankings_per_step", "gradient_accumulation_steps", "log_every_steps"):
+        for name in ("epochs", "items_per_step", "gradient_accumulation_steps", "log_every_steps"):
             _require(getattr(self, name) >= 1, self, name, "must be >= 1")
-        for name in ("weight_decay", "max_grad_norm", "score_centering"):
+        for name in ("weight_decay", "max_grad_norm"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, self, name, "must be finite and >= 0")
-        _require(math.isfinite(self.learning_rate) and self.learning_rate > 0, self, "learning_rate", "must be > 0")
+        for name in ("learning_rate", "link_learning_rate"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, self, name, "must be finite and > 0")
         _require(self.max_responses >= 2, self, "max_responses", "must be >= 2")
         _require(0 <= self.warmup_share < 1, self, "warmup_share", "must be in [0, 1)")
         _require(self.mixed_precision in ("auto", "no", "bf16"), self, "mixed_precision", "must be auto, no or bf16")
@@ -100,12 +106,38 @@ def _require(holds: bool, config: RewardTrainingConfig, name: str, rule: str) ->
         raise ConfigError(f"RewardTrainingConfig.{name}: {rule}, got {getattr(config, name)!r}")
 
 
-class _RankingTrainer(Trainer):
-    """A Trainer whose loss is the mean Plackett-Luce likelihood over the rankings of one update."""
+class _Fitted(nn.Module):
+    """What the optimiser sees: the scorer and the loss with its own few parameters."""
 
-    def __init__(self, *args: Any, score_centering: float, **kwargs: Any) -> None:
+    accepts_loss_kwargs = True  # tells transformers.Trainer that the loss is normalised by a global count
+
+    def __init__(self, scorer: nn.Module, loss: JudgementLoss) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.loss = loss
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **targets: Tensor) -> Tensor:
+        """Returns: the summed loss of the batch."""
+        summed: Tensor = self.loss(self.scorer(input_ids, attention_mask), targets)
+        return summed
+
+
+class _JudgementTrainer(Trainer):
+    """A Trainer whose loss is the mean over the judgements of one update."""
+
+    def __init__(self, *args: Any, link_learning_rate: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._score_centering = score_centering
+        self._link_learning_rate = link_learning_rate
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The default optimiser, with the links of the loss in a group of their own."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        links = [parameter for parameter in self.model.loss.parameters() if parameter.requires_grad]
+        numbers = {id(parameter) for parameter in links}
+        for group in optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in numbers]
+        optimizer.add_param_group({"params": links, "lr": self._link_learning_rate, "weight_decay": 0.0})
+        return optimizer
 
     def compute_loss(
         self,
@@ -114,22 +146,18 @@ class _RankingTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Loss of one forward pass, divided by the comparable rankings of the whole update."""
-        text_scores = model(inputs["input_ids"], inputs["attention_mask"])
-        scores = text_scores[inputs["text_index"]]
-        nll, comparable = plackett_luce_nll(scores, inputs["ranks"], inputs["response_mask"])
-        if self._score_centering:
-            penalty = score_centering_penalty(scores, inputs["response_mask"])
-            nll = nll + self._score_centering * penalty * comparable
-        count = comparable.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        """Loss of one forward pass, divided by the judgements of the whole update."""
+        labels = inputs["labels"]
+        summed = model(**{name: tensor for name, tensor in inputs.items() if name != "labels"})
+        count = labels.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         # The trainer averages gradients over processes; the count is already that of all of them.
-        loss = nll.sum() / count.clamp(min=1) * self.accelerator.num_processes
-        return (loss, {"scores": scores}) if return_outputs else loss
+        loss = summed / count.clamp(min=1) * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
 
 
 def fit(
     reward_model: PreferenceRewardModel,
-    rankings: Sequence[Ranking],
+    judgements: Sequence[Judgement | Ranking],
     config: RewardTrainingConfig | None = None,
     *,
     eval_rankings: Sequence[Ranking] | None = None,
@@ -143,7 +171,7 @@ def fit(
 
     Args:
         reward_model: what is fitted; it is in eval mode afterwards.
-        rankings: what it is fitted to.
+        judgements: what it is fitted to, of any kinds.
         config: settings; None takes the defaults.
         eval_rankings: if given, the summary holds their evaluation under ``"evaluation"``.
         checkpoint_dir: folder of checkpoints; a run that was killed goes on from the last whole one. Needed
@@ -154,14 +182,17 @@ def fit(
         loss).
 
     Raises:
-        DataError: no ranking compares anything, or a text has no token.
+        DataError: the judgements can teach nothing (see ``targets.require_lesson``), or a text has no token.
         ConfigError: checkpoints are asked for without a folder, or the folder belongs to another run.
         RewardModelError: the loss became NaN or infinite.
     """
     config = config or RewardTrainingConfig()
     if config.checkpoint_every_steps is not None and checkpoint_dir is None:
         raise ConfigError("reward model training: checkpoint_every_steps needs checkpoint_dir=..., got none")
-    encoded = _encode(reward_model, rankings)
+    items = items_of(judgements)
+    require_lesson(items)
+    encoded = _encode(reward_model, items)
+    loss = JudgementLoss(config.loss, [item.targets for item in encoded])
     schedule = _scheduled(encoded, config)
     start = time.monotonic()
     with ExitStack() as stack:
@@ -171,11 +202,13 @@ def fit(
         else:
             folder = mark_run(checkpoint_dir, asdict(config), encoded)
         stack.callback(reward_model.model.eval)
-        losses = _run(reward_model, schedule, config, folder)
+        losses = _run(reward_model, loss, schedule, config, folder)
     reward_model.normalizer = None
+    reward_model.links = loss.links()
     reward_model.training = {
-        "rankings": len(rankings),
-        "comparisons": sum(1 for ranking in rankings for _ in ranking.pairs()),
+        "judgements": len(judgements),
+        "targets": counts_of(items),
+        "left_out": count_idle(judgements),
         "updates": math.ceil(len(schedule) / config.gradient_accumulation_steps),
         "seconds": round(time.monotonic() - start, 2),
         "config": asdict(config),
@@ -186,56 +219,51 @@ def fit(
     return reward_model.training
 
 
-def _encode(reward_model: PreferenceRewardModel, rankings: Sequence[Ranking]) -> list[EncodedRanking]:
-    if not any(not ranking.is_tie for ranking in rankings):
-        raise DataError(
-            f"reward model training: some ranking must put one response above another, got {len(rankings)} "
-            f"rankings "
-            "that compare nothing"
-        )
-    prompts = [ranking.prompt for ranking in rankings for _ in ranking.responses]
-    responses = [response for ranking in rankings for response in ranking.responses]
+def _encode(reward_model: PreferenceRewardModel, items: Sequence[Item]) -> list[EncodedItem]:
+    prompts = [item.prompt for item in items for _ in item.responses]
+    responses = [response for item in items for response in item.responses]
     texts = [tuple(ids) for ids in reward_model.encoder.encode(prompts, responses)]
     if not all(texts):
         row = next(row for row, ids in enumerate(texts) if not ids)
         raise DataError(
-            f"reward model training: every text must have a token, and the prompt {prompts[row]!r} with the "
-            f"response "
+            f"reward model training: every text must have a token, and the prompt {prompts[row]!r} with the response "
             f"{responses[row]!r} has none"
         )
-    encoded, start = [], 0
-    for ranking in rankings:
-        end = start + len(ranking.responses)
-        if not ranking.is_tie:
-            encoded.append(EncodedRanking(tuple(texts[start:end]), ranking.ranks))
-        start = end
-    return encoded
+    ends = list(accumulate(len(item.responses) for item in items))
+    return [
+        EncodedItem(tuple(texts[end - len(item.responses) : end]), item.targets)
+        for item, end in zip(items, ends, strict=True)
+    ]
 
 
-def _scheduled(encoded: Sequence[EncodedRanking], config: RewardTrainingConfig) -> RankingSchedule:
-    return RankingSchedule(
+def _scheduled(encoded: Sequence[EncodedItem], config: RewardTrainingConfig) -> JudgementSchedule:
+    return JudgementSchedule(
         encoded,
         epochs=config.epochs,
-        batch_size=config.rankings_per_step,
+        batch_size=config.items_per_step,
         max_responses=config.max_responses,
         seed=config.seed,
     )
 
 
 def _run(
-    reward_model: PreferenceRewardModel, schedule: RankingSchedule, config: RewardTrainingConfig, folder: Path
+    reward_model: PreferenceRewardModel,
+    loss: JudgementLoss,
+    schedule: JudgementSchedule,
+    config: RewardTrainingConfig,
+    folder: Path,
 ) -> list[tuple[int, float]]:
     resume = last_whole_checkpoint(folder)
     if resume is not None:
         logger.info("reward model training: goes on from %s", resume)
     progress = FitProgress(visible=config.progress)
-    trainer = _RankingTrainer(
-        model=reward_model._scorer,
+    trainer = _JudgementTrainer(
+        model=_Fitted(reward_model._scorer, loss.to(reward_model.device)),
         args=_arguments(reward_model.device, config, folder),
         train_dataset=schedule,
         data_collator=partial(_collate_only_item, fill_id=reward_model.fill_id),
         callbacks=[progress],
-        score_centering=config.score_centering,
+        link_learning_rate=config.link_learning_rate,
     )
     trainer.remove_callback(PrinterCallback)
     try:
@@ -247,9 +275,9 @@ def _run(
     return [(int(row["step"]), float(row["loss"])) for row in trainer.state.log_history if "loss" in row]
 
 
-def _collate_only_item(items: Sequence[Sequence[EncodedRanking]], fill_id: int) -> dict[str, Tensor]:
+def _collate_only_item(items: Sequence[Sequence[EncodedItem]], fill_id: int) -> dict[str, Tensor]:
     (batch,) = items
-    return collate_rankings(batch, fill_id)
+    return collate(batch, fill_id)
 
 
 def _arguments(device: torch.device, config: RewardTrainingConfig, folder: Path) -> TrainingArguments:
@@ -285,7 +313,7 @@ def _arguments(device: torch.device, config: RewardTrainingConfig, folder: Path)
 
 
 def train_preference_model(
-    rankings: Sequence[Ranking],
+    judgements: Sequence[Judgement | Ranking],
     base: Any,
     config: RewardTrainingConfig | None = None,
     output_dir: str | Path | None = None,
@@ -295,7 +323,7 @@ def train_preference_model(
     """Build a preference model on a language model, fit it, and save it.
 
     Args:
-        rankings: what it is fitted to.
+        judgements: what it is fitted to, of any kinds.
         base: path, hub id or loaded model; or a :class:`PreferenceRewardModel`, which is fitted on, in place.
         config: settings; None takes the defaults.
         output_dir: where the artefact goes; None saves nothing. With ``checkpoint_every_steps`` the
@@ -321,7 +349,7 @@ def train_preference_model(
     checkpoints = None
     if output_dir is not None and config.checkpoint_every_steps is not None:
         checkpoints = Path(output_dir).with_name(Path(output_dir).name + ".checkpoints")
-    reward_model.train(rankings, config, eval_rankings=eval_rankings, checkpoint_dir=checkpoints)
+    reward_model.fit(judgements, config, eval_rankings=eval_rankings, checkpoint_dir=checkpoints)
     if output_dir is not None and int(os.environ.get("RANK", "0")) == 0:  # RANK: set by accelerate and torchrun
         reward_model.save(output_dir)
         if checkpoints is not None:

@@ -25,7 +25,7 @@ def application() -> SubcommandApp:
     app = SubcommandApp()
     for function in (demo, run, pretrain, sft):
         app.command(function)
-    app.command(reward, name="reward", help="Reward models: fit one to rankings, or measure one.")
+    app.command(reward, name="reward", help="Reward models: fit one to judgements, or measure one.")
     for function in (train, generate, compare, report):  # type: ignore[assignment]
         app.command(function)
     return app
@@ -154,30 +154,33 @@ def sft(
 
 
 def reward_train(options: Annotated[RewardOptions, tyro.conf.arg(name="")], out: Path, overwrite: bool = False) -> None:
-    """Fit a reward model to rankings (Bradley-Terry for pairs, Plackett-Luce for more), and measure it.
+    """Fit a reward model to judgements of any kinds, and measure it on prompts that it has not seen.
 
     Args:
         options: What to fit.
         out: Folder of the reward model.
         overwrite: Replace what the folder holds.
     """
-    from .standalone import train_reward_model
+    from .reward_files import train_reward_model
 
     train_reward_model(options, out, overwrite=overwrite, console=Console())
 
 
-def reward_eval(model: str, data: Files, group_separator: str | None = None, json: bool = False) -> None:
-    """Measure a reward model on rankings: accuracy, calibration, and the length-only baseline beside it.
+def reward_eval(
+    model: str, data: Files, group_separator: str | None = None, skip_bad: bool = False, json: bool = False
+) -> None:
+    """Measure a reward model on judgements: accuracy, calibration, and the length-only baseline beside it.
 
     Args:
         model: Folder, registered name, or module:attribute of the reward model.
-        data: Files of rankings that it was not trained on.
+        data: Files of judgements that it was not trained on.
         group_separator: Prompts that are alike before this text form a group.
+        skip_bad: List rows that cannot be read instead of stopping at the first.
         json: Print JSON instead of a table.
     """
-    from .standalone import evaluate_files
+    from .reward_files import evaluate_files
 
-    evaluate_files(model, data, group_separator=group_separator, as_json=json, console=Console())
+    evaluate_files(model, data, group_separator=group_separator, skip_bad=skip_bad, as_json=json, console=Console())
 
 
 def train(

@@ -51,7 +51,7 @@ def demo_plan(*, seed: int = 0, smoke: bool = False) -> LoopPlan:
         kl_target=4.0,
         kl_horizon=1200,
         supervised=SupervisedConfig(epochs=2, batch_size=16, learning_rate=2e-4),
-        reward_training=RewardTrainingConfig(epochs=3, learning_rate=5e-4, rankings_per_step=16),
+        reward_training=RewardTrainingConfig(epochs=3, learning_rate=5e-4, items_per_step=16),
         ppo=PPOConfig(total_iterations=20, episodes_per_iteration=128, learning_rate=2e-4, max_batch_tokens=8192),
         true_score=reviews.true_score,
         is_grammatical=reviews.is_grammatical,

@@ -18,7 +18,7 @@ from .loop import run_loop
 from .options import FileRun
 from .plan import LoopPlan, Rankings
 from .report_data import Report
-from .standalone import grouped_by
+from .reward_files import grouped_by
 from .workspace import Workspace
 
 __all__ = ["HumanRankings", "read_human_rankings", "run_from_files"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 __all__ = ["FileRun", "RewardOptions", "SampleOptions", "TrainOptions"]
 
@@ -25,17 +26,31 @@ class RewardOptions:
     """How a reward model is fitted."""
 
     model: str
-    """Folder or hub id of the language model or encoder that gets a scalar head."""
+    """Folder or hub id: a language model or encoder that gets a scalar head, or a sentence encoder (embedding)."""
     data: tuple[Path, ...]
-    """Files of {"prompt", "chosen", "rejected"} or {"prompt", "responses", "ranks"} rows."""
+    """Files of judgements: pairs, rankings, votes, thumbs, ratings or rewards, mixed at will (.jsonl, .jsonl.gz)."""
+    kind: Literal["preference", "embedding", "cross-encoder"] = "preference"
+    """All weights of a model; a small head on a frozen sentence encoder (seconds); a model that reads pairs."""
     held_out: float = 0.1
     """Share of the prompt groups that is kept for measuring."""
     group_separator: str | None = None
     """Prompts that are alike before this text are held out together."""
+    skip_bad: bool = False
+    """List rows that cannot be read instead of stopping at the first."""
     epochs: int = 1
-    """Passes over the rankings."""
+    """Passes over the judgements (not embedding)."""
     learning_rate: float = 2e-5
-    """Peak learning rate."""
+    """Peak learning rate (not embedding)."""
+    items_per_step: int = 16
+    """Rankings, or prompts with all else that was said, per update (not embedding)."""
+    max_responses: int = 8
+    """Most responses of one prompt in one forward pass (not embedding)."""
+    max_length: int | None = None
+    """Longest text, in tokens; the left end of a longer one is cut (not embedding)."""
+    l2: float = 1.0
+    """Penalty on the head's weights (embedding)."""
+    cache_dir: Path | None = None
+    """Folder that keeps embeddings between runs (embedding)."""
     seed: int = 0
     """Seed of head, order and split."""
 

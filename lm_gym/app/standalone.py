@@ -1,9 +1,8 @@
-"""Single stages for the command line: reward models, PPO, generation, comparison, each from files."""
+"""Single stages for the command line: PPO, generation, comparison, each from files."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,75 +10,15 @@ from rich.table import Table
 
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
-from lm_gym.errors import ConfigError, OutputExistsError, PromptError
+from lm_gym.errors import ConfigError, PromptError
 from lm_gym.files import read_jsonl, write_jsonl
 from lm_gym.handles import load_reward_model
-from lm_gym.reward_models.comparisons import Ranking, load_rankings, split_by_prompt
-from lm_gym.reward_models.evaluation import RewardEvaluation, evaluate_reward_model
-from lm_gym.reward_models.training import RewardTrainingConfig
 from lm_gym.scoring import checked_scores
 
-from .options import RewardOptions, SampleOptions, TrainOptions
-from .stages import fit_reward_model, make_env, run_ppo, sample_answers
+from .options import SampleOptions, TrainOptions
+from .stages import make_env, run_ppo, sample_answers
 
-__all__ = ["compare_models", "evaluate_files", "generate_texts", "train_policy", "train_reward_model"]
-
-
-def grouped_by(separator: str | None) -> Callable[[str], str]:
-    """Group of a prompt: what stands before the separator, or the whole prompt."""
-
-    def group_of(prompt: str) -> str:
-        return prompt if separator is None else prompt.split(separator)[0]
-
-    return group_of
-
-
-def train_reward_model(options: RewardOptions, out: Path, *, overwrite: bool, console: Console) -> None:
-    """Fit a reward model on some prompt groups and measure it on others."""
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise OutputExistsError(f"output folder {out}: must be new or empty, and it holds something; pass --overwrite")
-    rankings = [ranking for path in options.data for ranking in load_rankings(path)]
-    group_of = grouped_by(options.group_separator)
-    split = split_by_prompt(rankings, held_out=options.held_out, seed=options.seed, group_of=group_of)
-    config = RewardTrainingConfig(epochs=options.epochs, learning_rate=options.learning_rate, seed=options.seed)
-    samples = [(ranking.prompt, text) for ranking in split.train for text in ranking.responses]
-    fit_reward_model(out, options.model, split.train, split.held_out, samples, config, group_of=group_of)
-    found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-    console.print(
-        f"{out / 'model'}: accuracy {found['accuracy']:.3f} on {found['pairs']} held-out pairs "
-        f"(length alone {found['length_accuracy']:.3f}); fitted to {found['trained_on']} rankings"
-    )
-
-
-def evaluate_files(
-    model: str, data: Sequence[Path], *, group_separator: str | None, as_json: bool, console: Console
-) -> None:
-    """Measure a reward model on the rankings of some files."""
-    rankings: list[Ranking] = [ranking for path in data for ranking in load_rankings(path)]
-    found = evaluate_reward_model(load_reward_model(model), rankings, group_of=grouped_by(group_separator))
-    if as_json:
-        console.print_json(json.dumps(evaluation_json(found)))
-        return
-    table = Table(title=f"{model} on {found.pairs} pairs", show_header=False)
-    for name, value in (
-        ("accuracy", f"{found.accuracy:.3f}"),
-        ("length-only baseline", f"{found.length_accuracy:.3f}"),
-        ("negative log-likelihood, nats", f"{found.nll:.3f}"),
-        ("expected calibration error", f"{found.ece:.3f}"),
-        ("abstained pairs", str(found.abstained)),
-    ):
-        table.add_row(name, value)
-    console.print(table)
-
-
-def evaluation_json(found: RewardEvaluation) -> dict[str, object]:
-    """The evaluation with the short names that scripts rely on beside its own."""
-    return {
-        **found.to_json(),
-        "n": found.pairs,
-        "length_baseline_accuracy": found.length_accuracy,
-        "by_group": {group.group: group.accuracy for group in found.groups},
-    }
+__all__ = ["compare_models", "generate_texts", "train_policy"]
 
 
 def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: bool, console: Console) -> None:

@@ -6,11 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .conformance import check_reward_model
     from .models import tiny_language_model, tiny_tokenizer
     from .solver import PolicyValue, Solution, expected_return, policy_value, share_closed, solve, state_log_probs
     from .text_mdp import TextMDP, enumerate_mdp
 
 _HOMES = {
+    "check_reward_model": "conformance",
     "PolicyValue": "solver",
     "Solution": "solver",
     "TextMDP": "text_mdp",
@@ -28,6 +30,7 @@ __all__ = [
     "PolicyValue",
     "Solution",
     "TextMDP",
+    "check_reward_model",
     "enumerate_mdp",
     "expected_return",
     "policy_value",

@@ -11,6 +11,7 @@ import torch
 from lm_gym.errors import ConfigError, DataError, RewardModelError
 from lm_gym.reward_models import (
     BradleyTerryAnnotator,
+    LossConfig,
     PreferenceRewardModel,
     Ranking,
     RewardTrainingConfig,
@@ -20,7 +21,7 @@ from lm_gym.reward_models import (
 )
 from lm_gym.reward_models import training as training_module
 
-QUICK = RewardTrainingConfig(epochs=3, learning_rate=3e-3, rankings_per_step=16)
+QUICK = RewardTrainingConfig(epochs=3, learning_rate=3e-3, items_per_step=16)
 
 
 def weights(reward_model) -> dict[str, torch.Tensor]:
@@ -36,7 +37,7 @@ def test_it_learns_a_truth_from_rankings(kind: str, reward_of, judged_texts) -> 
     reward_model = reward_of(kind)
     train, test = judged_texts(200, 4, 0), judged_texts(50, 4, 1)
     before = evaluate_reward_model(reward_model, test).accuracy
-    summary = reward_model.train(train, QUICK, eval_rankings=test)
+    summary = reward_model.fit(train, QUICK, eval_rankings=test)
     assert before < 0.75
     assert summary["evaluation"]["accuracy"] > 0.85
     assert summary["losses"][-1][1] < summary["losses"][0][1]
@@ -48,7 +49,7 @@ def test_it_learns_from_the_pairs_of_a_noisy_annotator(reward_of, word_score, ju
     judge = BradleyTerryAnnotator(word_score, temperature=0.5, seed=0)
     pairs = [judge.rank(one.prompt, one.responses) for one in texts]
     reward_model = reward_of("llama")
-    reward_model.train(pairs, QUICK)
+    reward_model.fit(pairs, QUICK)
     assert evaluate_reward_model(reward_model, judged_texts(50, 4, 3)).accuracy > 0.85
 
 
@@ -61,9 +62,9 @@ def test_the_first_loss_is_that_of_the_likelihood(reward_of, judged_texts) -> No
         row = torch.tensor(scores)[None]
         nll, _ = plackett_luce_nll(row, torch.tensor([one.ranks]), torch.ones_like(row, dtype=torch.bool))
         expected.append(nll.item())
-    config = RewardTrainingConfig(rankings_per_step=16, log_every_steps=1, progress=False)
+    config = RewardTrainingConfig(items_per_step=16, log_every_steps=1, progress=False)
     # A Llama has no dropout, so the training pass scores as the evaluation pass does.
-    assert reward_model.train(rankings, config)["losses"] == [(1, pytest.approx(np.mean(expected), rel=1e-4))]
+    assert reward_model.fit(rankings, config)["losses"] == [(1, pytest.approx(np.mean(expected), rel=1e-4))]
 
 
 @pytest.mark.parametrize("sizes", [(16, 1), (4, 4), (5, 4)])
@@ -74,13 +75,13 @@ def test_gradient_accumulation_divides_by_all_rankings(sizes: tuple[int, int], r
         reward_model = reward_of("llama")
         config = RewardTrainingConfig(
             learning_rate=1e-3,
-            rankings_per_step=batch,
+            items_per_step=batch,
             gradient_accumulation_steps=steps,
             warmup_share=0.0,
             lr_schedule="constant_with_warmup",
             log_every_steps=1,
         )
-        losses = reward_model.train([*judged_texts(16, 4, 0), tie], config)["losses"]
+        losses = reward_model.fit([*judged_texts(16, 4, 0), tie], config)["losses"]
         assert len(losses) == 1
         results.append((losses[0][1], reward_model.model.score.weight.detach().clone()))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
@@ -92,7 +93,7 @@ def test_the_same_seed_gives_the_same_weights(reward_of, judged_texts) -> None:
     runs = []
     for seed in (0, 0, 1):
         reward_model = reward_of("gpt2")
-        reward_model.train(judged_texts(40, 3, 0), RewardTrainingConfig(seed=seed, learning_rate=1e-3))
+        reward_model.fit(judged_texts(40, 3, 0), RewardTrainingConfig(seed=seed, learning_rate=1e-3))
         runs.append(weights(reward_model))
         torch.rand(7)
     assert same(runs[0], runs[1])
@@ -106,7 +107,9 @@ def test_score_centering_moves_the_mean_to_zero(reward_of, judged_texts) -> None
         with torch.no_grad():
             reward_model.model.score.weight.mul_(10)
         rankings = judged_texts(100, 4, 0)
-        reward_model.train(rankings, RewardTrainingConfig(epochs=2, learning_rate=3e-3, score_centering=weight))
+        reward_model.fit(
+            rankings, RewardTrainingConfig(epochs=2, learning_rate=3e-3, loss=LossConfig(score_centering=weight))
+        )
         texts = [text for one in rankings for text in one.responses]
         means[weight] = abs(reward_model.score(["write a review :"] * len(texts), texts).value.mean())
     print(means)
@@ -142,7 +145,7 @@ def test_the_process_is_left_as_it_was(reward_of, judged_texts, tmp_path, monkey
     try:
         with torch.no_grad():
             before = state()
-            reward_model.train(judged_texts(20, 3, 0), RewardTrainingConfig(learning_rate=1e-3))
+            reward_model.fit(judged_texts(20, 3, 0), RewardTrainingConfig(learning_rate=1e-3))
             assert state() == before
     finally:
         del PartialState._shared_state["mark"]
@@ -155,7 +158,7 @@ class Killed(Exception):
 
 
 def _killed_at(monkeypatch, update: int) -> None:
-    real, calls = training_module._RankingTrainer.compute_loss, []
+    real, calls = training_module._JudgementTrainer.compute_loss, []
 
     def compute_loss(self, *args, **kwargs):
         calls.append(1)
@@ -163,14 +166,14 @@ def _killed_at(monkeypatch, update: int) -> None:
             raise Killed
         return real(self, *args, **kwargs)
 
-    monkeypatch.setattr(training_module._RankingTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(training_module._JudgementTrainer, "compute_loss", compute_loss)
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(save_base, judged_texts, tmp_path) -> None:
     base = save_base("gpt2", tmp_path / "lm")
     rankings = judged_texts(48, 6, 0)
     config = RewardTrainingConfig(
-        epochs=2, learning_rate=1e-3, rankings_per_step=8, max_responses=3, checkpoint_every_steps=4, log_every_steps=2
+        epochs=2, learning_rate=1e-3, items_per_step=8, max_responses=3, checkpoint_every_steps=4, log_every_steps=2
     )
     whole = train_preference_model(rankings, base, config, tmp_path / "whole", device="cpu")
     assert whole.training["updates"] > 12
@@ -192,11 +195,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(save_base, judged_texts, tmp_p
 
 def test_checkpoints_of_another_run_are_refused(reward_of, judged_texts, tmp_path) -> None:
     config = RewardTrainingConfig(checkpoint_every_steps=1)
-    reward_of("gpt2").train(judged_texts(8, 3, 0), config, checkpoint_dir=tmp_path)
+    reward_of("gpt2").fit(judged_texts(8, 3, 0), config, checkpoint_dir=tmp_path)
     with pytest.raises(ConfigError, match="must come from the same settings"):
-        reward_of("gpt2").train(judged_texts(8, 3, 1), config, checkpoint_dir=tmp_path)
+        reward_of("gpt2").fit(judged_texts(8, 3, 1), config, checkpoint_dir=tmp_path)
     with pytest.raises(ConfigError, match=r"needs checkpoint_dir"):
-        reward_of("gpt2").train(judged_texts(8, 3, 0), config)
+        reward_of("gpt2").fit(judged_texts(8, 3, 0), config)
 
 
 def test_a_model_is_built_fitted_evaluated_and_saved_in_one_call(save_base, judged_texts, tmp_path) -> None:
@@ -204,7 +207,7 @@ def test_a_model_is_built_fitted_evaluated_and_saved_in_one_call(save_base, judg
     made = train_preference_model(judged_texts(40, 3, 0), str(base), QUICK, out, judged_texts(9, 3, 1), name="critic")
     again = PreferenceRewardModel.load(out)
     assert again.name == "critic"
-    assert again.training["rankings"] == 40
+    assert again.training["judgements"] == 40
     assert again.training["evaluation"]["pairs"] == made.training["evaluation"]["pairs"] > 9
     assert train_preference_model(judged_texts(40, 3, 0), again) is again
     with pytest.raises(ConfigError, match="base is one already"):
@@ -215,17 +218,17 @@ def test_a_model_is_built_fitted_evaluated_and_saved_in_one_call(save_base, judg
 def test_training_drops_the_old_normalizer(reward_of, judged_texts) -> None:
     reward_model = reward_of("gpt2")
     reward_model.fit_normalizer(["one", "one"], ["good", "bad"], fitted_on="two texts")
-    reward_model.train(judged_texts(8, 3, 0))
+    reward_model.fit(judged_texts(8, 3, 0))
     assert reward_model.normalizer is None
 
 
 def test_data_that_teaches_nothing_is_refused(reward_of) -> None:
     tie = Ranking("one", ("good", "bad"), (1, 1))
     for rankings in ([], [tie, tie]):
-        with pytest.raises(DataError, match="some ranking must put one response above another"):
-            reward_of("gpt2").train(rankings)
+        with pytest.raises(DataError, match="some judgement must tell responses apart"):
+            reward_of("gpt2").fit(rankings)
     with pytest.raises(DataError, match="every text must have a token"):
-        reward_of("gpt2").train([Ranking("", ("", "good"), (2, 1))])
+        reward_of("gpt2").fit([Ranking("", ("", "good"), (2, 1))])
 
 
 def test_a_loss_that_is_no_number_stops_the_run(reward_of, judged_texts) -> None:
@@ -233,7 +236,7 @@ def test_a_loss_that_is_no_number_stops_the_run(reward_of, judged_texts) -> None
     with torch.no_grad():
         reward_model.model.score.weight.fill_(torch.nan)
     with pytest.raises(RewardModelError, match="the loss must stay finite"):
-        reward_model.train(judged_texts(8, 3, 0), RewardTrainingConfig(log_every_steps=1))
+        reward_model.fit(judged_texts(8, 3, 0), RewardTrainingConfig(log_every_steps=1))
     assert not reward_model.model.training
 
 
@@ -263,6 +266,6 @@ def test_real_judgements_are_learned_from(data_folder: Path, tiny_model, tokeniz
     rankings = load_rankings(data_folder / "arguments" / "rankings.jsonl")
     assert len(rankings) == 24
     model = PreferenceRewardModel.from_base(tiny_model("llama"), tokenizer_for("llama"), device="cpu", max_length=64)
-    summary = model.train(rankings[:4], RewardTrainingConfig(learning_rate=1e-3), eval_rankings=rankings[4:6])
+    summary = model.fit(rankings[:4], RewardTrainingConfig(learning_rate=1e-3), eval_rankings=rankings[4:6])
     # The baseline is a property of the data, whatever the model.
     assert 0.6 < summary["evaluation"]["length_accuracy"] < 0.9

@@ -76,7 +76,7 @@ def test_reward_train_then_eval(tmp_path: Path, rankings_file: Path, capsys: pyt
     assert main(["reward", "train", *arguments]) == 0
     assert main(["reward", "train", *arguments]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert main(["reward", "eval", "--model", str(out / "model"), "--data", str(rankings_file), "--json"]) == 0
+    assert main(["reward", "eval", "--model", str(out), "--data", str(rankings_file), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["n"] == 8 * 3
     assert 0 <= found["accuracy"] <= 1

@@ -1,0 +1,70 @@
+"""Cross-encoders of sentence-transformers as reward models: prompt and response read as a pair of texts.
+
+Departure from the library: its default activation for one label is a sigmoid, which squeezes large scores together;
+a reward is the raw output.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from lm_gym.errors import ConfigError, ModelLoadError
+from lm_gym.extras import require
+from lm_gym.handles import REWARD_MODEL_CARD
+from lm_gym.quiet import quiet_transformers
+
+from .encoding import PAIR_TEMPLATE
+from .preference import DEFAULT_MAX_LENGTH, PreferenceRewardModel
+
+__all__ = ["CrossEncoderRewardModel"]
+
+
+class CrossEncoderRewardModel(PreferenceRewardModel):
+    """A :class:`PreferenceRewardModel` that reads pairs; it loads checkpoints of ``CrossEncoder`` as they are."""
+
+    kind: ClassVar[str] = "cross-encoder"
+
+    @classmethod
+    def from_base(cls, base: Any, tokenizer: Any = None, *, template: str = PAIR_TEMPLATE, **settings: Any) -> Self:
+        """Put a fresh head on an encoder; see :meth:`PreferenceRewardModel.from_base`.
+
+        Raises:
+            ConfigError: a template other than the pair.
+        """
+        if template != PAIR_TEMPLATE:
+            raise ConfigError(f"CrossEncoderRewardModel: reads pairs of texts, got the template {template!r}")
+        return super().from_base(base, tokenizer, template=template, **settings)
+
+    @classmethod
+    def from_checkpoint(cls, source: str | Path, *, name: str = "cross-encoder", device: str = "auto") -> Self:
+        """Load a checkpoint that ``sentence_transformers.CrossEncoder`` loads.
+
+        Raises:
+            MissingExtraError: sentence-transformers is not installed.
+            ModelLoadError: nothing loads from this handle.
+            ConfigError: it has more than one label.
+        """
+        library = require("sentence_transformers", extra="embeddings", purpose="a cross-encoder reward model")
+        try:
+            with quiet_transformers():
+                loaded = library.CrossEncoder(str(source), device="cpu")
+        except Exception as error:  # the library and those below it each have their own errors
+            raise ModelLoadError(
+                f"cross-encoder {str(source)!r}: must be a folder or hub id that CrossEncoder loads; it failed: "
+                f"{str(error).partition(chr(10))[0]} Give a local folder if there is no network."
+            ) from error
+        longest = min(loaded.max_seq_length or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
+        return cls(loaded.model, loaded.tokenizer, max_length=longest, template=PAIR_TEMPLATE, name=name, device=device)
+
+    @classmethod
+    def load(cls, directory: str | Path, *, dtype: str = "float32", device: str = "auto") -> Self:
+        """Read a folder that :meth:`save` wrote, or one that ``CrossEncoder`` did.
+
+        Raises:
+            ArtifactError, ModelLoadError, ConfigError: see :meth:`PreferenceRewardModel.load` and
+                :meth:`from_checkpoint`.
+        """
+        if (Path(directory) / REWARD_MODEL_CARD).is_file():
+            return super().load(directory, dtype=dtype, device=device)
+        return cls.from_checkpoint(directory, device=device)

@@ -1,0 +1,266 @@
+"""A frozen sentence encoder and a small head: a reward model that trains in seconds.
+
+Knows: what the head reads, how it is fitted and saved. Does not know: how a judgement becomes a target (``targets``)
+or a loss (``joint_loss``), nor how a text becomes features (``embedding_cache``).
+
+Shapes: N = texts, H = features, B = rows scored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lm_gym.config import ScoreNormalizer
+from lm_gym.errors import ConfigError, RewardModelError
+from lm_gym.scoring import Scores
+
+from . import embedding_artifact
+from .comparisons import Ranking
+from .embedding_cache import EmbeddingCache, SentenceFeatures
+from .joint_loss import JudgementLoss, LossConfig, target_tensors
+from .judgements import Judgement
+from .normalizing import fitted_normalizer
+from .targets import Item, count_idle, counts_of, items_of, require_lesson
+
+__all__ = ["EmbeddingRewardModel", "EmbeddingTrainingConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingTrainingConfig:
+    """How the head is fitted: full-batch L-BFGS on the mean loss of a judgement plus an L2 penalty."""
+
+    reads: Literal["response", "prompt_and_response"] = "response"
+    """What is embedded. Under a linear head the prompt changes no comparison of two answers to it."""
+    l2: float = 1.0
+    """Weight of half the squared norm of the head's weights, on standardised features; >= 0."""
+    hidden: int | None = None
+    """Width of a hidden layer (tanh); None is a linear head, whose fit is convex."""
+    max_iterations: int = 200
+    """Of L-BFGS."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """What each kind of judgement costs."""
+    seed: int = 0
+    """Of a hidden layer's first weights."""
+
+    def __post_init__(self) -> None:
+        if self.reads not in ("response", "prompt_and_response"):
+            raise ConfigError(
+                f'EmbeddingTrainingConfig.reads: must be "response" or "prompt_and_response", got {self.reads!r}'
+            )
+        if not (np.isfinite(self.l2) and self.l2 >= 0):
+            raise ConfigError(f"EmbeddingTrainingConfig.l2: must be finite and >= 0, got {self.l2!r}")
+        for name in ("max_iterations", "hidden"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"EmbeddingTrainingConfig.{name}: must be >= 1, got {value!r}")
+
+
+class Head(nn.Module):
+    """Standardised features to one score."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, features: int, hidden: int | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.hidden = hidden
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            last = nn.Linear(features if hidden is None else hidden, 1)
+            first = [] if hidden is None else [nn.Linear(features, hidden), nn.Tanh()]
+        if hidden is None:
+            nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*first, last)
+
+    def standardise(self, features: Tensor) -> None:
+        """Take mean and deviation from the training features. Args: features of shape (N, H)."""
+        self.mean.copy_(features.mean(0))
+        spread = features.std(0, unbiased=False)
+        self.spread.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))  # a constant feature stays 0
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Args: features (N, H). Returns: scores (N,)."""
+        scores: Tensor = self.layers((features - self.mean) / self.spread).squeeze(-1)
+        return scores
+
+    def penalty(self) -> Tensor:
+        """Half the squared norm of the weights, without the biases."""
+        weights = [layer.weight for layer in self.layers if isinstance(layer, nn.Linear)]
+        return 0.5 * torch.stack([(weight**2).sum() for weight in weights]).sum()
+
+
+class EmbeddingRewardModel:
+    """Scores a response by a head on features of a frozen sentence encoder; embeddings are kept by text."""
+
+    def __init__(
+        self,
+        features: SentenceFeatures,
+        head: Head,
+        *,
+        reads: Literal["response", "prompt_and_response"] = "response",
+        normalizer: ScoreNormalizer | None = None,
+        name: str = "embedding",
+        training: dict[str, Any] | None = None,
+        links: dict[str, Any] | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        """Store; see :meth:`train` and :meth:`load`.
+
+        Args:
+            features: the encoder.
+            head: from its features to a score.
+            reads: what is embedded.
+            normalizer: kept with the model for the environment to apply; ``score`` does not.
+            name: what error messages call it.
+            training: a summary of how it was trained, for the record.
+            links: what training learned beside the score, for the record.
+            cache_dir: folder that keeps embeddings between processes; None keeps them in memory.
+        """
+        self.features, self.head, self.reads = features, head.eval(), reads
+        self.normalizer = normalizer
+        self.training, self.links = dict(training or {}), dict(links or {})
+        self.name = name
+        self._embed = EmbeddingCache(features, cache_dir)
+
+    @classmethod
+    def train(
+        cls,
+        judgements: Sequence[Judgement | Ranking],
+        encoder: str | Path | SentenceFeatures,
+        config: EmbeddingTrainingConfig | None = None,
+        *,
+        name: str = "embedding",
+        device: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> EmbeddingRewardModel:
+        """Embed every text once and fit a head to judgements of any kinds.
+
+        Args:
+            judgements: what it is fitted to.
+            encoder: a folder or hub id that ``SentenceTransformer`` loads, or one that is loaded.
+            config: settings; None takes the defaults.
+            name, device, cache_dir: see the class; the device is the encoder's.
+
+        Raises:
+            DataError: the judgements can teach nothing.
+            ModelLoadError, MissingExtraError: see :meth:`SentenceFeatures.from_pretrained`.
+        """
+        config = config or EmbeddingTrainingConfig()
+        items = items_of(judgements)
+        require_lesson(items)
+        if not isinstance(encoder, SentenceFeatures):
+            encoder = SentenceFeatures.from_pretrained(encoder, device=device)
+        start = time.monotonic()
+        prompts = [item.prompt for item in items for _ in item.responses]
+        responses = [response for item in items for response in item.responses]
+        features = EmbeddingCache(encoder, cache_dir)(_read(config.reads, prompts, responses))
+        head, links = fit_head(features, items, config)
+        summary = {
+            "judgements": len(judgements),
+            "targets": counts_of(items),
+            "left_out": count_idle(judgements),
+            "seconds": round(time.monotonic() - start, 2),
+            "config": asdict(config),
+        }
+        return cls(encoder, head, reads=config.reads, name=name, training=summary, links=links, cache_dir=cache_dir)
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+        """Raw scores of B responses; equal texts are embedded once.
+
+        Returns: Scores of shape (B,).
+
+        Raises:
+            RewardModelError: the two lists differ in length.
+        """
+        if len(prompts) != len(responses):
+            raise RewardModelError(
+                f"reward model {self.name}: needs one prompt per response, got {len(prompts)} and {len(responses)}"
+            )
+        if not responses:
+            return Scores.of([])
+        with torch.inference_mode():
+            features = torch.from_numpy(self._embed(_read(self.reads, prompts, responses)))
+            return Scores.of(self.head(features).numpy())
+
+    def fit_normalizer(self, prompts: Sequence[str], responses: Sequence[str], *, fitted_on: str) -> ScoreNormalizer:
+        """Fit the map that gives these responses (samples of the reference model) mean 0 and deviation 1.
+
+        Returns: the normaliser, also kept as ``normalizer``.
+
+        Raises:
+            RewardModelError: fewer than two scores, or all are equal.
+        """
+        self.normalizer = fitted_normalizer(self, prompts, responses, fitted_on=fitted_on)
+        return self.normalizer
+
+    def save(self, directory: str | Path) -> Path:
+        """Write encoder, head and record as one folder, whole or not at all. Returns: the folder."""
+        return embedding_artifact.save(self, directory)
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, *, device: str | None = None, cache_dir: str | Path | None = None
+    ) -> EmbeddingRewardModel:
+        """Read a folder that :meth:`save` wrote.
+
+        Raises:
+            ArtifactError: a file is missing, cut short or of another kind, or the encoder is not the one it was
+                trained on.
+        """
+        record, weights, features = embedding_artifact.load(directory, device=device)
+        head = Head(record["features"], record["hidden"])
+        head.load_state_dict(weights)
+        normalizer = None if record["normalizer"] is None else ScoreNormalizer(**record["normalizer"])
+        rest = {key: record[key] for key in ("reads", "name", "training", "links")}
+        return cls(features, head, normalizer=normalizer, cache_dir=cache_dir, **rest)
+
+
+def _read(reads: str, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+    """The texts that are embedded."""
+    if reads == "response":
+        return list(responses)
+    return [f"{prompt.strip()} {text.strip()}" for prompt, text in zip(prompts, responses, strict=True)]
+
+
+def fit_head(
+    features: np.ndarray, items: Sequence[Item], config: EmbeddingTrainingConfig
+) -> tuple[Head, dict[str, Any]]:
+    """Fit a head to targets, all at once.
+
+    Args:
+        features: of the responses of all items, in order. Shape: (N, H), float32.
+        items: with N responses in all.
+        config: settings.
+
+    Returns: the head, and the links of the loss.
+    """
+    texts = torch.from_numpy(features)
+    head = Head(texts.shape[1], config.hidden, config.seed)
+    head.standardise(texts)
+    loss = JudgementLoss(config.loss, [item.targets for item in items])
+    ends = list(accumulate(len(item.responses) for item in items))
+    rows = [range(end - len(item.responses), end) for item, end in zip(items, ends, strict=True)]
+    batch = target_tensors([item.targets for item in items], rows)
+    parameters = [p for part in (head, loss) for p in part.parameters() if p.requires_grad]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=config.max_iterations, line_search_fn="strong_wolfe")
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(head(texts), batch) / len(batch["labels"]) + config.l2 * head.penalty()
+        value.backward()
+        return value
+
+    optimizer.step(objective)
+    return head.eval(), loss.links()

@@ -1,0 +1,131 @@
+"""Several reward models as one that knows how unsure it is.
+
+Knows: the protocol in ``lm_gym.scoring``. Does not know: what the members are.
+
+Source of the three rules: Coste et al. 2023 (arXiv:2310.02743), section 3: mean, worst case, and mean minus a
+multiple of the spread. Departure: the spread is the standard deviation with ddof 0, not the variance.
+
+Shapes: B = rows, M = members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lm_gym.errors import ArtifactError, ConfigError
+from lm_gym.files import replaced_folder, write_json
+from lm_gym.handles import REWARD_MODEL_CARD, load_reward_model
+from lm_gym.scoring import RewardFunction, RewardModel, Scores, as_reward_model, checked_scores
+
+from .artifact import read_record
+
+__all__ = ["EnsembleRewardModel"]
+
+Rule = Literal["mean", "worst", "mean_minus_std"]
+KIND, FORMAT = "ensemble", 1
+
+
+class EnsembleRewardModel:
+    """Combines members' scores; ``Scores.std`` is their disagreement. It abstains where any member does."""
+
+    def __init__(
+        self,
+        members: Sequence[RewardModel | RewardFunction],
+        *,
+        rule: Rule = "mean",
+        penalty: float = 1.0,
+        name: str = "ensemble",
+    ) -> None:
+        """Store the members.
+
+        Args:
+            members: two or more, on one scale (from several seeds of one training, or each with a normaliser of its
+                own applied).
+            rule: ``"mean"``, ``"worst"`` (the lowest score) or ``"mean_minus_std"``.
+            penalty: k of mean - k * std, >= 0.
+            name: what error messages call it.
+
+        Raises:
+            ConfigError: fewer than two members, an unknown rule, or a bad penalty.
+        """
+        if len(members) < 2:
+            raise ConfigError(f"EnsembleRewardModel: needs at least 2 members, got {len(members)}")
+        if rule not in ("mean", "worst", "mean_minus_std"):
+            raise ConfigError(f"EnsembleRewardModel: rule must be mean, worst or mean_minus_std, got {rule!r}")
+        if not (np.isfinite(penalty) and penalty >= 0):
+            raise ConfigError(f"EnsembleRewardModel: penalty must be finite and >= 0, got {penalty!r}")
+        self.members = tuple(as_reward_model(member) for member in members)
+        self.rule: Rule = rule
+        self.penalty = float(penalty)
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """What error messages call this reward model."""
+        return self._name
+
+    def member_scores(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Every member's verdict. Returns: values (M, B) float64, and valid (B,), True where none abstained.
+
+        Raises:
+            RewardModelError: a member raised or returned a bad score.
+        """
+        scores = [checked_scores(member, prompts, responses) for member in self.members]
+        values = np.stack([one.value for one in scores]).astype(np.float64)
+        return values, np.logical_and.reduce([one.valid for one in scores])
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+        """Score B responses. Returns: Scores of shape (B,), ``std`` the standard deviation over members.
+
+        Raises:
+            RewardModelError: see :meth:`member_scores`.
+        """
+        values, valid = self.member_scores(prompts, responses)
+        spread = values.std(axis=0)
+        if self.rule == "worst":
+            combined = values.min(axis=0)
+        else:
+            combined = values.mean(axis=0) - (self.penalty * spread if self.rule == "mean_minus_std" else 0.0)
+        return Scores(
+            value=np.where(valid, combined, 0.0).astype(np.float32),
+            valid=valid,
+            std=np.where(valid, spread, 0.0).astype(np.float32),
+        )
+
+    def save(self, directory: str | Path) -> Path:
+        """Write every member and the rule as one folder, whole or not at all.
+
+        Raises:
+            ConfigError: a member cannot be saved.
+        """
+        unsaved = [getattr(one, "name", type(one).__name__) for one in self.members if not hasattr(one, "save")]
+        if unsaved:
+            raise ConfigError(f"EnsembleRewardModel: every member must have save(), and {unsaved[0]!r} has none")
+        with replaced_folder(directory) as folder:
+            names = [f"member-{number}" for number in range(len(self.members))]
+            for member, name in zip(self.members, names, strict=True):
+                member.save(folder / name)  # type: ignore[attr-defined]
+            record = {"kind": KIND, "format": FORMAT, "name": self.name, "members": names}
+            write_json(folder / REWARD_MODEL_CARD, record | {"rule": self.rule, "penalty": self.penalty})
+        return Path(directory)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> EnsembleRewardModel:
+        """Read a folder that :meth:`save` wrote.
+
+        Raises:
+            ArtifactError: a file is missing, cut short or of another kind; or see a member's ``load``.
+        """
+        folder = Path(directory)
+        record = read_record(folder, kind=KIND, format_=FORMAT, keys=("name", "members", "rule", "penalty"))
+        for name in record["members"]:
+            if Path(name).name != name or not (folder / name).is_dir():
+                raise ArtifactError(
+                    f"ensemble {folder}: must hold the folder of its member {name!r}, and it is missing"
+                )
+        members = [load_reward_model(folder / name) for name in record["members"]]
+        return cls(members, rule=record["rule"], penalty=record["penalty"], name=record["name"])

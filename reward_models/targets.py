@@ -1,0 +1,303 @@
+"""What judgements say about scores, as numbers over the places of K texts: the same for every model and every loss.
+
+Knows: how each kind of verdict becomes a target, and which targets survive in a subset of the texts. Does not know:
+tokens, tensors, models.
+
+One item holds all that was said about one prompt (but for rankings, which keep an item each), so that a text is
+scored once however many comparisons it is part of.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lm_gym.errors import DataError
+
+from .comparisons import Ranking
+from .judgements import POINTS_OF_A, BestOf, Choice, Critique, Judgement, Ranks, Rating, Thumb, Value, Votes, Winner
+
+__all__ = [
+    "Item",
+    "Opinion",
+    "Pair",
+    "Ranked",
+    "Targets",
+    "count_idle",
+    "counts_of",
+    "items_of",
+    "rankings_of",
+    "require_lesson",
+]
+
+
+class Pair(NamedTuple):
+    """A comparison of two places."""
+
+    first: int
+    """Place of "a"."""
+    second: int
+    """Place of "b"."""
+    outcome: tuple[float, float, float]
+    """Shares of (a wins, tie, b wins); they sum to 1."""
+
+
+class Ranked(NamedTuple):
+    """A ranking of some places."""
+
+    places: tuple[int, ...]
+    """K' places."""
+    ranks: tuple[int, ...]
+    """Theirs, 1 = best, equal = tied."""
+
+
+class Opinion(NamedTuple):
+    """A number about one place: a thumb (0 or 1), a rating (0 to 5) or a reward."""
+
+    place: int
+    """Of the text."""
+    number: float
+    """What was said."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Everything that was said about K texts."""
+
+    rankings: tuple[Ranked, ...] = ()
+    """Rankings, and picks of the best as rankings with two places."""
+    pairs: tuple[Pair, ...] = ()
+    """Comparisons."""
+    thumbs: tuple[Opinion, ...] = ()
+    """1 = up."""
+    ratings: tuple[Opinion, ...] = ()
+    """0 to 5."""
+    values: tuple[Opinion, ...] = ()
+    """Rewards on their own scale."""
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in (self.rankings, self.pairs, self.thumbs, self.ratings, self.values))
+
+    def restricted(self, places: Sequence[int]) -> Targets:
+        """What is left when only some texts are looked at, which are numbered anew in the given order.
+
+        Under Luce's choice axiom a ranking of a subset, and a pick given that it is in the subset, have the same
+        utilities as the whole. A part that compares nothing is left out.
+        """
+        new = {place: number for number, place in enumerate(places)}
+        return Targets(
+            rankings=tuple(part for one in self.rankings if (part := _ranked_part(one, new)) is not None),
+            pairs=tuple(
+                Pair(new[p.first], new[p.second], p.outcome) for p in self.pairs if p.first in new and p.second in new
+            ),
+            thumbs=_opinions_part(self.thumbs, new),
+            ratings=_opinions_part(self.ratings, new),
+            values=_opinions_part(self.values, new),
+        )
+
+
+def _ranked_part(ranked: Ranked, new: dict[int, int]) -> Ranked | None:
+    kept = [(new[place], rank) for place, rank in zip(ranked.places, ranked.ranks, strict=True) if place in new]
+    if len({rank for _, rank in kept}) < 2:
+        return None
+    return Ranked(tuple(place for place, _ in kept), tuple(rank for _, rank in kept))
+
+
+def _opinions_part(opinions: Iterable[Opinion], new: dict[int, int]) -> tuple[Opinion, ...]:
+    return tuple(Opinion(new[one.place], one.number) for one in opinions if one.place in new)
+
+
+@dataclass(frozen=True)
+class Item:
+    """Texts of one prompt and what was said about them."""
+
+    prompt: str
+    """The prompt."""
+    responses: tuple[str, ...]
+    """K different texts."""
+    targets: Targets
+    """Over their places."""
+
+
+@dataclass
+class _Collected:
+    """An item in the making."""
+
+    places: dict[str, int] = field(default_factory=dict)
+    rankings: list[Ranked] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    thumbs: list[Opinion] = field(default_factory=list)
+    ratings: list[Opinion] = field(default_factory=list)
+    values: list[Opinion] = field(default_factory=list)
+
+    def place(self, text: str) -> int:
+        return self.places.setdefault(text, len(self.places))
+
+    def rank(self, texts: Sequence[str], ranks: Sequence[int]) -> None:
+        ranked = _once(tuple(self.place(text) for text in texts), tuple(ranks))
+        if len(set(ranked.ranks)) > 1:
+            self.rankings.append(ranked)
+
+    def compare(self, texts: Sequence[str], outcome: tuple[float, float, float]) -> None:
+        if texts[0] != texts[1]:
+            self.pairs.append(Pair(self.place(texts[0]), self.place(texts[1]), outcome))
+
+    def item(self, prompt: str) -> Item:
+        return Item(
+            prompt,
+            tuple(self.places),
+            Targets(
+                rankings=tuple(self.rankings),
+                pairs=tuple(self.pairs),
+                thumbs=tuple(self.thumbs),
+                ratings=tuple(self.ratings),
+                values=tuple(self.values),
+            ),
+        )
+
+
+def _once(places: tuple[int, ...], ranks: tuple[int, ...]) -> Ranked:
+    """A text that was ranked twice keeps its better place: no score can tell two copies apart."""
+    best: dict[int, int] = {}
+    for place, rank in zip(places, ranks, strict=True):
+        best[place] = min(rank, best.get(place, rank))
+    return Ranked(tuple(best), tuple(best.values()))
+
+
+def items_of(judgements: Iterable[Judgement | Ranking]) -> list[Item]:
+    """Targets of judgements, in the order in which their prompts come.
+
+    Votes weigh as one comparison, by their shares. A choice of ``"both_bad"`` is a tie and two thumbs down; an
+    overall rating beside a choice rates the preferred response (both after a tie). A critique, a ranking whose
+    responses all tie, and votes on two copies of one text teach nothing and are left out (see :func:`count_idle`).
+    """
+    by_prompt: dict[str, _Collected] = {}
+    alone: list[tuple[str, _Collected]] = []
+    for one in judgements:
+        prompt = one.prompt
+        ranks = _ranks(one)
+        if ranks is not None:
+            collected = _Collected()
+            collected.rank(one.responses if isinstance(one, Ranking) else one.texts, ranks)
+            alone.append((prompt, collected))
+        elif isinstance(one, Judgement):
+            _add(one, by_prompt.setdefault(prompt, _Collected()))
+    made = [collected.item(prompt) for prompt, collected in (*alone, *by_prompt.items())]
+    return [item for item in made if len(item.targets)]
+
+
+def _ranks(one: Judgement | Ranking) -> tuple[int, ...] | None:
+    if isinstance(one, Ranking):
+        return one.ranks
+    if isinstance(one.verdict, Ranks):
+        return one.verdict.ranks
+    if isinstance(one.verdict, BestOf):
+        return tuple(1 if place == one.verdict.best else 2 for place in range(len(one.responses)))
+    return None
+
+
+def _add(judgement: Judgement, collected: _Collected) -> None:
+    texts, verdict = judgement.texts, judgement.verdict
+    if isinstance(verdict, Choice):
+        collected.compare(texts, _outcome([verdict.winner]))
+        if verdict.winner == "both_bad":
+            collected.thumbs += [Opinion(collected.place(text), 0.0) for text in texts]
+        if judgement.overall_rating is not None:
+            liked = {"a": texts[:1], "b": texts[1:]}.get(verdict.winner, texts)
+            collected.ratings += [Opinion(collected.place(text), judgement.overall_rating) for text in liked]
+    elif isinstance(verdict, Votes):
+        collected.compare(texts, _outcome([vote.winner for vote in verdict.votes]))
+    elif isinstance(verdict, Thumb):
+        collected.thumbs.append(Opinion(collected.place(texts[0]), float(verdict.up)))
+    elif isinstance(verdict, Rating):
+        collected.ratings.append(Opinion(collected.place(texts[0]), float(verdict.stars)))
+    elif isinstance(verdict, Value):
+        collected.values.append(Opinion(collected.place(texts[0]), float(verdict.reward)))
+    else:
+        assert isinstance(verdict, Critique)
+
+
+def _outcome(winners: Sequence[Winner]) -> tuple[float, float, float]:
+    counts, total = Counter(winners), len(winners)
+    return counts["a"] / total, (counts["tie"] + counts["both_bad"]) / total, counts["b"] / total
+
+
+def rankings_of(judgements: Iterable[Judgement | Ranking]) -> list[Ranking]:
+    """The comparisons in judgements, for measuring: what most people said of a pair, and rankings as they are.
+
+    Ties, votes without a majority, and judgements of single responses compare nothing and are left out.
+    """
+    found = []
+    for one in judgements:
+        if isinstance(one, Ranking):
+            ranking = one
+        elif (ranks := _ranks(one) or _pair_ranks(one)) is None or len(set(one.texts)) < 2:
+            continue
+        else:
+            ranking = Ranking(one.prompt, one.texts, ranks)
+        if not ranking.is_tie:
+            found.append(ranking)
+    return found
+
+
+def _pair_ranks(judgement: Judgement) -> tuple[int, ...] | None:
+    verdict = judgement.verdict
+    if isinstance(verdict, Choice):
+        share = POINTS_OF_A[verdict.winner]
+    elif isinstance(verdict, Votes):
+        share = verdict.share_for_a
+    else:
+        return None
+    return None if share == 0.5 else ((1, 2) if share > 0.5 else (2, 1))
+
+
+def counts_of(items: Iterable[Item]) -> dict[str, int]:
+    """How many targets of each sort there are."""
+    totals: Counter[str] = Counter()
+    for item in items:
+        for name in ("rankings", "pairs", "thumbs", "ratings", "values"):
+            totals[name] += len(getattr(item.targets, name))
+    return dict(totals)
+
+
+def count_idle(judgements: Iterable[Judgement | Ranking]) -> dict[str, int]:
+    """How many judgements of each kind no target comes from: critiques, all-tied rankings, votes on equal texts."""
+    idle: Counter[str] = Counter()
+    for one in judgements:
+        if not items_of([one]):
+            idle["ranks" if isinstance(one, Ranking) else one.kind] += 1
+    return dict(idle)
+
+
+def require_lesson(items: Sequence[Item]) -> None:
+    """Refuse judgements from which no score can be learned.
+
+    Raises:
+        DataError: nothing is left after critiques and all-tied rankings; or every comparison is a tie, every thumb
+            the same, every rating or reward equal, with nothing else beside them that tells responses apart.
+    """
+    counts = counts_of(items)
+    if not sum(counts.values()):
+        raise DataError(
+            "reward model training: some judgement must tell responses apart, got none but critiques and rankings in "
+            "which all are tied; collect choices, rankings, thumbs, ratings or rewards"
+        )
+    targets = [item.targets for item in items]
+    said = {
+        "thumb": {one.number for target in targets for one in target.thumbs},
+        "rating": {one.number for target in targets for one in target.ratings},
+        "reward": {one.number for target in targets for one in target.values},
+    }
+    decided = any(pair.outcome[0] != pair.outcome[2] for target in targets for pair in target.pairs)
+    if counts["rankings"] or decided or any(len(numbers) > 1 for numbers in said.values()):
+        return
+    names = [name for name, numbers in said.items() if numbers]
+    found = [f"every {name} is {next(iter(said[name])):g}" for name in names]
+    if counts["pairs"]:
+        found.append(f"all {counts['pairs']} comparisons are ties")
+    raise DataError(
+        f"reward model training: some judgement must tell responses apart, and {' and '.join(found)}; "
+        "collect judgements of both kinds"
+    )
