@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .active import choose_pairs, pair_utility
+    from .annotators import AnnotatorAgreement, annotator_agreement
+    from .calibration import expected_calibration_error, fit_temperature
     from .comparisons import Ranking, Split, load_rankings, rankings_from_rows, split_by_prompt, to_rows
     from .cross_encoder import CrossEncoderRewardModel
     from .embedding import EmbeddingRewardModel, EmbeddingTrainingConfig
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from .weighted_sum import WeightedSum
 
 __all__ = [
+    "AnnotatorAgreement",
     "BestOf",
     "BradleyTerryAnnotator",
     "Choice",
@@ -78,12 +81,15 @@ __all__ = [
     "Votes",
     "WeightedSum",
     "agreement",
+    "annotator_agreement",
     "bradley_terry_nll",
     "choose_pairs",
     "davidson_nll",
     "evaluate_reward_model",
     "expected_agreement",
+    "expected_calibration_error",
     "export_rows",
+    "fit_temperature",
     "judgement_from_row",
     "load_judgements",
     "load_rankings",
@@ -110,6 +116,8 @@ _HOMES = {
         "choose_pairs",
         "pair_utility",
     ),
+    "annotators": ("AnnotatorAgreement", "annotator_agreement"),
+    "calibration": ("expected_calibration_error", "fit_temperature"),
     "comparisons": (
         "Ranking",
         "Split",

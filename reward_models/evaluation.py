@@ -15,11 +15,11 @@ import numpy as np
 from lm_gym.errors import DataError
 from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
 
+from .calibration import BINS, cross_fitted, expected_calibration_error, fit_temperature
 from .comparisons import Ranking
 
 __all__ = ["PromptAccuracy", "ReliabilityBin", "RewardEvaluation", "evaluate_reward_model"]
 
-BINS = 10
 MATCHED_LENGTH = 0.1
 
 
@@ -69,6 +69,10 @@ class RewardEvaluation:
     """Mean of ``-log sigmoid(score_better - score_worse)``, in nats; log 2 = .693 knows nothing."""
     ece: float
     """Expected calibration error (Guo et al. 2017, eq. 3) over 10 equal bins of [0, 1]."""
+    temperature: float
+    """What scores are to be divided by so that ``sigmoid(score_better - score_worse)`` fits these pairs best."""
+    ece_at_temperature: float
+    """``ece`` of scores divided by a temperature that was fitted on other groups; ``ece`` where there is one group."""
     length_accuracy: float
     """Accuracy of the rule that the response with more words wins; equal lengths count half."""
     pairs_at_matched_length: int
@@ -126,18 +130,19 @@ def evaluate_reward_model(
     points = _points(margin)
     length_points = _points(words[better] - words[worse])
     matched = np.abs(words[better] - words[worse]) < MATCHED_LENGTH * np.maximum(words[better], words[worse])
-    bins, ece = _reliability(margin, points)
     return RewardEvaluation(
         pairs=len(points),
         abstained=int((~kept).sum()),
         accuracy=float(points.mean()),
         accuracy_standard_error=_clustered_error(points, groups),
         nll=float(np.logaddexp(0, -margin).mean()),
-        ece=ece,
+        ece=expected_calibration_error(margin),
+        temperature=fit_temperature(margin),
+        ece_at_temperature=expected_calibration_error(cross_fitted(margin, groups)),
         length_accuracy=float(length_points.mean()),
         pairs_at_matched_length=int(matched.sum()),
         accuracy_at_matched_length=float(points[matched].mean()) if matched.any() else None,
-        bins=bins,
+        bins=_reliability(margin, points),
         groups=tuple(
             PromptAccuracy(
                 group=str(group),
@@ -165,21 +170,19 @@ def _points(margin: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.sign(margin))
 
 
-def _reliability(margin: np.ndarray, points: np.ndarray) -> tuple[tuple[ReliabilityBin, ...], float]:
+def _reliability(margin: np.ndarray, points: np.ndarray) -> tuple[ReliabilityBin, ...]:
     confidence = 1 / (1 + np.exp(-np.abs(margin)))
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    bins, ece = [], 0.0
+    bins = []
     for number in range(BINS):
         inside = place == number
         count = int(inside.sum())
         sure = float(confidence[inside].mean()) if count else None
         right = float(points[inside].mean()) if count else None
-        if sure is not None and right is not None:
-            ece += count / len(points) * abs(right - sure)
         bins.append(
             ReliabilityBin(low=number / BINS, high=(number + 1) / BINS, pairs=count, confidence=sure, accuracy=right)
         )
-    return tuple(bins), ece
+    return tuple(bins)
 
 
 def _clustered_error(points: np.ndarray, groups: np.ndarray) -> float | None:
