@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from .active import choose_pairs, pair_utility
     from .annotators import AnnotatorAgreement, annotator_agreement
     from .calibration import expected_calibration_error, fit_temperature
-    from .comparisons import Ranking, Split, load_rankings, rankings_from_rows, split_by_prompt, to_rows
+    from .card import RewardModelCard, reward_card
+    from .comparisons import Ranking, Split, load_rankings, rankings_from_rows, refuse_leaks, split_by_prompt, to_rows
     from .cross_encoder import CrossEncoderRewardModel
     from .embedding import EmbeddingRewardModel, EmbeddingTrainingConfig
     from .embedding_cache import SentenceFeatures
@@ -70,6 +71,7 @@ __all__ = [
     "RepetitionPenalty",
     "Response",
     "RewardEvaluation",
+    "RewardModelCard",
     "RewardTrainingConfig",
     "SentenceFeatures",
     "SimilarityReward",
@@ -101,6 +103,8 @@ __all__ = [
     "rankings_from_rows",
     "rankings_of",
     "rao_kupper_nll",
+    "refuse_leaks",
+    "reward_card",
     "save_judgements",
     "score_centering_penalty",
     "soft_bradley_terry_nll",
@@ -118,11 +122,13 @@ _HOMES = {
     ),
     "annotators": ("AnnotatorAgreement", "annotator_agreement"),
     "calibration": ("expected_calibration_error", "fit_temperature"),
+    "card": ("RewardModelCard", "reward_card"),
     "comparisons": (
         "Ranking",
         "Split",
         "load_rankings",
         "rankings_from_rows",
+        "refuse_leaks",
         "split_by_prompt",
         "to_rows",
     ),

@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from lm_gym.errors import ConfigError, DataError
 from lm_gym.files import read_jsonl
 
-__all__ = ["Ranking", "Split", "load_rankings", "rankings_from_rows", "split_by_prompt", "to_rows"]
+__all__ = ["Ranking", "Split", "load_rankings", "rankings_from_rows", "refuse_leaks", "split_by_prompt", "to_rows"]
 
 FORMS = '{"prompt", "chosen", "rejected"} or {"prompt", "responses", "ranks"}'
 
@@ -219,3 +219,19 @@ def split_by_prompt(
     train = [ranking for ranking in rankings if group_of(ranking.prompt) not in chosen]
     test = [ranking for ranking in rankings if group_of(ranking.prompt) in chosen]
     return Split(train, test)
+
+
+def refuse_leaks(
+    train: Iterable[Prompted], held_out: Iterable[Prompted], *, group_of: Callable[[str], str] = _prompt_itself
+) -> None:
+    """Check a division that was made elsewhere.
+
+    Raises:
+        ConfigError: a prompt, or a group of prompts, is on both sides.
+    """
+    both = sorted({group_of(one.prompt) for one in train} & {group_of(one.prompt) for one in held_out})
+    if both:
+        raise ConfigError(
+            f"split: no prompt (or group) may be both trained and measured on, and {len(both)} are, {both[0]!r} for "
+            "one; take them out of one side, or divide with split_by_prompt"
+        )

@@ -167,7 +167,12 @@ def reward_train(options: Annotated[RewardOptions, tyro.conf.arg(name="")], out:
 
 
 def reward_eval(
-    model: str, data: Files, group_separator: str | None = None, skip_bad: bool = False, json: bool = False
+    model: str,
+    data: Files,
+    group_separator: str | None = None,
+    skip_bad: bool = False,
+    page: Path | None = None,
+    json: bool = False,
 ) -> None:
     """Measure a reward model on judgements: accuracy, calibration, and the length-only baseline beside it.
 
@@ -176,11 +181,20 @@ def reward_eval(
         data: Files of judgements that it was not trained on.
         group_separator: Prompts that are alike before this text form a group.
         skip_bad: List rows that cannot be read instead of stopping at the first.
+        page: Write the card as an HTML page here.
         json: Print JSON instead of a table.
     """
     from .reward_files import evaluate_files
 
-    evaluate_files(model, data, group_separator=group_separator, skip_bad=skip_bad, as_json=json, console=Console())
+    evaluate_files(
+        model,
+        data,
+        group_separator=group_separator,
+        skip_bad=skip_bad,
+        as_json=json,
+        page=page,
+        console=Console(),
+    )
 
 
 def train(

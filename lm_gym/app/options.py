@@ -31,10 +31,12 @@ class RewardOptions:
     """Files of judgements: pairs, rankings, votes, thumbs, ratings or rewards, mixed at will (.jsonl, .jsonl.gz)."""
     kind: Literal["preference", "embedding", "cross-encoder"] = "preference"
     """All weights of a model; a small head on a frozen sentence encoder (seconds); a model that reads pairs."""
+    eval_data: tuple[Path, ...] = ()
+    """Files of judgements to measure on; none keeps a share of the data for that."""
     held_out: float = 0.1
-    """Share of the prompt groups that is kept for measuring."""
+    """Share of the prompt groups that is kept for measuring, where there is no eval data."""
     group_separator: str | None = None
-    """Prompts that are alike before this text are held out together."""
+    """Prompts that are alike before this text form a group, which is never divided."""
     skip_bad: bool = False
     """List rows that cannot be read instead of stopping at the first."""
     epochs: int = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from lm_gym.files import write_text
 from .plots import SERIES, accuracy_plot, curve_plots, finite, kl_plots, reliability_plot, smoothing_window
 from .report_data import ModelRow, Report, RewardCard, Sample
 
-__all__ = ["print_table", "render_report"]
+__all__ = ["print_table", "render_report", "rendered_page"]
 
 NOTHING = "–"
 SAMPLES_IN_TERMINAL = 5
@@ -33,6 +33,24 @@ WIDE_TERMINAL = 96
 _TEMPLATES = Path(__file__).parent / "templates"
 _UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _Numbers = Sequence[float | None]
+
+
+def rendered_page(template: str, context: Mapping[str, Any]) -> str:
+    """Fill a template of this package; whatever it is given is escaped.
+
+    Raises:
+        MissingExtraError: Jinja2 is not installed; the extra is ``report``.
+    """
+    jinja2 = require("jinja2", extra="report", purpose="the HTML report")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["duration"] = _duration
+    return _clean(environment.get_template(template).render(context))
 
 
 def render_report(report: Report, path: str | Path) -> Path:
@@ -47,16 +65,7 @@ def render_report(report: Report, path: str | Path) -> Path:
     Raises:
         MissingExtraError: matplotlib or Jinja2 is not installed; the extra is ``report``.
     """
-    jinja2 = require("jinja2", extra="report", purpose="the HTML report")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["duration"] = _duration
-    return write_text(path, _clean(environment.get_template("report.html.j2").render(_page(report))))
+    return write_text(path, rendered_page("report.html.j2", _page(report)))
 
 
 def print_table(report: Report, console: Console) -> None:

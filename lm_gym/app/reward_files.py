@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lm_gym.errors import ConfigError, OutputExistsError
-from lm_gym.files import write_json
+from lm_gym.files import write_json, write_text
 from lm_gym.handles import load_reward_model
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
@@ -20,15 +20,19 @@ from lm_gym.reward_models import (
     EmbeddingTrainingConfig,
     Judgement,
     PreferenceRewardModel,
-    RewardEvaluation,
+    RewardModelCard,
     RewardTrainingConfig,
-    evaluate_reward_model,
     load_judgements,
     rankings_of,
+    refuse_leaks,
+    reward_card,
     split_by_prompt,
 )
 
 from .options import RewardOptions
+from .plots import reliability_plot
+from .report import rendered_page
+from .report_data import RewardCard as ReportCard
 
 __all__ = ["evaluate_files", "grouped_by", "train_reward_model"]
 
@@ -51,24 +55,36 @@ def train_reward_model(options: RewardOptions, out: Path, *, overwrite: bool, co
     """
     if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
         raise OutputExistsError(f"output folder {out}: must be new or empty, and it holds something; pass --overwrite")
-    judgements = _loaded(options.data, options.skip_bad, console)
+    train, held_out = _divided(options, console)
     group_of = grouped_by(options.group_separator)
-    split = split_by_prompt(judgements, held_out=options.held_out, seed=options.seed, group_of=group_of)
-    model = _fitted(options, split.train)
-    texts = [(one.prompt, text) for one in split.train for text in one.texts]
+    model = _fitted(options, train)
+    texts = [(one.prompt, text) for one in train for text in one.texts]
     model.fit_normalizer(*zip(*texts, strict=True), fitted_on=f"{len(texts)} judged responses")
-    held_out = rankings_of(split.held_out)
-    found = evaluate_reward_model(model, held_out, group_of=group_of) if held_out else None
-    model.training["evaluation"] = None if found is None else evaluation_json(found)
+    card = reward_card(model, held_out, group_of=group_of) if rankings_of(held_out) else None
+    model.training["groups"] = sorted({group_of(one.prompt) for one in train})
+    model.training["evaluation"] = None if card is None else card.evaluation.to_json()
     if out.exists():
         shutil.rmtree(out)
     model.save(out)
-    console.print(f"{out}: fitted to {len(split.train)} judgements of {len({o.prompt for o in split.train})} prompts")
-    if found is None:
+    prompts = len({one.prompt for one in train})
+    console.print(f"{out}: fitted to {len(train)} judgements of {prompts} prompts")
+    if card is None:
         console.print("nothing held out compares two responses, so there is no accuracy")
-    else:
-        write_json(out / "evaluation.json", evaluation_json(found))
-        print_evaluation(found, f"held-out groups of {', '.join(map(str, options.data))}", console)
+        return
+    write_json(out / "evaluation.json", card.to_json())
+    write_card(card, out / "card.html")
+    print_card(card, f"{out} on groups it has not seen", console)
+
+
+def _divided(options: RewardOptions, console: Console) -> tuple[list[Judgement], list[Judgement]]:
+    judgements = _loaded(options.data, options.skip_bad, console)
+    group_of = grouped_by(options.group_separator)
+    if not options.eval_data:
+        split = split_by_prompt(judgements, held_out=options.held_out, seed=options.seed, group_of=group_of)
+        return split.train, split.held_out
+    held_out = _loaded(options.eval_data, options.skip_bad, console)
+    refuse_leaks(judgements, held_out, group_of=group_of)
+    return judgements, held_out
 
 
 def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Judgement]:
@@ -106,37 +122,63 @@ def evaluate_files(
     group_separator: str | None,
     skip_bad: bool,
     as_json: bool,
+    page: Path | None,
     console: Console,
 ) -> None:
     """Measure a reward model on the judgements of some files."""
     errors = Console(stderr=True)
-    rankings = rankings_of(_loaded(data, skip_bad, errors))
-    found = evaluate_reward_model(load_reward_model(model), rankings, group_of=grouped_by(group_separator))
+    judgements = _loaded(data, skip_bad, errors)
+    loaded = load_reward_model(model)
+    trained_on = getattr(loaded, "training", {}).get("groups", ())
+    card = reward_card(loaded, judgements, group_of=grouped_by(group_separator), trained_on=trained_on)
+    if card.seen_groups:
+        errors.print(
+            f"[yellow]warning[/yellow]: the model was trained on {len(card.seen_groups)} of these groups, "
+            f"{card.seen_groups[0]!r} for one; the numbers flatter it",
+            highlight=False,
+        )
+    if page is not None:
+        errors.print(f"card: {write_card(card, page)}")
     if as_json:
-        console.print_json(json.dumps(evaluation_json(found)))
+        console.print_json(json.dumps(card.to_json()))
     else:
-        print_evaluation(found, model, console)
+        print_card(card, model, console)
 
 
-def print_evaluation(found: RewardEvaluation, title: str, console: Console) -> None:
+def print_card(card: RewardModelCard, title: str, console: Console) -> None:
     """The main numbers as a table."""
+    found = card.evaluation
     table = Table(title=f"{title}: {found.pairs} pairs", show_header=False)
-    for name, value in (
-        ("accuracy", f"{found.accuracy:.3f}"),
-        ("length-only baseline", f"{found.length_accuracy:.3f}"),
-        ("negative log-likelihood, nats", f"{found.nll:.3f}"),
-        ("expected calibration error", f"{found.ece:.3f}"),
-        ("abstained pairs", str(found.abstained)),
-    ):
+    for name, value in card_rows(card):
         table.add_row(name, value)
     console.print(table)
 
 
-def evaluation_json(found: RewardEvaluation) -> dict[str, object]:
-    """The evaluation with the short names that scripts rely on beside its own."""
-    return {
-        **found.to_json(),
-        "n": found.pairs,
-        "length_baseline_accuracy": found.length_accuracy,
-        "by_group": {group.group: group.accuracy for group in found.groups},
-    }
+def write_card(card: RewardModelCard, path: Path) -> Path:
+    """Write the card as one HTML page that needs nothing else. Returns: the path."""
+    shown = ReportCard(name=card.name, trained_on=0, evaluation=card.evaluation.to_json())
+    plots = [plot for plot in (reliability_plot(shown, number=0),) if plot is not None]
+    return write_text(path, rendered_page("card.html.j2", {"card": card, "rows": card_rows(card), "plots": plots}))
+
+
+def card_rows(card: RewardModelCard) -> list[tuple[str, str]]:
+    """Name and number of everything on the card that is one number."""
+    found, people = card.evaluation, card.agreement
+    rows: list[tuple[str, float | None]] = [
+        ("accuracy", found.accuracy),
+        ("length-only baseline", found.length_accuracy),
+        ("TF-IDF baseline, fitted on the other half of the groups", card.text_baseline_accuracy),
+        ("accuracy at matched length", found.accuracy_at_matched_length),
+        *((f"accuracy where {s.low:.0%} to {s.high:.0%} of the votes agree", s.accuracy) for s in card.by_share),
+        ("negative log-likelihood, nats", found.nll),
+        ("expected calibration error", found.ece),
+        ("the same at a temperature fitted on other groups", found.ece_at_temperature),
+        ("temperature", found.temperature),
+        ("correlation of score and length", card.length_correlation),
+        ("rank correlation within a prompt", card.rank_correlation),
+        ("agreement of annotators, Krippendorff's alpha", None if people is None else people.alpha),
+        ("an annotator agrees with most others", None if people is None else people.people_with_majority),
+        ("the model agrees with them", None if people is None else people.model_with_majority),
+    ]
+    shown = [(name, f"{value:.3f}") for name, value in rows if value is not None]
+    return [*shown, ("pairs the model abstained on", str(found.abstained))]

@@ -81,6 +81,27 @@ def test_reward_train_then_eval(tmp_path: Path, rankings_file: Path, capsys: pyt
     assert found["n"] == 8 * 3
     assert 0 <= found["accuracy"] <= 1
     assert {"nll", "ece", "length_baseline_accuracy", "by_group"} <= set(found)
+    assert found["seen_groups"]  # most of these prompts were trained on, and it says so
+    page = tmp_path / "card.html"
+    assert main(["reward", "eval", "--model", str(out), "--data", str(rankings_file), "--page", str(page)]) == 0
+    assert "was trained on" in page.read_text(encoding="utf-8")
+    assert (out / "card.html").is_file()
+    again = ["--model", MODEL, "--data", str(rankings_file), "--eval-data", str(rankings_file)]
+    assert main(["reward", "train", *again, "--out", str(tmp_path / "other")]) == 2
+    assert "both trained and measured on" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "other").exists()
+
+
+def test_reward_train_lists_bad_rows_when_asked(
+    tmp_path: Path, rankings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(rankings_file.read_text(encoding="utf-8") + '{"prompt": "p", "chosen": "x"}\n', encoding="utf-8")
+    arguments = ["--model", MODEL, "--data", str(bad), "--held-out", "0.25", "--out", str(tmp_path / "rm")]
+    assert main(["reward", "train", *arguments]) == 2
+    assert "bad.jsonl, line" in "".join(capsys.readouterr().err.split("\n"))
+    assert main(["reward", "train", *arguments, "--skip-bad"]) == 0
+    assert "skipped 1 rows" in capsys.readouterr().out
 
 
 def test_train_leaves_a_model_and_resumes(tmp_path: Path, prompts_file: Path) -> None:

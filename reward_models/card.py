@@ -1,0 +1,289 @@
+"""Everything that is known about how far a reward model can be trusted, on judgements it has not seen.
+
+Knows: the measurements of this folder, put side by side. Does not know: how the card is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lm_gym.errors import DataError
+from lm_gym.extras import require
+from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
+
+from .annotators import AnnotatorAgreement, annotator_agreement, votes_of
+from .comparisons import Ranking
+from .evaluation import RewardEvaluation, evaluate_reward_model
+from .judgements import POINTS_OF_A, Judgement
+from .probes import ProbeResult, probe_reward_model
+from .targets import rankings_of
+
+__all__ = ["Disagreement", "RewardModelCard", "ShareAccuracy", "reward_card", "text_baseline_accuracy"]
+
+SHARES = ((0.5, 0.7), (0.7, 0.9), (0.9, 1.0))
+EXAMPLES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareAccuracy:
+    """Accuracy on pairs whose winner had a share of the votes in (low, high]."""
+
+    low: float
+    """Lower edge, not included."""
+    high: float
+    """Upper edge, included."""
+    pairs: int
+    """Pairs in it."""
+    accuracy: float
+    """Equal scores count half."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """A pair on which the model is surest against most people."""
+
+    prompt: str
+    """The prompt."""
+    preferred: str
+    """What most people preferred."""
+    rejected: str
+    """What the model prefers."""
+    margin: float
+    """Score of ``rejected`` minus score of ``preferred``."""
+    share: float
+    """Share of the votes for ``preferred``, ties counted half."""
+    comments: tuple[str, ...]
+    """Why, in the annotators' words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelCard:
+    """A reward model on held-out judgements."""
+
+    name: str
+    """Of the model."""
+    seen_groups: tuple[str, ...]
+    """Groups that the model was trained on as well: numbers that include them flatter it."""
+    evaluation: RewardEvaluation
+    """Accuracy, likelihood, calibration, the length-only baseline."""
+    text_baseline_accuracy: float | None
+    """Accuracy of a Bradley-Terry model on TF-IDF words, fitted on the other half of the groups; None for one group."""
+    length_correlation: float | None
+    """Spearman correlation of score and number of words over all responses; None where one of them is constant."""
+    rank_correlation: float | None
+    """Mean Spearman correlation of scores and people's places within a ranking of at least 3; None without one."""
+    by_share: tuple[ShareAccuracy, ...]
+    """Accuracy by how many people agreed on the winner."""
+    agreement: AnnotatorAgreement | None
+    """People among themselves, and the model in the place of one; None without two votes on one pair."""
+    probes: tuple[ProbeResult, ...]
+    """Texts that should never win, and how many real answers they beat."""
+    disagreements: tuple[Disagreement, ...]
+    """Where the model is surest against most people."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists; the evaluation under its own names and under those that scripts rely on."""
+        found = asdict(self) | {"evaluation": self.evaluation.to_json()}
+        return {
+            **found.pop("evaluation"),
+            **found,
+            "n": self.evaluation.pairs,
+            "length_baseline_accuracy": self.evaluation.length_accuracy,
+            "by_group": {group.group: group.accuracy for group in self.evaluation.groups},
+        }
+
+
+def _prompt_itself(prompt: str) -> str:
+    return prompt
+
+
+def reward_card(
+    model: RewardModel | RewardFunction,
+    judgements: Sequence[Judgement],
+    *,
+    group_of: Callable[[str], str] = _prompt_itself,
+    trained_on: Sequence[str] = (),
+) -> RewardModelCard:
+    """Measure a reward model every way.
+
+    Args:
+        model: any reward model, or a plain reward function.
+        judgements: of any kinds, not seen in training.
+        group_of: maps a prompt to its group; groups are never divided between fitting and measuring.
+        trained_on: groups of the training data, if known; those among the judgements are listed on the card.
+
+    Raises:
+        DataError: no judgement compares two responses.
+        RewardModelError: the model raised or returned a bad score.
+        MissingExtraError: scikit-learn, scipy or krippendorff is missing.
+    """
+    seen = sorted({group_of(one.prompt) for one in judgements} & set(trained_on))
+    model = as_reward_model(model)
+    rankings = rankings_of(judgements)
+    evaluation = evaluate_reward_model(model, rankings, group_of=group_of)
+    compared = [one for one in judgements if votes_of(one) and one.texts[0] != one.texts[1]]
+    margins = _margins(model, compared)
+    return RewardModelCard(
+        name=getattr(model, "name", type(model).__name__),
+        seen_groups=tuple(seen),
+        evaluation=evaluation,
+        text_baseline_accuracy=text_baseline_accuracy(rankings, group_of=group_of),
+        length_correlation=_length_correlation(model, rankings),
+        rank_correlation=_rank_correlation(model, rankings),
+        by_share=_by_share(compared, margins),
+        agreement=_agreement(compared, margins),
+        probes=tuple(_probes(model, rankings)),
+        disagreements=_disagreements(compared, margins),
+    )
+
+
+def _margins(model: RewardModel, judgements: Sequence[Judgement]) -> np.ndarray:
+    """Score of "a" minus that of "b"; 0 where the model abstained on one. Shape: (P,)."""
+    prompts = [one.prompt for one in judgements]
+    first, second = (checked_scores(model, prompts, [one.texts[place] for one in judgements]) for place in (0, 1))
+    margins = first.value.astype(np.float64) - second.value
+    return np.where(first.valid & second.valid, margins, 0.0)
+
+
+def _share_of_a(judgement: Judgement) -> float:
+    return float(np.mean([POINTS_OF_A[vote.winner] for vote in votes_of(judgement)]))
+
+
+def _by_share(judgements: Sequence[Judgement], margins: np.ndarray) -> tuple[ShareAccuracy, ...]:
+    shares = np.array([_share_of_a(one) for one in judgements])
+    winner = np.sign(shares - 0.5)
+    points = 0.5 * (1 + winner * np.sign(margins))
+    top = np.maximum(shares, 1 - shares)
+    found = []
+    for low, high in SHARES:
+        inside = (top > low) & (top <= high)
+        if inside.any():
+            accuracy = float(points[inside].mean())
+            found.append(ShareAccuracy(low=low, high=high, pairs=int(inside.sum()), accuracy=accuracy))
+    return tuple(found)
+
+
+def _agreement(judgements: Sequence[Judgement], margins: np.ndarray) -> AnnotatorAgreement | None:
+    try:
+        return annotator_agreement(judgements, margins)
+    except DataError:
+        return None
+
+
+def _disagreements(judgements: Sequence[Judgement], margins: np.ndarray) -> tuple[Disagreement, ...]:
+    shares = np.array([_share_of_a(one) for one in judgements])
+    against = -np.sign(shares - 0.5) * margins
+    commented = np.array([any(vote.comment for vote in votes_of(one)) for one in judgements], dtype=bool)
+    found: list[Disagreement] = []
+    shown: set[tuple[str, ...]] = set()
+    for row in np.lexsort((~commented, -against)):  # of equal margins (one pair, judged twice) the commented one
+        key = (judgements[row].prompt, *sorted(judgements[row].texts))
+        if against[row] <= 0 or len(found) == EXAMPLES:
+            break
+        if key in shown:
+            continue
+        shown.add(key)
+        one, first_won = judgements[row], shares[row] > 0.5
+        preferred, rejected = one.texts if first_won else one.texts[::-1]
+        found.append(
+            Disagreement(
+                prompt=one.prompt,
+                preferred=preferred,
+                rejected=rejected,
+                margin=float(against[row]),
+                share=float(max(shares[row], 1 - shares[row])),
+                comments=tuple(vote.comment for vote in votes_of(one) if vote.comment),
+            )
+        )
+    return tuple(found)
+
+
+def _probes(model: RewardModel, rankings: Sequence[Ranking]) -> list[ProbeResult]:
+    """Real answers of each prompt, the most often preferred first."""
+    wins: dict[str, dict[str, float]] = {}
+    for one in rankings:
+        of_prompt = wins.setdefault(one.prompt, {})
+        for text in one.responses:
+            of_prompt.setdefault(text, 0.0)
+        for better, worse in one.pairs():
+            of_prompt[one.responses[better]] += 1
+            of_prompt[one.responses[worse]] -= 1
+    answers = [sorted(of_prompt, key=lambda text: -of_prompt[text]) for of_prompt in wins.values()]
+    return probe_reward_model(model, list(wins), answers)
+
+
+def _length_correlation(model: RewardModel, rankings: Sequence[Ranking]) -> float | None:
+    rows = sorted({(one.prompt, text) for one in rankings for text in one.responses})
+    scores = checked_scores(model, [prompt for prompt, _ in rows], [text for _, text in rows])
+    words = np.array([len(text.split()) for _, text in rows])
+    return _spearman(scores.value[scores.valid], words[scores.valid])
+
+
+def _rank_correlation(model: RewardModel, rankings: Sequence[Ranking]) -> float | None:
+    found = []
+    for one in rankings:
+        if len(one.responses) < 3:
+            continue
+        scores = checked_scores(model, [one.prompt] * len(one.responses), one.responses)
+        value = _spearman(scores.value[scores.valid], -np.array(one.ranks)[scores.valid])
+        if value is not None:
+            found.append(value)
+    return float(np.mean(found)) if found else None
+
+
+def _spearman(first: np.ndarray, second: np.ndarray) -> float | None:
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    stats = require("scipy.stats", extra="evaluation", purpose="rank correlation")
+    return float(stats.spearmanr(first, second).statistic)
+
+
+def text_baseline_accuracy(
+    rankings: Sequence[Ranking], *, group_of: Callable[[str], str] = _prompt_itself
+) -> float | None:
+    """Accuracy of a Bradley-Terry model that is linear in TF-IDF words.
+
+    It is fitted on one half of the groups (dealt in the order of their names) and measured on the other, both ways.
+
+    Args:
+        rankings: to fit and measure on.
+        group_of: maps a prompt to its group.
+
+    Returns: equal scores count half; None where a half has fewer than two pairs.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+    """
+    text = require("sklearn.feature_extraction.text", extra="evaluation", purpose="the TF-IDF baseline")
+    linear = require("sklearn.linear_model", extra="evaluation", purpose="the TF-IDF baseline")
+    names = sorted({group_of(one.prompt) for one in rankings})
+    halves = (set(names[::2]), set(names[1::2]))
+    points: list[np.ndarray] = []
+    for own, other in (halves, halves[::-1]):
+        train = _pair_texts(rankings, other, group_of)
+        test = _pair_texts(rankings, own, group_of)
+        if len(train) < 2 or len(test) < 2:
+            return None
+        words = text.TfidfVectorizer(sublinear_tf=True, norm=None, token_pattern=r"\S+")
+        words.fit([response for pair in train for response in pair])
+        better, worse = (words.transform([pair[side] for pair in train]) for side in (0, 1))
+        gap = better - worse
+        flip = np.arange(gap.shape[0]) % 2 * 2 - 1
+        model = linear.LogisticRegression(C=1e-3, fit_intercept=False, max_iter=500)
+        model.fit(gap.multiply(flip[:, None]).tocsr(), flip)
+        lead = (words.transform([p[0] for p in test]) - words.transform([p[1] for p in test])) @ model.coef_[0]
+        points.append(0.5 * (1 + np.sign(lead)))
+    return float(np.concatenate(points).mean())
+
+
+def _pair_texts(rankings: Sequence[Ranking], groups: set[str], group_of: Callable[[str], str]) -> list[tuple[str, str]]:
+    return [
+        (one.responses[better], one.responses[worse])
+        for one in rankings
+        if group_of(one.prompt) in groups
+        for better, worse in one.pairs()
+    ]
