@@ -13,7 +13,7 @@ SCRIPTS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
 
 
 def test_examples_are_found() -> None:
-    assert len(SCRIPTS) >= 5
+    assert len(SCRIPTS) >= 7
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
