@@ -62,17 +62,25 @@ class SentenceFeatures:
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
-        """Features of B texts. Returns: Shape: (B, H), float32."""
+        """Features of B texts; all 0 for a text without a token. Returns: Shape: (B, H), float32."""
+        readable = [row for row, text in enumerate(texts) if text.strip() or self._blank_has_tokens]
         states = self.encoder.encode(
-            list(texts), output_value="token_embeddings", batch_size=BATCH_SIZE, show_progress_bar=show_progress
+            [texts[row] for row in readable] or ["a"],
+            output_value="token_embeddings",
+            batch_size=BATCH_SIZE,
+            show_progress_bar=show_progress,
         )
-        rows = []
-        for state in states:
-            state = state.float() if len(state) else state.new_zeros((1, state.shape[-1]))
-            total = state.sum(0)
-            pooled = (total / len(state), state.amax(0), total / len(state) ** 0.5)
-            rows.append(torch.cat(pooled).cpu().numpy())
-        return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 0), dtype=np.float32)
+        found = np.zeros((len(texts), 3 * states[0].shape[-1]), dtype=np.float32)
+        for row, state in zip(readable, states, strict=False):
+            total = state.float().sum(0)
+            pooled = (total / len(state), state.float().amax(0), total / len(state) ** 0.5)
+            found[row] = torch.cat(pooled).cpu().numpy()
+        return found
+
+    @property
+    def _blank_has_tokens(self) -> bool:
+        """Whether the tokenizer puts special tokens around a text, so that even an empty one has states."""
+        return len(self.encoder.tokenizer("", verbose=False)["input_ids"]) > 0
 
 
 def fingerprint_of(encoder: Any) -> str:

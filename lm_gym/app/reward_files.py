@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,6 @@ def train_reward_model(options: RewardOptions, out: Path, *, overwrite: bool, co
     card = reward_card(model, held_out, group_of=group_of) if rankings_of(held_out) else None
     model.training["groups"] = sorted({group_of(one.prompt) for one in train})
     model.training["evaluation"] = None if card is None else card.evaluation.to_json()
-    if out.exists():
-        shutil.rmtree(out)
     model.save(out)
     prompts = len({one.prompt for one in train})
     console.print(f"{out}: fitted to {len(train)} judgements of {prompts} prompts")

@@ -113,6 +113,14 @@ def test_features_are_the_three_poolings(loaded: SentenceFeatures) -> None:
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-6)
 
 
+def test_a_text_without_a_token_has_features_too(loaded: SentenceFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert np.abs(loaded([""])).sum() > 0  # this tokenizer puts special tokens around it
+    monkeypatch.setattr(SentenceFeatures, "_blank_has_tokens", False)
+    got = loaded(["", "good film", " "])
+    assert np.abs(got).sum(axis=1).tolist() == [0, pytest.approx(float(np.abs(loaded(["good film"])).sum())), 0]
+    assert loaded([" "]).shape == got[:1].shape
+
+
 def test_saved_and_loaded_in_another_process_it_scores_the_same(
     loaded: SentenceFeatures, judged_texts: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -131,3 +131,21 @@ def test_an_error_of_the_users_is_told_in_a_line(tmp_path: Path, capsys: pytest.
     assert "DataError" in text
     assert "there is no such file" in text
     assert "Traceback" not in text
+
+
+def test_reward_train_on_a_sentence_encoder(
+    tmp_path: Path, rankings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    base = Transformer(MODEL, max_seq_length=128)
+    base.tokenizer.pad_token = base.tokenizer.pad_token or base.tokenizer.eos_token
+    encoder = SentenceTransformer(modules=[base, Pooling(base.get_embedding_dimension())], device="cpu")
+    encoder.save(str(tmp_path / "encoder"), create_model_card=False)
+    out = tmp_path / "rm"
+    arguments = ["--kind", "embedding", "--model", str(tmp_path / "encoder"), "--data", str(rankings_file)]
+    assert main(["reward", "train", *arguments, "--held-out", "0.25", "--out", str(out)]) == 0
+    assert "length-only baseline" in capsys.readouterr().out
+    assert main(["reward", "eval", "--model", str(out), "--data", str(rankings_file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "embedding"
