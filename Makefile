@@ -36,7 +36,7 @@ check: setup
 	$(BIN)/ruff check --quiet $(SOURCES)
 	rm -rf $(LINT_TREE) build
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target $(LINT_TREE) .
-	rm -rf build
+	rm -rf build lm_gym.egg-info
 	cd $(LINT_TREE) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 	cd $(LINT_TREE) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p lm_gym
 	$(BIN)/python -m pytest -q tests/house

@@ -1,8 +1,9 @@
 """PPO against an ensemble of reward models that is paid less where its members disagree.
 
 Command:  python examples/07_ensemble_with_uncertainty.py
-Time:     about 3 minutes on two CPU cores
-Expected: both runs raise the true score; the table shows score, disagreement and true score of each
+Time:     about 45 seconds on two CPU cores
+Expected: both runs raise the true score (about .45 before); with the penalty the policy strays less and the members
+          disagree a little less about its answers
 """
 
 from __future__ import annotations
