@@ -62,6 +62,8 @@ def train_reward_model(options: RewardOptions, out: Path, *, overwrite: bool, co
     card = reward_card(model, held_out, group_of=group_of) if rankings_of(held_out) else None
     model.training["groups"] = sorted({group_of(one.prompt) for one in train})
     model.training["evaluation"] = None if card is None else card.evaluation.to_json()
+    if card is not None:  # sigmoid(difference of scores / temperature) is the probability of a preference
+        model.links["temperature"] = card.evaluation.temperature
     model.save(out)
     prompts = len({one.prompt for one in train})
     console.print(f"{out}: fitted to {len(train)} judgements of {prompts} prompts")

@@ -86,6 +86,9 @@ def test_reward_train_then_eval(tmp_path: Path, rankings_file: Path, capsys: pyt
     assert main(["reward", "eval", "--model", str(out), "--data", str(rankings_file), "--page", str(page)]) == 0
     assert "was trained on" in page.read_text(encoding="utf-8")
     assert (out / "card.html").is_file()
+    record = json.loads((out / "lm_gym_reward_model.json").read_text(encoding="utf-8"))
+    on_held_out = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    assert record["links"]["temperature"] == on_held_out["temperature"]
     again = ["--model", MODEL, "--data", str(rankings_file), "--eval-data", str(rankings_file)]
     assert main(["reward", "train", *again, "--out", str(tmp_path / "other")]) == 2
     assert "both trained and measured on" in " ".join(capsys.readouterr().err.split())
