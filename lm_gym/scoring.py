@@ -25,6 +25,7 @@ __all__ = [
     "Scores",
     "as_reward_model",
     "checked_scores",
+    "require_rows",
     "scores_where",
 ]
 
@@ -109,6 +110,14 @@ def as_reward_model(subject: RewardModel | RewardFunction) -> RewardModel:
         f"reward model {subject!r}: must have a method score(prompts, responses) or be a function "
         f"f(prompts, completions) -> list[float | None]; got {type(subject).__name__}. Pass an instance, not a class."
     )
+
+
+def require_rows(name: str, prompts: Sequence[str], responses: Sequence[str]) -> None:
+    """Raises: RewardModelError: the reward model of this name was not given one prompt per response."""
+    if len(prompts) != len(responses):
+        raise RewardModelError(
+            f"reward model {name}: needs one prompt per response, got {len(prompts)} and {len(responses)}"
+        )
 
 
 def checked_scores(model: RewardModel, prompts: Sequence[str], responses: Sequence[str]) -> Scores:

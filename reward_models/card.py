@@ -13,10 +13,10 @@ import numpy as np
 
 from lm_gym.errors import DataError
 from lm_gym.extras import require
-from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
+from lm_gym.scoring import RewardFunction, RewardModel, Scores, as_reward_model, checked_scores
 
 from .annotators import AnnotatorAgreement, annotator_agreement, votes_of
-from .comparisons import Ranking
+from .comparisons import Ranking, prompt_itself
 from .evaluation import RewardEvaluation, evaluate_reward_model
 from .judgements import POINTS_OF_A, Judgement
 from .probes import ProbeResult, probe_reward_model
@@ -97,15 +97,30 @@ class RewardModelCard:
         }
 
 
-def _prompt_itself(prompt: str) -> str:
-    return prompt
+class _ScoredOnce:
+    """A reward model that is asked about each text only once, however many measurements read its score."""
+
+    def __init__(self, model: RewardModel) -> None:
+        self._model = model
+        self._known: dict[tuple[str, str], tuple[float, bool]] = {}
+        self.name = getattr(model, "name", type(model).__name__)
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+        """Returns: Scores of shape (B,), without a std."""
+        rows = list(zip(prompts, responses, strict=True))
+        new = [row for row in dict.fromkeys(rows) if row not in self._known]
+        if new:
+            found = checked_scores(self._model, [prompt for prompt, _ in new], [text for _, text in new])
+            self._known |= dict(zip(new, zip(found.value.tolist(), found.valid.tolist(), strict=True), strict=True))
+        value, valid = zip(*(self._known[row] for row in rows), strict=True) if rows else ((), ())
+        return Scores(value=np.array(value, dtype=np.float32), valid=np.array(valid, dtype=bool))
 
 
 def reward_card(
     model: RewardModel | RewardFunction,
     judgements: Sequence[Judgement],
     *,
-    group_of: Callable[[str], str] = _prompt_itself,
+    group_of: Callable[[str], str] = prompt_itself,
     trained_on: Sequence[str] = (),
 ) -> RewardModelCard:
     """Measure a reward model every way.
@@ -122,13 +137,13 @@ def reward_card(
         MissingExtraError: scikit-learn, scipy or krippendorff is missing.
     """
     seen = sorted({group_of(one.prompt) for one in judgements} & set(trained_on))
-    model = as_reward_model(model)
+    model = _ScoredOnce(as_reward_model(model))
     rankings = rankings_of(judgements)
     evaluation = evaluate_reward_model(model, rankings, group_of=group_of)
     compared = [one for one in judgements if votes_of(one) and one.texts[0] != one.texts[1]]
     margins = _margins(model, compared)
     return RewardModelCard(
-        name=getattr(model, "name", type(model).__name__),
+        name=model.name,
         seen_groups=tuple(seen),
         evaluation=evaluation,
         text_baseline_accuracy=text_baseline_accuracy(rankings, group_of=group_of),
@@ -243,7 +258,7 @@ def _spearman(first: np.ndarray, second: np.ndarray) -> float | None:
 
 
 def text_baseline_accuracy(
-    rankings: Sequence[Ranking], *, group_of: Callable[[str], str] = _prompt_itself
+    rankings: Sequence[Ranking], *, group_of: Callable[[str], str] = prompt_itself
 ) -> float | None:
     """Accuracy of a Bradley-Terry model that is linear in TF-IDF words.
 

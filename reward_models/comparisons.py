@@ -173,7 +173,8 @@ class Split(NamedTuple, Generic[Said]):
     """What to test on."""
 
 
-def _prompt_itself(prompt: str) -> str:
+def prompt_itself(prompt: str) -> str:
+    """The group of a prompt where every prompt is a group of its own."""
     return prompt
 
 
@@ -182,7 +183,7 @@ def split_by_prompt(
     *,
     held_out: float | Sequence[str],
     seed: int = 0,
-    group_of: Callable[[str], str] = _prompt_itself,
+    group_of: Callable[[str], str] = prompt_itself,
 ) -> Split[Said]:
     """Hold out whole prompts: rows of one prompt share texts, so a split by row would leak.
 
@@ -222,7 +223,7 @@ def split_by_prompt(
 
 
 def refuse_leaks(
-    train: Iterable[Prompted], held_out: Iterable[Prompted], *, group_of: Callable[[str], str] = _prompt_itself
+    train: Iterable[Prompted], held_out: Iterable[Prompted], *, group_of: Callable[[str], str] = prompt_itself
 ) -> None:
     """Check a division that was made elsewhere.
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from lm_gym.config import ScoreNormalizer
-from lm_gym.errors import ConfigError, RewardModelError
-from lm_gym.scoring import Scores
+from lm_gym.errors import ConfigError
+from lm_gym.scoring import Scores, require_rows
 
 from . import embedding_artifact
 from .comparisons import Ranking
@@ -184,10 +184,7 @@ class EmbeddingRewardModel:
         Raises:
             RewardModelError: the two lists differ in length.
         """
-        if len(prompts) != len(responses):
-            raise RewardModelError(
-                f"reward model {self.name}: needs one prompt per response, got {len(prompts)} and {len(responses)}"
-            )
+        require_rows(self.name, prompts, responses)
         if not responses:
             return Scores.of([])
         with torch.inference_mode():

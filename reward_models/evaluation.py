@@ -16,7 +16,7 @@ from lm_gym.errors import DataError
 from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
 
 from .calibration import BINS, cross_fitted, expected_calibration_error, fit_temperature
-from .comparisons import Ranking
+from .comparisons import Ranking, prompt_itself
 
 __all__ = ["PromptAccuracy", "ReliabilityBin", "RewardEvaluation", "evaluate_reward_model"]
 
@@ -89,15 +89,11 @@ class RewardEvaluation:
         return asdict(self) | {"bins": [asdict(b) for b in self.bins], "groups": [asdict(g) for g in self.groups]}
 
 
-def _prompt_itself(prompt: str) -> str:
-    return prompt
-
-
 def evaluate_reward_model(
     model: RewardModel | RewardFunction,
     rankings: Sequence[Ranking],
     *,
-    group_of: Callable[[str], str] = _prompt_itself,
+    group_of: Callable[[str], str] = prompt_itself,
 ) -> RewardEvaluation:
     """Score every response once and compare all pairs.
 

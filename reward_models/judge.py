@@ -22,7 +22,9 @@ import torch
 
 from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.language_model import DType, LanguageModel, load_language_model
-from lm_gym.scoring import Scores
+from lm_gym.scoring import Scores, require_rows
+
+from .encoding import right_padded
 
 __all__ = ["GRADE_TEMPLATE", "PAIR_TEMPLATE", "JudgeRewardModel", "RemoteJudge"]
 
@@ -91,7 +93,7 @@ class JudgeRewardModel:
         Raises:
             RewardModelError: the two lists differ in length.
         """
-        _require_rows(self.name, prompts, responses)
+        require_rows(self.name, prompts, responses)
         texts = [_filled(self.template, prompt=p, response=r) for p, r in zip(prompts, responses, strict=True)]
         value, valid = self._log_odds(texts, self._answers)
         return Scores(value=value, valid=valid)
@@ -106,8 +108,8 @@ class JudgeRewardModel:
         Raises:
             RewardModelError: the lists differ in length.
         """
-        _require_rows(self.name, prompts, first)
-        _require_rows(self.name, prompts, second)
+        require_rows(self.name, prompts, first)
+        require_rows(self.name, prompts, second)
         rows = list(zip(prompts, first, second, strict=True))
         straight, seen = self._log_odds(
             [_filled(self.pair_template, prompt=p, a=a, b=b) for p, a, b in rows], self._pair_answers
@@ -140,10 +142,7 @@ class JudgeRewardModel:
         lengths = np.array([len(rows[number]) for number in fits], dtype=int)
         for batch in token_batches(lengths, self._max_batch_tokens, model.device) if fits else ():
             chosen = [fits[place] for place in batch]
-            width = max(len(rows[number]) for number in chosen)
-            ids = torch.full((len(chosen), width), model.pad_id, dtype=torch.long)
-            for place, number in enumerate(chosen):
-                ids[place, : len(rows[number])] = torch.tensor(rows[number])
+            ids, _ = right_padded([rows[number] for number in chosen], model.pad_id)
             last = torch.tensor([len(rows[number]) - 1 for number in chosen], device=model.device)
             hidden = model.hidden(ids.to(model.device))[torch.arange(len(chosen), device=model.device), last]
             logits = model.logits(hidden)
@@ -194,7 +193,7 @@ class RemoteJudge:
         Raises:
             RewardModelError: the two lists differ in length, or the function returned something else than a number.
         """
-        _require_rows(self.name, prompts, responses)
+        require_rows(self.name, prompts, responses)
         value, valid = np.zeros(len(responses), dtype=np.float32), np.zeros(len(responses), dtype=bool)
         pool = ThreadPoolExecutor(max_workers=self._workers)
         try:
@@ -231,13 +230,6 @@ class RemoteJudge:
                 raise RewardModelError(f"{self.name}: must return a finite number or None, got {answer!r}")
             return float(answer)
         return None
-
-
-def _require_rows(name: str, prompts: Sequence[str], responses: Sequence[str]) -> None:
-    if len(prompts) != len(responses):
-        raise RewardModelError(
-            f"reward model {name}: needs one prompt per response, got {len(prompts)} and {len(responses)}"
-        )
 
 
 def _filled(template: str, **fields: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,16 +30,8 @@ __all__ = [
 ]
 
 Row = Mapping[str, Any]
-FIELDS: dict[str, tuple[str, ...]] = {
-    "choice": ("winner",),
-    "votes": ("votes",),
-    "ranks": ("ranks",),
-    "best_of": ("best",),
-    "thumb": ("up",),
-    "rating": ("stars",),
-    "value": ("reward",),
-    "critique": (),
-}
+FIELDS = {kind: tuple(field.name for field in fields(verdict)) for kind, verdict in KINDS.items()}
+"""Keys of each kind of verdict in a row of the project's own form."""
 OPTIONAL = ("comment", "overall_rating", "annotator", "origin")
 
 

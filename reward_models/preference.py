@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from lm_gym.config import ScoreNormalizer
-from lm_gym.errors import ConfigError, ModelLoadError, RewardModelError
+from lm_gym.errors import ConfigError, ModelLoadError
 from lm_gym.language_model import resolve_device
-from lm_gym.scoring import Scores
+from lm_gym.scoring import Scores, require_rows
 
 from . import artifact
 from .comparisons import Ranking
@@ -163,10 +163,7 @@ class PreferenceRewardModel:
         Raises:
             RewardModelError: the two lists differ in length.
         """
-        if len(prompts) != len(responses):
-            raise RewardModelError(
-                f"reward model {self.name}: needs one prompt per response, got {len(prompts)} and {len(responses)}"
-            )
+        require_rows(self.name, prompts, responses)
         numbers: dict[tuple[str, str], int] = {}
         rows = [numbers.setdefault(pair, len(numbers)) for pair in zip(prompts, responses, strict=True)]
         encoded = self.encoder.encode([pair[0] for pair in numbers], [pair[1] for pair in numbers])

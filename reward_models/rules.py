@@ -20,6 +20,8 @@ from lm_gym.errors import ConfigError
 from lm_gym.language_model import DType, LanguageModel, load_language_model
 from lm_gym.scoring import Scores
 
+from .encoding import right_padded
+
 __all__ = ["FluencyReward", "LengthReward", "LexiconReward", "RegexReward", "RepetitionPenalty", "SimilarityReward"]
 
 _WORD = re.compile(r"\w+(?:'\w+)?")
@@ -177,10 +179,7 @@ class FluencyReward:
 
     def _means(self, rows: Sequence[Sequence[int]], counted: Sequence[int]) -> list[float]:
         """Mean log-likelihood of the last tokens of each row. Args: rows of ids; how many of each count."""
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self._model.pad_id, dtype=torch.long)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)] = torch.tensor(row)
+        ids, _ = right_padded(rows, self._model.pad_id)
         ids = ids.to(self._model.device)
         hidden = self._model.hidden(ids)
         means = []

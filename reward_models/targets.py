@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from lm_gym.errors import DataError
@@ -78,7 +78,7 @@ class Targets:
     """Rewards on their own scale."""
 
     def __len__(self) -> int:
-        return sum(len(part) for part in (self.rankings, self.pairs, self.thumbs, self.ratings, self.values))
+        return sum(len(getattr(self, part.name)) for part in fields(self))
 
     def restricted(self, places: Sequence[int]) -> Targets:
         """What is left when only some texts are looked at, which are numbered anew in the given order.
@@ -257,8 +257,8 @@ def counts_of(items: Iterable[Item]) -> dict[str, int]:
     """How many targets of each sort there are."""
     totals: Counter[str] = Counter()
     for item in items:
-        for name in ("rankings", "pairs", "thumbs", "ratings", "values"):
-            totals[name] += len(getattr(item.targets, name))
+        for part in fields(Targets):
+            totals[part.name] += len(getattr(item.targets, part.name))
     return dict(totals)
 
 

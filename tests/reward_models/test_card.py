@@ -103,3 +103,14 @@ def test_the_text_baseline_finds_words_that_win_in_other_groups() -> None:
     assert found is not None
     assert 0.3 < found < 0.7
     assert text_baseline_accuracy([Ranking.pair("one", "a b", "c d")]) is None
+
+
+def test_each_text_is_scored_once() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def counted(prompts: Sequence[str], completions: Sequence[str]) -> list[float | None]:
+        asked.extend(zip(prompts, completions, strict=True))
+        return model(prompts, completions)
+
+    assert reward_card(counted, SAID, group_of=group_of).evaluation.accuracy == pytest.approx(0.5)
+    assert len(asked) == len(set(asked))
