@@ -18,10 +18,10 @@ from lm_gym import load_reward_model, reviews
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.reward_models import (
     BradleyTerryAnnotator,
+    PreferenceRewardModel,
     RewardTrainingConfig,
     evaluate_reward_model,
     rank_all,
-    train_preference_model,
 )
 
 
@@ -40,7 +40,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         config = RewardTrainingConfig(epochs=1 if options.smoke else 4, learning_rate=5e-4)
-        train_preference_model(rankings[:train_count], REVIEWS_LM, config, output_dir=Path(folder) / "reward")
+        PreferenceRewardModel.train(rankings[:train_count], REVIEWS_LM, config, output_dir=Path(folder) / "reward")
         reward_model = load_reward_model(Path(folder) / "reward")
     found = evaluate_reward_model(reward_model, rankings[train_count:])
     print(f"accuracy {found.accuracy:.3f} on {found.pairs} held-out pairs; length alone {found.length_accuracy:.3f}")

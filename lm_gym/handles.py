@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from lm_gym.errors import ArtifactError, ConfigError, RewardModelError
+from lm_gym.errors import ArtifactError, ConfigError, ModelLoadError, RewardModelError
 from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
 
 ModelHandle = str | Path | Callable[[], Any]
 REWARD_MODEL_GROUP = "lm_gym.reward_models"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+SAFE_FILES = ("*.json", "*.jinja", "*.md", "*.model", "*.safetensors", "*.txt")
 REWARD_MODEL_CARD = "lm_gym_reward_model.json"
 """File in a saved reward model's folder; its ``kind`` is a name in the entry-point group."""
 
@@ -57,12 +60,15 @@ def load_reward_model(handle: str | Path | RewardModel | RewardFunction) -> Rewa
     """Resolve a reward model from whatever stands for it.
 
     Args:
-        handle: a reward model or reward function; the folder of a saved one; a name registered in the entry-point
-            group ``lm_gym.reward_models``; or ``"module:attribute"``, where the attribute is a reward model, a reward
-            function, or a callable without required arguments that makes one.
+        handle: a reward model or reward function; the folder of a saved one, or of a one-label classification model
+            or cross-encoder that other tools saved; a name registered in the entry-point group
+            ``lm_gym.reward_models``; ``"module:attribute"``, where the attribute is a reward model, a reward function,
+            or a callable without required arguments that makes one; or a hub id, ``"owner/name"``, of such a folder.
+            No code and no pickled file is fetched from the hub.
 
     Raises:
         ConfigError, ArtifactError, RewardModelError: it names nothing, the folder is broken, or it is no reward model.
+        ModelLoadError: the hub does not have it, or cannot be reached.
     """
     if not isinstance(handle, str | Path):
         return as_reward_model(handle)
@@ -79,9 +85,11 @@ def load_reward_model(handle: str | Path | RewardModel | RewardFunction) -> Rewa
                 "give the folder of a saved one"
             )
         return as_reward_model(kind())
+    if isinstance(handle, str) and HUB_ID.fullmatch(handle):
+        return _from_folder(_fetched(handle))
     raise ConfigError(
-        f"reward model {str(handle)!r}: must be a saved reward model's folder, module:attribute, or one of the "
-        f"registered names {sorted(kinds)}"
+        f"reward model {str(handle)!r}: must be a saved reward model's folder, a hub id, module:attribute, or one of "
+        f"the registered names {sorted(kinds)}"
     )
 
 
@@ -115,7 +123,22 @@ def _required_parameters(function: Callable[..., Any]) -> list[str]:
     ]
 
 
+def _fetched(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(SAFE_FILES)))
+    except Exception as error:  # the hub, the network and the cache each have their own
+        raise ModelLoadError(
+            f"reward model {hub_id!r}: there is no such folder, and the hub has no such model or cannot be reached "
+            f"({str(error).partition(chr(10))[0]}); give the path of a local folder"
+        ) from error
+
+
 def _from_folder(folder: Path) -> RewardModel:
+    kinds = _registered()
+    if not (folder / REWARD_MODEL_CARD).is_file() and (kind := _kind_of_checkpoint(folder)):
+        return kinds[kind].load().from_checkpoint(folder)
     card = folder / REWARD_MODEL_CARD
     try:
         kind = json.loads(card.read_text(encoding="utf-8"))["kind"]
@@ -126,10 +149,23 @@ def _from_folder(folder: Path) -> RewardModel:
             f"reward model folder {folder}: must hold a whole {REWARD_MODEL_CARD} with a 'kind'; reading it failed: "
             f"{error}. Save the reward model again with its save() method."
         ) from error
-    kinds = _registered()
     if kind not in kinds:
         raise RewardModelError(
             f"reward model folder {folder}: its kind {kind!r} must be one of the registered names {sorted(kinds)}; "
             "install the package that brings it"
         )
     return kinds[kind].load().load(folder)
+
+
+def _kind_of_checkpoint(folder: Path) -> str | None:
+    """Which kind reads a classification model that other tools saved; None if it is none."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        classifies = any("SequenceClassification" in name for name in settings["architectures"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not classifies:
+        return None
+    # sentence-transformers up to 5 marks a cross-encoder in config.json, from 6 on by a file of its own.
+    paired = "sentence_transformers" in settings or (folder / "config_sentence_transformers.json").is_file()
+    return "cross-encoder" if paired else "preference"

@@ -31,19 +31,22 @@ if TYPE_CHECKING:
         save_judgements,
     )
     from .judgements import BestOf, Choice, Critique, Judgement, Ranks, Rating, Response, Thumb, Value, Vote, Votes
+    from .lora import LoraSettings
     from .losses import bradley_terry_nll, plackett_luce_nll, score_centering_penalty
     from .oracle import BradleyTerryAnnotator, OracleRewardModel, agreement, expected_agreement, rank_all
     from .preference import PreferenceRewardModel
     from .probes import ProbeResult, probe_reward_model
     from .rules import FluencyReward, LengthReward, LexiconReward, RegexReward, RepetitionPenalty, SimilarityReward
+    from .score_cache import CachedRewardModel
     from .targets import rankings_of
-    from .training import RewardTrainingConfig, train_preference_model
+    from .training import RewardTrainingConfig
     from .weighted_sum import WeightedSum
 
 __all__ = [
     "AnnotatorAgreement",
     "BestOf",
     "BradleyTerryAnnotator",
+    "CachedRewardModel",
     "Choice",
     "Critique",
     "CrossEncoderRewardModel",
@@ -57,6 +60,7 @@ __all__ = [
     "JudgementLoss",
     "LengthReward",
     "LexiconReward",
+    "LoraSettings",
     "LossConfig",
     "OracleRewardModel",
     "PreferenceRewardModel",
@@ -111,7 +115,6 @@ __all__ = [
     "split_by_prompt",
     "thumb_nll",
     "to_rows",
-    "train_preference_model",
     "value_error",
 ]
 
@@ -179,6 +182,7 @@ _HOMES = {
         "Vote",
         "Votes",
     ),
+    "lora": ("LoraSettings",),
     "losses": (
         "bradley_terry_nll",
         "plackett_luce_nll",
@@ -204,11 +208,9 @@ _HOMES = {
         "RepetitionPenalty",
         "SimilarityReward",
     ),
+    "score_cache": ("CachedRewardModel",),
     "targets": ("rankings_of",),
-    "training": (
-        "RewardTrainingConfig",
-        "train_preference_model",
-    ),
+    "training": ("RewardTrainingConfig",),
     "weighted_sum": ("WeightedSum",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

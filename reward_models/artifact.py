@@ -1,4 +1,4 @@
-"""The folder of a saved preference model: a Hugging Face checkpoint and a record that says how to read it.
+"""The folder of a saved preference model: a Hugging Face checkpoint, or an adapter, and a record of how to read it.
 
 Knows: files. The record holds a SHA-256 of the tokenizer's files and the size of each weight file, so that a
 folder that was cut short or mixed with another one is refused instead of scoring differently.
@@ -15,20 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lm_gym.errors import ArtifactError
-from lm_gym.files import replaced_folder, write_json
+from lm_gym.errors import ArtifactError, ModelLoadError
+from lm_gym.files import replaced_folder, write_json, write_text
 from lm_gym.handles import REWARD_MODEL_CARD
 from lm_gym.quiet import quiet_transformers
 
-from .heads import pad_id_hidden
+from .heads import classifier_from, pad_id_hidden
+from .lora import Adapter, load_adapter
+from .model_card import model_card
 
 if TYPE_CHECKING:
     from .preference import PreferenceRewardModel
 
-__all__ = ["load", "read_record", "save"]
+__all__ = ["load", "load_checkpoint", "load_tokenizer", "read_record", "save"]
 
 FORMAT = 1
-RECORD_KEYS = ("name", "template", "max_length", "tokenizer", "weights", "normalizer", "training", "links")
+MARK = "lm_gym_reward_model"
+"""In config.json: says that the weights belong to an artefact, should its record be lost."""
+RECORD_KEYS = ("name", "template", "max_length", "tokenizer", "weights", "normalizer", "training", "links", "adapter")
 # The one tokenizer file that holds settings and not vocabulary; other tools rewrite it harmlessly.
 TOKENIZER_SETTINGS = "tokenizer_config.json"
 
@@ -36,8 +40,7 @@ TOKENIZER_SETTINGS = "tokenizer_config.json"
 def save(reward_model: PreferenceRewardModel, directory: str | Path) -> Path:
     """Write the folder atomically. Returns: the folder."""
     with replaced_folder(directory) as folder:
-        with pad_id_hidden(reward_model.model, reward_model.tokenizer), quiet_transformers(only_errors=True):
-            reward_model.model.save_pretrained(folder)
+        _save_weights(reward_model, folder)
         files = [Path(name) for name in reward_model.tokenizer.save_pretrained(folder)]
         names = sorted({path.name for path in files if path.is_file() and path.name != TOKENIZER_SETTINGS})
         normalizer = reward_model.normalizer
@@ -52,38 +55,98 @@ def save(reward_model: PreferenceRewardModel, directory: str | Path) -> Path:
             "normalizer": None if normalizer is None else asdict(normalizer),
             "training": reward_model.training,
             "links": reward_model.links,
+            "adapter": None if reward_model.adapter is None else reward_model.adapter.record(),
         }
         write_json(folder / REWARD_MODEL_CARD, record)
+        write_text(folder / "README.md", model_card(record))
     return Path(directory)
 
 
-def load(directory: str | Path, *, dtype: str, kind: str) -> tuple[Any, Any, dict[str, Any]]:
-    """Read and check the folder. Returns: (model, tokenizer, record).
+def _save_weights(reward_model: PreferenceRewardModel, folder: Path) -> None:
+    with pad_id_hidden(reward_model.model, reward_model.tokenizer), quiet_transformers(only_errors=True):
+        if reward_model.adapter is None:
+            reward_model.model.save_pretrained(folder)
+            settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            write_json(folder / "config.json", settings | {MARK: True})
+        else:
+            reward_model.adapter.save(folder)
+
+
+def load(directory: str | Path, *, dtype: str, kind: str) -> tuple[Any, Any, Adapter | None, dict[str, Any]]:
+    """Read and check the folder. Returns: (model, tokenizer, adapter, record).
 
     Raises:
         ArtifactError: something is missing, cut short, of another kind, or does not belong together.
+        ModelLoadError: the base of an adapter does not load.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     folder = Path(directory)
     record = read_record(folder, kind=kind, format_=FORMAT, keys=RECORD_KEYS)
     _check_files(folder, record)
+    adapter = None
+    if record["adapter"] is None:
+        model = _whole_model(folder, dtype)
+    else:
+        model, _ = classifier_from(record["adapter"]["base"], dtype=dtype, seed=0)
+        adapter = load_adapter(model, folder, record["adapter"])
+    try:
+        tokenizer = load_tokenizer(folder)
+    except ModelLoadError as error:
+        raise ArtifactError(f"reward model {folder}: must hold a whole tokenizer; {error}") from error
+    return model, tokenizer, adapter, record
+
+
+def load_checkpoint(source: str | Path, *, dtype: str) -> tuple[Any, Any]:
+    """A classification model that other tools saved. Returns: (model, tokenizer).
+
+    Raises:
+        ModelLoadError: nothing loads from there.
+        ArtifactError: weights are missing, or it is an artefact of this library that lost its record.
+    """
+    model, tokenizer = _whole_model(source, dtype), load_tokenizer(source)
+    if getattr(model.config, MARK, False):
+        raise ArtifactError(
+            f"reward model {source}: must have the {REWARD_MODEL_CARD} it was saved with, which says how texts are "
+            "joined, and has none; copy the folder again"
+        )
+    return model, tokenizer
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """The tokenizer beside some weights.
+
+    Raises:
+        ModelLoadError: there is none that loads.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(source))
+    except Exception as error:  # each tokenizer class has its own
+        raise ModelLoadError(
+            f"reward model base {str(source)!r}: has no tokenizer that loads; pass tokenizer=... ({error})"
+        ) from error
+
+
+def _whole_model(source: str | Path, dtype: str) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
     try:
         with quiet_transformers(only_errors=True):
             model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=getattr(torch, dtype), output_loading_info=True
+                str(source), dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
         raise ArtifactError(
-            f"reward model {folder}: must hold a whole checkpoint; loading it failed: {error}"
+            f"reward model {source}: must hold a whole checkpoint; loading it failed: {error}"
         ) from error
     if report["missing_keys"]:
         raise ArtifactError(
-            f"reward model {folder}: must hold every weight of {type(model).__name__}, and lacks "
+            f"reward model {source}: must hold every weight of {type(model).__name__}, and lacks "
             f"{min(report['missing_keys'])}; copy the folder again"
         )
-    return model, tokenizer, record
+    for weight in model.parameters():  # out of the mapped file: matrix products round by the alignment of their inputs
+        weight.data = weight.data.clone()
+    return model
 
 
 def read_record(folder: Path, *, kind: str, format_: int, keys: Sequence[str]) -> dict[str, Any]:
@@ -112,7 +175,8 @@ def read_record(folder: Path, *, kind: str, format_: int, keys: Sequence[str]) -
 
 
 def _check_files(folder: Path, record: dict[str, Any]) -> None:
-    for name in ("config.json", *record["weights"], *record["tokenizer"]["files"]):
+    settings = "config.json" if record["adapter"] is None else "adapter_config.json"
+    for name in (settings, *record["weights"], *record["tokenizer"]["files"]):
         if not (folder / name).is_file():
             raise ArtifactError(f"reward model {folder}: must hold {name}, and it is missing; save or copy it again")
     for name, size in record["weights"].items():

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
+
 from lm_gym.errors import ConfigError, ModelLoadError
 from lm_gym.extras import require
 from lm_gym.handles import REWARD_MODEL_CARD
@@ -32,29 +34,48 @@ class CrossEncoderRewardModel(PreferenceRewardModel):
         Raises:
             ConfigError: a template other than the pair.
         """
-        if template != PAIR_TEMPLATE:
-            raise ConfigError(f"CrossEncoderRewardModel: reads pairs of texts, got the template {template!r}")
+        _require_pair(template)
         return super().from_base(base, tokenizer, template=template, **settings)
 
     @classmethod
-    def from_checkpoint(cls, source: str | Path, *, name: str = "cross-encoder", device: str = "auto") -> Self:
+    def from_checkpoint(
+        cls,
+        source: str | Path,
+        *,
+        template: str | None = None,
+        max_length: int | None = None,
+        dtype: str = "float32",
+        name: str | None = "cross-encoder",
+        device: str = "auto",
+    ) -> Self:
         """Load a checkpoint that ``sentence_transformers.CrossEncoder`` loads.
+
+        Args:
+            source: folder or hub id.
+            template: the pair, or None for it.
+            max_length: most tokens of a pair; None takes the library's, at most 1024.
+            dtype: of the weights.
+            name: what error messages call it.
+            device: where it runs.
 
         Raises:
             MissingExtraError: sentence-transformers is not installed.
             ModelLoadError: nothing loads from this handle.
-            ConfigError: it has more than one label.
+            ConfigError: it has more than one label, or another template is asked for.
         """
+        _require_pair(template or PAIR_TEMPLATE)
         library = require("sentence_transformers", extra="embeddings", purpose="a cross-encoder reward model")
+        settings = {"dtype": getattr(torch, dtype), "use_safetensors": True}
         try:
             with quiet_transformers():
-                loaded = library.CrossEncoder(str(source), device="cpu")
+                loaded = library.CrossEncoder(str(source), device="cpu", model_kwargs=settings)
         except Exception as error:  # the library and those below it each have their own errors
             raise ModelLoadError(
                 f"cross-encoder {str(source)!r}: must be a folder or hub id that CrossEncoder loads; it failed: "
                 f"{str(error).partition(chr(10))[0]} Give a local folder if there is no network."
             ) from error
-        longest = min(loaded.max_seq_length or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
+        longest = max_length or min(loaded.max_seq_length or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
+        name = str(source) if name is None else name
         return cls(loaded.model, loaded.tokenizer, max_length=longest, template=PAIR_TEMPLATE, name=name, device=device)
 
     @classmethod
@@ -67,4 +88,9 @@ class CrossEncoderRewardModel(PreferenceRewardModel):
         """
         if (Path(directory) / REWARD_MODEL_CARD).is_file():
             return super().load(directory, dtype=dtype, device=device)
-        return cls.from_checkpoint(directory, device=device)
+        return cls.from_checkpoint(directory, dtype=dtype, device=device)
+
+
+def _require_pair(template: str) -> None:
+    if template != PAIR_TEMPLATE:
+        raise ConfigError(f"CrossEncoderRewardModel: reads pairs of texts, got the template {template!r}")

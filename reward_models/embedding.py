@@ -29,7 +29,7 @@ from .embedding_cache import EmbeddingCache, SentenceFeatures
 from .joint_loss import JudgementLoss, LossConfig, target_tensors
 from .judgements import Judgement
 from .normalizing import fitted_normalizer
-from .targets import Item, count_idle, counts_of, items_of, require_lesson
+from .targets import Item, count_idle, count_judged_both_ways, counts_of, items_of, require_lesson
 
 __all__ = ["EmbeddingRewardModel", "EmbeddingTrainingConfig"]
 
@@ -50,6 +50,8 @@ class EmbeddingTrainingConfig:
     """What each kind of judgement costs."""
     seed: int = 0
     """Of a hidden layer's first weights."""
+    progress: bool = True
+    """Whether to draw a bar over the embedding, on a terminal."""
 
     def __post_init__(self) -> None:
         if self.reads not in ("response", "prompt_and_response"):
@@ -148,7 +150,7 @@ class EmbeddingRewardModel:
         """Embed every text once and fit a head to judgements of any kinds.
 
         Args:
-            judgements: what it is fitted to.
+            judgements: what it is fitted to. Of a text that is longer than the encoder reads the end is kept.
             encoder: a folder or hub id that ``SentenceTransformer`` loads, or one that is loaded.
             config: settings; None takes the defaults.
             name, device, cache_dir: see the class; the device is the encoder's.
@@ -165,12 +167,16 @@ class EmbeddingRewardModel:
         start = time.monotonic()
         prompts = [item.prompt for item in items for _ in item.responses]
         responses = [response for item in items for response in item.responses]
-        features = EmbeddingCache(encoder, cache_dir)(_read(config.reads, prompts, responses))
+        texts = _read(config.reads, prompts, responses)
+        features = EmbeddingCache(encoder, cache_dir)(texts, show_progress=config.progress)
         head, links = fit_head(features, items, config)
         summary = {
             "judgements": len(judgements),
             "targets": counts_of(items),
             "left_out": count_idle(judgements),
+            "judged_both_ways": count_judged_both_ways(judgements),
+            "texts": len(set(texts)),
+            "texts_cut": encoder.count_cut(sorted(set(texts))),
             "seconds": round(time.monotonic() - start, 2),
             "config": asdict(config),
         }
@@ -190,6 +196,10 @@ class EmbeddingRewardModel:
         with torch.inference_mode():
             features = torch.from_numpy(self._embed(_read(self.reads, prompts, responses)))
             return Scores.of(self.head(features).numpy())
+
+    def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
+        """How many of B texts are longer than the encoder reads and lose their beginning."""
+        return self.features.count_cut(_read(self.reads, prompts, responses))
 
     def fit_normalizer(self, prompts: Sequence[str], responses: Sequence[str], *, fitted_on: str) -> ScoreNormalizer:
         """Fit the map that gives these responses (samples of the reference model) mean 0 and deviation 1.

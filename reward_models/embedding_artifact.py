@@ -10,12 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lm_gym.errors import ArtifactError
-from lm_gym.files import replaced_folder, write_json
+from lm_gym.files import replaced_folder, write_json, write_text
 from lm_gym.handles import REWARD_MODEL_CARD
 from lm_gym.quiet import quiet_transformers
 
 from .artifact import read_record
 from .embedding_cache import SentenceFeatures
+from .model_card import model_card
 
 if TYPE_CHECKING:
     from .embedding import EmbeddingRewardModel
@@ -51,6 +52,7 @@ def save(model: EmbeddingRewardModel, directory: str | Path) -> Path:
             "head_bytes": (folder / HEAD_FILE).stat().st_size,
         }
         write_json(folder / REWARD_MODEL_CARD, record)
+        write_text(folder / "README.md", model_card(record))
     return Path(directory)
 
 

@@ -8,7 +8,6 @@ Shapes: B = texts, T = tokens, W = width of the encoder, H = features.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm_gym.errors import ArtifactError, ModelLoadError
+from lm_gym.errors import ModelLoadError
 from lm_gym.extras import require
 from lm_gym.quiet import quiet_transformers
+
+from .encoding import fitting_end, warn_of_cut
+from .progress import counted
+from .text_store import TextStore, text_key
 
 __all__ = ["EmbeddingCache", "SentenceFeatures"]
 
 BATCH_SIZE = 32
+CHUNK_TEXTS = 512
 
 
 class SentenceFeatures:
@@ -61,14 +65,23 @@ class SentenceFeatures:
         return cls(encoder, source=str(source))
 
     @torch.inference_mode()
-    def __call__(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
-        """Features of B texts; all 0 for a text without a token. Returns: Shape: (B, H), float32."""
-        readable = [row for row, text in enumerate(texts) if text.strip() or self._blank_has_tokens]
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Features of B texts; all 0 for a text without a token.
+
+        Of a text that is longer than the encoder reads the end is kept; how many were cut is logged.
+
+        Returns: Shape: (B, H), float32.
+        """
+        fitting = self._fitting(texts)
+        cut = sum(short is not whole for short, whole in zip(fitting, texts, strict=True))
+        if cut:
+            warn_of_cut(cut, len(texts), self.max_length or 0)
+        readable = [row for row, text in enumerate(fitting) if text.strip() or self._blank_has_tokens]
         states = self.encoder.encode(
-            [texts[row] for row in readable] or ["a"],
+            [fitting[row] for row in readable] or ["a"],
             output_value="token_embeddings",
             batch_size=BATCH_SIZE,
-            show_progress_bar=show_progress,
+            show_progress_bar=False,
         )
         found = np.zeros((len(texts), 3 * states[0].shape[-1]), dtype=np.float32)
         for row, state in zip(readable, states, strict=False):
@@ -76,6 +89,27 @@ class SentenceFeatures:
             pooled = (total / len(state), state.float().amax(0), total / len(state) ** 0.5)
             found[row] = torch.cat(pooled).cpu().numpy()
         return found
+
+    @property
+    def max_length(self) -> int | None:
+        """Most tokens that the encoder reads, special ones included; None if there is no limit."""
+        return self.encoder.max_seq_length
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many of these texts are longer than the encoder reads."""
+        return sum(short is not whole for short, whole in zip(self._fitting(texts), texts, strict=True))
+
+    def _fitting(self, texts: Sequence[str]) -> list[str]:
+        """Texts that the encoder can read whole; those that it can are returned as they are."""
+        if self.max_length is None:
+            return list(texts)
+        tokenizer = self.encoder.tokenizer
+        room = self.max_length - tokenizer.num_special_tokens_to_add(pair=False)
+        # A token stands for at least one byte, so most short texts need no count.
+        return [
+            text if len(text.encode("utf-8", "replace")) <= room else fitting_end(tokenizer, text, room)
+            for text in texts
+        ]
 
     @property
     def _blank_has_tokens(self) -> bool:
@@ -103,35 +137,28 @@ class EmbeddingCache:
             ArtifactError: the file of this encoder is no such cache; delete it.
         """
         self.features = features
-        self._path: Path | None = None
-        if folder is not None:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self._path = Path(folder) / f"{features.fingerprint[:16]}.sqlite"
-        try:
-            self._store = sqlite3.connect(":memory:" if self._path is None else self._path, timeout=60)
-            self._store.execute("CREATE TABLE IF NOT EXISTS features (text BLOB PRIMARY KEY, row BLOB NOT NULL)")
-        except sqlite3.DatabaseError as error:
-            raise ArtifactError(
-                f"embedding cache {self._path}: must be a whole SQLite file ({error}); delete it"
-            ) from error
+        self._store = TextStore(None if folder is None else Path(folder) / f"{features.fingerprint[:16]}.sqlite")
 
     def __call__(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
-        """Features of B texts; each different one is embedded once. Returns: Shape: (B, H), float32."""
+        """Features of B texts; each different one is embedded once, and kept chunk by chunk.
+
+        Args:
+            texts: B texts.
+            show_progress: whether to draw a bar over long calls, on a terminal.
+
+        Returns: Shape: (B, H), float32.
+        """
         if not texts:
             return np.zeros((0, 0), dtype=np.float32)
-        keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        keys = [text_key(text) for text in texts]
         wanted = dict(zip(keys, texts, strict=True))
-        known = {key: row for key in wanted if (row := self._found(key)) is not None}
-        new = {key: text for key, text in wanted.items() if key not in known}
-        if new:
-            rows = self.features(list(new.values()), show_progress=show_progress)
-            known |= dict(zip(new, rows, strict=True))
-            with self._store:
-                self._store.executemany(
-                    "INSERT OR REPLACE INTO features VALUES (?, ?)", [(key, known[key].tobytes()) for key in new]
-                )
+        known = {key: np.frombuffer(row, dtype=np.float32) for key, row in self._store.get(wanted).items()}
+        new = [key for key in wanted if key not in known]
+        with counted("embedding", len(new), visible=show_progress and len(new) > CHUNK_TEXTS) as advance:
+            for start in range(0, len(new), CHUNK_TEXTS):
+                chunk = new[start : start + CHUNK_TEXTS]
+                rows = self.features([wanted[key] for key in chunk])
+                known |= dict(zip(chunk, rows, strict=True))
+                self._store.put({key: row.tobytes() for key, row in zip(chunk, rows, strict=True)})
+                advance(len(chunk))
         return np.stack([known[key] for key in keys])
-
-    def _found(self, key: bytes) -> np.ndarray | None:
-        row = self._store.execute("SELECT row FROM features WHERE text = ?", (key,)).fetchone()
-        return None if row is None else np.frombuffer(row[0], dtype=np.float32)

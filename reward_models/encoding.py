@@ -16,18 +16,25 @@ from torch import Tensor
 from lm_gym.errors import ConfigError
 
 __all__ = [
+    "CHAT_TEMPLATE",
     "DEFAULT_TEMPLATE",
     "PAIR_TEMPLATE",
+    "ChatTemplate",
     "PairEncoder",
     "TextEncoder",
     "TextTemplate",
+    "count_tokens",
+    "fitting_end",
     "length_batches",
     "right_padded",
+    "warn_of_cut",
 ]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TEMPLATE = "{prompt}{response}"
+CHAT_TEMPLATE = "chat"
+"""In place of a template: the tokenizer's chat template, as most published reward models have it."""
 PAIR_TEMPLATE = "pair"
 """In place of a template: the tokenizer joins the two texts, as cross-encoders have it."""
 
@@ -64,6 +71,27 @@ class TextTemplate:
         return f"{self._head}{prompt}{between}{response}{self._tail}"
 
 
+class ChatTemplate:
+    """The tokenizer's own chat template, around a user's prompt and the assistant's response."""
+
+    pattern = CHAT_TEMPLATE
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Args: tokenizer: with a chat template.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if not getattr(tokenizer, "chat_template", None):
+            raise ConfigError("template 'chat': needs a tokenizer with a chat template, got one without")
+        self._tokenizer = tokenizer
+
+    def join(self, prompt: str, response: str) -> str:
+        """The text that the reward model reads, special tokens included."""
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False))
+
+
 class TextEncoder:
     """Tokenises joined texts; one that is too long loses tokens from its left, so from the prompt first."""
 
@@ -72,17 +100,19 @@ class TextEncoder:
 
         Args:
             tokenizer: a Hugging Face tokenizer; it is called, and never changed.
-            template: see :class:`TextTemplate`.
+            template: see :class:`TextTemplate`; ``"chat"`` is :class:`ChatTemplate`.
             max_length: most tokens of a text, special tokens included.
 
         Raises:
             ConfigError: the template is not one, or max_length leaves no room for text.
         """
         self.tokenizer = tokenizer
-        self.template = TextTemplate(template)
+        chat = template == CHAT_TEMPLATE
+        self.template: TextTemplate | ChatTemplate = ChatTemplate(tokenizer) if chat else TextTemplate(template)
         self.pattern = template
         self.max_length = max_length
-        self._specials = tokenizer.num_special_tokens_to_add(pair=False)
+        self._settings = {"add_special_tokens": not chat, "verbose": False}  # a chat template writes its own
+        self._specials = 0 if chat else tokenizer.num_special_tokens_to_add(pair=False)
         if max_length <= self._specials:
             raise ConfigError(
                 f"max_length: must be above the {self._specials} special tokens of the tokenizer, got {max_length}"
@@ -94,13 +124,19 @@ class TextEncoder:
         texts = [self.template.join(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
         if not texts:
             return []
-        encoded = [list(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
+        encoded = [list(ids) for ids in self.tokenizer(texts, **self._settings)["input_ids"]]
         too_long = [row for row, ids in enumerate(encoded) if len(ids) > self.max_length]
         for row in too_long:
             encoded[row] = self._cut(texts[row], encoded[row])
         if too_long:
             warn_of_cut(len(too_long), len(texts), self.max_length)
         return encoded
+
+    def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
+        """How many of the joined texts are longer than ``max_length``."""
+        texts = [self.template.join(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        read = self.tokenizer(texts, **self._settings)["input_ids"] if texts else []
+        return sum(len(ids) > self.max_length for ids in read)
 
     def _cut(self, text: str, whole: list[int]) -> list[int]:
         body = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -143,26 +179,40 @@ class PairEncoder:
             warn_of_cut(len(too_long), len(encoded), self.max_length)
         return encoded
 
+    def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
+        """How many of the pairs are longer than ``max_length``."""
+        read = self.tokenizer(list(prompts), list(responses), verbose=False)["input_ids"] if prompts else []
+        return sum(len(ids) > self.max_length for ids in read)
+
     def _cut(self, prompt: str, response: str) -> list[int]:
-        room = self._room
-        while True:  # text that is cut in the middle of a word may take a token more when it is read again
-            response_end = self._end_of(response, room)
-            prompt_end = self._end_of(prompt, room - self._count(response_end))
-            ids = list(self.tokenizer(prompt_end, response_end, verbose=False)["input_ids"])
-            if len(ids) <= self.max_length or room == 0:
-                return ids[: self.max_length]
-            room -= 1
+        response_end = fitting_end(self.tokenizer, response, self._room)
+        room = self._room - count_tokens(self.tokenizer, response_end)
+        prompt_end = fitting_end(self.tokenizer, prompt, room)
+        return list(self.tokenizer(prompt_end, response_end, verbose=False)["input_ids"])[: self.max_length]
 
-    def _count(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def _end_of(self, text: str, count: int) -> str:
-        """The last ``count`` tokens of a text."""
-        if count <= 0:
-            return ""
-        read = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        starts = [start for start, _ in read["offset_mapping"]]
-        return text if len(starts) <= count else text[starts[-count] :]
+def count_tokens(tokenizer: Any, text: str) -> int:
+    """Tokens of a text, without special ones."""
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def fitting_end(tokenizer: Any, text: str, room: int) -> str:
+    """The end of a text that has at most ``room`` tokens; the text itself if it has no more.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer.
+        text: the text.
+        room: >= 0.
+    """
+    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    starts = [start for start, _ in read["offset_mapping"]]
+    if len(starts) <= room:
+        return text
+    for count in range(room, 0, -1):  # text that is cut inside a word may take a token more when it is read again
+        end = text[starts[-count] :]
+        if count_tokens(tokenizer, end) <= room:
+            return end
+    return ""
 
 
 def warn_of_cut(cut: int, count: int, max_length: int) -> None:

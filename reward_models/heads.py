@@ -68,7 +68,8 @@ class ScalarScorer(nn.Module):
         ).last_hidden_state
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         last = attention_mask.sum(dim=1) - 1
-        return self.model.score(hidden[rows, last])[:, 0].float()
+        state = hidden[rows, last].to(next(self.model.score.parameters()).dtype)  # an adapter keeps its head in float32
+        return self.model.score(state)[:, 0].float()
 
     def _token_types(self, input_ids: Tensor) -> Tensor:
         """0 up to and with the first separator, 1 after it. Shape: (N, T)."""
@@ -81,7 +82,7 @@ def has_positional_head(model: Any) -> bool:
     return isinstance(getattr(model, "score", None), nn.Module) and model.base_model is not model
 
 
-def classifier_from(base: Any, *, dtype: str, seed: int) -> Any:
+def classifier_from(base: Any, *, dtype: str, seed: int) -> tuple[Any, tuple[str, ...]]:
     """A fresh one-label classification model on top of a language model.
 
     Args:
@@ -89,6 +90,8 @@ def classifier_from(base: Any, *, dtype: str, seed: int) -> Any:
             is copied.
         dtype: of the weights, e.g. ``"float32"``.
         seed: of the new head; the global generator is left as it was.
+
+    Returns: the model in eval mode, and its modules that started from random weights, ``("score",)`` for instance.
 
     Raises:
         ModelLoadError: nothing can be loaded from the handle.
@@ -127,7 +130,7 @@ def classifier_from(base: Any, *, dtype: str, seed: int) -> Any:
             f"reward model base {config.model_type}: must bring every weight but the head of {type(model).__name__}, "
             f"and lacks {len(lost)}, {lost[0]} for one; it is no trunk of that model"
         )
-    return model.eval()
+    return model.eval(), tuple(sorted({key.rpartition(".")[0] for key in missing}))
 
 
 def _built(handle: str | Path | None, config: Any, dtype: torch.dtype) -> tuple[Any, list[str]]:
@@ -145,7 +148,9 @@ def _copy_weights(base: Any, model: Any) -> list[str]:
     if type(base) is type(model) and base.config.num_labels == 1:
         model.load_state_dict(base.state_dict())
         return []
-    return list(model.base_model.load_state_dict(base.base_model.state_dict(), strict=False).missing_keys)
+    trunk = f"{model.base_model_prefix}."
+    missing = model.base_model.load_state_dict(base.base_model.state_dict(), strict=False).missing_keys
+    return [*(trunk + key for key in missing), *(key for key in model.state_dict() if not key.startswith(trunk))]
 
 
 def _cuda_devices() -> list[int]:

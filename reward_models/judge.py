@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
@@ -36,9 +36,10 @@ PAIR_TEMPLATE = (
 
 
 class JudgeRewardModel:
-    """Scores a response by the log-odds of "yes" against "no" as a language model's next token.
+    """Scores a response by a language model's next token: the log-odds of "yes" against "no".
 
     :meth:`compare` puts two responses side by side, in both orders, and averages the log-odds of "A" against "B".
+    With ``baseline`` that is the score: how surely a response is better than the baseline's answer to the prompt.
     Both words of an answer must begin with different tokens; the first token of each is read.
     """
 
@@ -50,6 +51,7 @@ class JudgeRewardModel:
         answers: tuple[str, str] = (" yes", " no"),
         pair_template: str = PAIR_TEMPLATE,
         pair_answers: tuple[str, str] = (" A", " B"),
+        baseline: Mapping[str, str] | Callable[[Sequence[str]], Sequence[str]] | None = None,
         max_batch_tokens: int = 8192,
         name: str = "judge",
     ) -> None:
@@ -61,6 +63,8 @@ class JudgeRewardModel:
             answers: what counts for and against.
             pair_template: with ``{prompt}``, ``{a}`` and ``{b}``.
             pair_answers: what counts for the first and for the second.
+            baseline: answers to compare with, by prompt, or what writes them for B prompts; None grades each response
+                alone.
             max_batch_tokens: padded tokens per forward pass.
             name: what error messages call it.
 
@@ -75,6 +79,7 @@ class JudgeRewardModel:
         self.template, self.pair_template = template, pair_template
         self._answers = self._first_tokens(answers, name)
         self._pair_answers = self._first_tokens(pair_answers, name)
+        self._baseline = baseline
         self._max_batch_tokens = max_batch_tokens
         self.name = name
 
@@ -86,14 +91,18 @@ class JudgeRewardModel:
         return cls(load_language_model(name_or_path, device=device, dtype=dtype), **settings)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """Log-odds of the good answer, nats. It abstains where the question is longer than the model's context.
+        """Log-odds of the good answer, or of beating the baseline's, nats.
 
-        Returns: Scores of shape (B,).
+        It abstains where the question is longer than the model's context, and where the baseline has no answer.
+
+        Returns: Scores of shape (B,); with a baseline, ``std`` is that of :meth:`compare`.
 
         Raises:
-            RewardModelError: the two lists differ in length.
+            RewardModelError: two lists differ in length.
         """
         require_rows(self.name, prompts, responses)
+        if self._baseline is not None:
+            return self._against_baseline(prompts, responses)
         texts = [_filled(self.template, prompt=p, response=r) for p, r in zip(prompts, responses, strict=True)]
         value, valid = self._log_odds(texts, self._answers)
         return Scores(value=value, valid=valid)
@@ -122,6 +131,18 @@ class JudgeRewardModel:
         return Scores(
             value=value, valid=valid, std=np.where(valid, np.abs(straight + swapped) / 2, 0).astype(np.float32)
         )
+
+    def _against_baseline(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+        if callable(self._baseline):
+            answers: list[str | None] = list(self._baseline(prompts))
+            require_rows(f"{self.name}, baseline", prompts, [str(answer) for answer in answers])
+        else:
+            assert self._baseline is not None
+            answers = [self._baseline.get(prompt) for prompt in prompts]
+        found = self.compare(prompts, responses, [answer or "" for answer in answers])
+        assert found.std is not None
+        valid = found.valid & np.array([answer is not None for answer in answers], dtype=bool)
+        return Scores(value=np.where(valid, found.value, 0), valid=valid, std=np.where(valid, found.std, 0))
 
     def _first_tokens(self, answers: tuple[str, str], name: str) -> tuple[int, int]:
         ids = [self.language_model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in answers]

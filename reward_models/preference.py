@@ -19,15 +19,25 @@ import numpy as np
 import torch
 
 from lm_gym.config import ScoreNormalizer
-from lm_gym.errors import ConfigError, ModelLoadError
+from lm_gym.errors import ConfigError
 from lm_gym.language_model import resolve_device
 from lm_gym.scoring import Scores, require_rows
 
 from . import artifact
 from .comparisons import Ranking
-from .encoding import DEFAULT_TEMPLATE, PAIR_TEMPLATE, PairEncoder, TextEncoder, length_batches, right_padded
+from .encoding import (
+    CHAT_TEMPLATE,
+    DEFAULT_TEMPLATE,
+    PAIR_TEMPLATE,
+    PairEncoder,
+    TextEncoder,
+    length_batches,
+    right_padded,
+)
 from .heads import ScalarScorer, check_padding_invariance, classifier_from, fill_id_of, longest_input
+from .lora import Adapter, LoraSettings, add_adapter
 from .normalizing import fitted_normalizer
+from .score_cache import ScoreCache
 
 if TYPE_CHECKING:
     from .judgements import Judgement
@@ -37,6 +47,7 @@ __all__ = ["PreferenceRewardModel"]
 
 DEFAULT_MAX_LENGTH = 1024
 BATCH_TOKENS = 8192
+DEFAULT_CACHE_SIZE = 65536
 
 
 class PreferenceRewardModel:
@@ -57,6 +68,8 @@ class PreferenceRewardModel:
         device: str = "auto",
         training: Mapping[str, Any] | None = None,
         links: Mapping[str, Any] | None = None,
+        adapter: Adapter | None = None,
+        cache_size: int = DEFAULT_CACHE_SIZE,
     ) -> None:
         """Store and check; use :meth:`from_base` or :meth:`load` to get the model itself.
 
@@ -65,12 +78,16 @@ class PreferenceRewardModel:
             tokenizer: its tokenizer. A pad token that equals eos is harmless; a decoder needs none.
             max_length: most tokens of a text; None takes what model and tokenizer allow, at most 1024.
             template: how the two texts are joined; ``{prompt}{response}`` puts one space between them where
-                neither side has white space, and ``pair`` leaves it to the tokenizer, as cross-encoders have it.
+                neither side has white space, ``chat`` is the tokenizer's chat template, and ``pair`` leaves it to the
+                tokenizer, as cross-encoders have it.
             normalizer: kept with the model for the environment to apply; ``score`` does not.
             name: what error messages call it.
             device: ``"auto"`` takes an accelerator if there is one.
             training: a summary of how it was trained, for the record.
             links: what training learned beside the score (thumb bias, rating thresholds, ...), for the record.
+            adapter: the low-rank adapter that is on the model.
+            cache_size: most scores that are remembered by text; they are forgotten when a weight changes (but not
+                when something writes through ``weight.data``). 0 remembers none.
 
         Raises:
             ConfigError: more than one label, a bad template or max_length, or an encoder without a pad token.
@@ -94,9 +111,12 @@ class PreferenceRewardModel:
         self.normalizer = normalizer
         self.training: dict[str, Any] = dict(training or {})
         self.links: dict[str, Any] = dict(links or {})
+        self.adapter = adapter
         self._name = name
+        self._cache = ScoreCache(size=cache_size)
         typed = paired and "token_type_ids" in tokenizer.model_input_names
-        self._scorer = ScalarScorer(self.model, separator_id=tokenizer.sep_token_id if typed else None)
+        self._separator_id = tokenizer.sep_token_id if typed else None
+        self._scorer = ScalarScorer(self.model, separator_id=self._separator_id)
 
     @classmethod
     def from_base(
@@ -108,6 +128,7 @@ class PreferenceRewardModel:
         template: str = DEFAULT_TEMPLATE,
         seed: int = 0,
         dtype: str = "float32",
+        lora: LoraSettings | None = None,
         name: str = "preference",
         device: str = "auto",
     ) -> Self:
@@ -119,7 +140,9 @@ class PreferenceRewardModel:
             max_length: see the class.
             template: see the class.
             seed: of the head's first weights.
-            dtype: of the weights, e.g. ``"bfloat16"`` for a large model on a GPU.
+            dtype: of the weights, e.g. ``"bfloat16"`` for a large model on a GPU under an adapter. Whole models learn
+                best in float32, with ``mixed_precision`` of the training settings.
+            lora: freeze the model and train low-rank updates and the head; None trains every weight.
             name: what error messages call it.
             device: where it runs.
 
@@ -127,17 +150,57 @@ class PreferenceRewardModel:
             ModelLoadError: the handle leads to no model or tokenizer.
             UnsupportedModelError: the architecture cannot carry such a head.
             ConfigError: see the class.
+            MissingExtraError: an adapter is asked for, and peft is not installed.
         """
         if tokenizer is None:
             if not isinstance(base, str | Path):
                 raise ConfigError("reward model: a model that is already loaded comes with tokenizer=..., got none")
-            tokenizer = _load_tokenizer(base)
+            tokenizer = artifact.load_tokenizer(base)
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
-        model = classifier_from(base, dtype=dtype, seed=seed)
-        made = cls(model, tokenizer, max_length=max_length, template=template, name=name, device=device)
+        model, fresh = classifier_from(base, dtype=dtype, seed=seed)
+        adapter = None if lora is None else add_adapter(model, lora, fresh=fresh, base=_lasting(base), seed=seed)
+        made = cls(
+            *(model, tokenizer),
+            max_length=max_length,
+            template=template,
+            name=name,
+            device=device,
+            adapter=adapter,
+        )
         check_padding_invariance(made.model, made.fill_id)
         return made
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        source: str | Path,
+        *,
+        template: str | None = None,
+        max_length: int | None = None,
+        dtype: str = "float32",
+        name: str | None = None,
+        device: str = "auto",
+    ) -> Self:
+        """Load a reward model that other tools trained: any one-label ``AutoModelForSequenceClassification``.
+
+        Args:
+            source: folder or hub id.
+            template: see the class; None takes the tokenizer's chat template, or the default if it has none.
+            max_length: see the class.
+            dtype: of the weights.
+            name: what error messages call it; None takes the source.
+            device: where it runs.
+
+        Raises:
+            ModelLoadError, ArtifactError: nothing whole loads from there.
+            ConfigError: it has more than one label, or see the class.
+        """
+        model, tokenizer = artifact.load_checkpoint(source, dtype=dtype)
+        if template is None:
+            template = CHAT_TEMPLATE if getattr(tokenizer, "chat_template", None) else DEFAULT_TEMPLATE
+        name = str(source) if name is None else name
+        return cls(model, tokenizer, max_length=max_length, template=template, name=name, device=device)
 
     @property
     def name(self) -> str:
@@ -155,7 +218,7 @@ class PreferenceRewardModel:
         return self.encoder.pattern
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """Raw scores of B responses; equal rows are scored once.
+        """Raw scores of B responses; equal rows are scored once, and remembered while no weight changes.
 
         Returns: Scores of shape (B,). A row without a single token (empty prompt and response) is an
             abstention.
@@ -164,11 +227,22 @@ class PreferenceRewardModel:
             RewardModelError: the two lists differ in length.
         """
         require_rows(self.name, prompts, responses)
-        numbers: dict[tuple[str, str], int] = {}
-        rows = [numbers.setdefault(pair, len(numbers)) for pair in zip(prompts, responses, strict=True)]
-        encoded = self.encoder.encode([pair[0] for pair in numbers], [pair[1] for pair in numbers])
-        value, valid = self._score_ids(encoded)
-        return Scores(value=value[rows], valid=valid[rows])
+        return self._cache.score(prompts, responses, self._score_new, stamp=self._state_of_weights())
+
+    def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
+        """How many of B texts are too long and lose the left end of their prompt."""
+        return self.encoder.count_cut(prompts, responses)
+
+    def _state_of_weights(self) -> object:
+        """A new value whenever a weight was written to (autograd counts that) or replaced."""
+        try:
+            return tuple((id(weight), weight._version) for weight in self.model.parameters())
+        except RuntimeError:  # weights made in inference mode carry no count
+            return object()
+
+    def _score_new(self, prompts: list[str], responses: list[str]) -> Scores:
+        value, valid = self._score_ids(self.encoder.encode(prompts, responses))
+        return Scores(value=value, valid=valid)
 
     @torch.inference_mode()
     def _score_ids(self, encoded: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -195,12 +269,24 @@ class PreferenceRewardModel:
     ) -> Self:
         """Build one on a language model, fit it to judgements of any kinds, and save it.
 
-        See :func:`lm_gym.reward_models.training.train_preference_model`, which has the same arguments and errors.
+        Args:
+            judgements: what it is fitted to.
+            base: path, hub id or loaded model.
+            config: settings; None takes the defaults.
+            output_dir: where the artefact goes; None saves nothing. With ``checkpoint_every_steps`` the checkpoints
+                lie beside it, in ``<output_dir>.checkpoints``, until the artefact is written; calling again with the
+                same arguments after a kill goes on from there.
+            eval_rankings: held-out rankings; their evaluation goes into the model's ``training`` summary.
+            **from_base: other arguments of :meth:`from_base`.
+
+        Raises:
+            DataError, ConfigError, RewardModelError: see :func:`lm_gym.reward_models.training.fit`.
+            ModelLoadError, UnsupportedModelError: see :meth:`from_base`.
         """
-        from .training import train_preference_model
+        from .training import fit_and_save
 
         made = cls.from_base(base, **from_base)
-        train_preference_model(judgements, made, config, output_dir, eval_rankings)
+        fit_and_save(made, judgements, config, output_dir=output_dir, eval_rankings=eval_rankings)
         return made
 
     def fit(
@@ -227,12 +313,26 @@ class PreferenceRewardModel:
         self.normalizer = fitted_normalizer(self, prompts, responses, fitted_on=fitted_on)
         return self.normalizer
 
+    def merge(self) -> Self:
+        """Add an adapter's updates to the weights and drop it, in place. Returns: itself, now a plain model."""
+        if self.adapter is not None:
+            self.model = self.adapter.merged().requires_grad_(True).eval()
+            self._scorer = ScalarScorer(self.model, separator_id=self._separator_id)
+            self.adapter = None
+        return self
+
     def save(self, directory: str | Path) -> Path:
         """Write model, tokenizer and record as one folder, whole or not at all. Returns: the folder.
 
         ``AutoModelForSequenceClassification.from_pretrained`` and ``AutoTokenizer.from_pretrained`` load it
         too, and score a single text alike. Plain batches need a pad token that no text contains; without one
         the saved config has no pad id, and the plain class says so instead of reading the wrong token.
+
+        Under an adapter the folder holds adapter and head, and names the base they need; :meth:`merge` first for a
+        folder that needs nothing else.
+
+        Raises:
+            ConfigError: an adapter on a base that came as an object.
         """
         return artifact.save(self, directory)
 
@@ -242,12 +342,13 @@ class PreferenceRewardModel:
 
         Raises:
             ArtifactError: a file is missing, cut short or of another kind, or the tokenizer is not the one it
-                was saved with.
+                was saved with, or the base of an adapter has changed.
+            ModelLoadError: the base of an adapter is gone.
         """
-        model, tokenizer, record = artifact.load(directory, dtype=dtype, kind=cls.kind)
+        model, tokenizer, adapter, record = artifact.load(directory, dtype=dtype, kind=cls.kind)
         return cls(
-            model,
-            tokenizer,
+            *(model, tokenizer),
+            adapter=adapter,
             max_length=record["max_length"],
             template=record["template"],
             normalizer=None if record["normalizer"] is None else ScoreNormalizer(**record["normalizer"]),
@@ -258,12 +359,8 @@ class PreferenceRewardModel:
         )
 
 
-def _load_tokenizer(base: str | Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(base))
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(
-            f"reward model base {str(base)!r}: has no tokenizer that loads; pass tokenizer=... ({error})"
-        ) from error
+def _lasting(base: Any) -> str | None:
+    """What an artefact can call a base by: a full path, a hub id, or nothing for an object."""
+    if not isinstance(base, str | Path):
+        return None
+    return str(Path(base).resolve()) if Path(base).exists() else str(base)

@@ -1,10 +1,11 @@
-"""What a run of the trainer shows: a bar on a terminal, log lines, and an error as soon as the loss is no
-number."""
+"""What long work shows: a bar on a terminal, log lines, and an error as soon as the loss is no number."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -13,9 +14,19 @@ from transformers import TrainerCallback
 
 from lm_gym.errors import RewardModelError
 
-__all__ = ["FitProgress"]
+__all__ = ["FitProgress", "counted"]
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def counted(description: str, total: int, *, visible: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error around a block that counts rows, if there is a terminal. Yields: what counts."""
+    console = Console(stderr=True)
+    columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not (visible and console.is_terminal), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda rows: bar.advance(task, rows)
 
 
 class FitProgress(TrainerCallback):

@@ -26,6 +26,7 @@ __all__ = [
     "Ranked",
     "Targets",
     "count_idle",
+    "count_judged_both_ways",
     "counts_of",
     "items_of",
     "rankings_of",
@@ -269,6 +270,19 @@ def count_idle(judgements: Iterable[Judgement | Ranking]) -> dict[str, int]:
         if not items_of([one]):
             idle["ranks" if isinstance(one, Ranking) else one.kind] += 1
     return dict(idle)
+
+
+def count_judged_both_ways(judgements: Iterable[Judgement | Ranking]) -> int:
+    """How many pairs of responses to one prompt were judged both ways: by two judgements, or by votes of one."""
+    said: set[tuple[str, str, str]] = set()
+    for one in judgements:
+        if isinstance(one, Judgement) and isinstance(one.verdict, Votes):
+            winners = {vote.winner for vote in one.verdict.votes}
+            ordered = [(0, 1)] * ("a" in winners) + [(1, 0)] * ("b" in winners)
+            said |= {(one.prompt, one.texts[better], one.texts[worse]) for better, worse in ordered}
+        for ranking in rankings_of([one]):
+            said |= {(one.prompt, ranking.responses[x], ranking.responses[y]) for x, y in ranking.pairs()}
+    return sum((prompt, worse, better) in said for prompt, better, worse in said) // 2
 
 
 def require_lesson(items: Sequence[Item]) -> None:

@@ -39,16 +39,16 @@ from .preference import PreferenceRewardModel
 from .progress import FitProgress
 from .schedule import EncodedItem, JudgementSchedule, collate
 from .surroundings import untouched_surroundings
-from .targets import Item, count_idle, counts_of, items_of, require_lesson
+from .targets import Item, count_idle, count_judged_both_ways, counts_of, items_of, require_lesson
 
-__all__ = ["RewardTrainingConfig", "fit", "train_preference_model"]
+__all__ = ["RewardTrainingConfig", "checkpoints_beside", "fit", "fit_and_save"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardTrainingConfig:
-    """How a preference model is fitted (AdamW, no weight is frozen)."""
+    """How a preference model is fitted: AdamW on every weight that is not frozen under an adapter."""
 
     learning_rate: float = 2e-5
     """Peak rate, > 0; 1e-5 suits a pretrained model, 1e-3 a tiny one from scratch."""
@@ -203,12 +203,16 @@ def fit(
             folder = mark_run(checkpoint_dir, asdict(config), encoded)
         stack.callback(reward_model.model.eval)
         losses = _run(reward_model, loss, schedule, config, folder)
+    texts = sorted({(item.prompt, response) for item in items for response in item.responses})
     reward_model.normalizer = None
     reward_model.links = loss.links()
     reward_model.training = {
         "judgements": len(judgements),
         "targets": counts_of(items),
         "left_out": count_idle(judgements),
+        "judged_both_ways": count_judged_both_ways(judgements),
+        "texts": len(texts),
+        "texts_cut": reward_model.count_cut(*zip(*texts, strict=True)),
         "updates": math.ceil(len(schedule) / config.gradient_accumulation_steps),
         "seconds": round(time.monotonic() - start, 2),
         "config": asdict(config),
@@ -312,46 +316,26 @@ def _arguments(device: torch.device, config: RewardTrainingConfig, folder: Path)
     return arguments
 
 
-def train_preference_model(
+def checkpoints_beside(output_dir: str | Path) -> Path:
+    """Where the checkpoints of a run lie until its artefact is written."""
+    return Path(output_dir).with_name(Path(output_dir).name + ".checkpoints")
+
+
+def fit_and_save(
+    reward_model: PreferenceRewardModel,
     judgements: Sequence[Judgement | Ranking],
-    base: Any,
     config: RewardTrainingConfig | None = None,
+    *,
     output_dir: str | Path | None = None,
     eval_rankings: Sequence[Ranking] | None = None,
-    **from_base: Any,
-) -> PreferenceRewardModel:
-    """Build a preference model on a language model, fit it, and save it.
-
-    Args:
-        judgements: what it is fitted to, of any kinds.
-        base: path, hub id or loaded model; or a :class:`PreferenceRewardModel`, which is fitted on, in place.
-        config: settings; None takes the defaults.
-        output_dir: where the artefact goes; None saves nothing. With ``checkpoint_every_steps`` the
-            checkpoints lie beside it, in ``<output_dir>.checkpoints``, until the artefact is written; calling
-            again with the same arguments after a kill goes on from there.
-        eval_rankings: held-out rankings; their evaluation goes into the model's ``training`` summary.
-        **from_base: ``tokenizer``, ``max_length``, ``template``, ``seed``, ``dtype``, ``name``, ``device`` of
-            :meth:`PreferenceRewardModel.from_base`.
-
-    Raises:
-        DataError, ConfigError, RewardModelError: see :func:`fit`.
-        ModelLoadError, UnsupportedModelError: see :meth:`PreferenceRewardModel.from_base`.
-    """
-    if isinstance(base, PreferenceRewardModel):
-        if from_base:
-            raise ConfigError(
-                f"train_preference_model: {sorted(from_base)} describe a new model, and base is one already"
-            )
-        reward_model = base
-    else:
-        reward_model = PreferenceRewardModel.from_base(base, **from_base)
+) -> None:
+    """Fit a preference model in place and save it; see :meth:`PreferenceRewardModel.train` for the arguments."""
     config = config or RewardTrainingConfig()
     checkpoints = None
     if output_dir is not None and config.checkpoint_every_steps is not None:
-        checkpoints = Path(output_dir).with_name(Path(output_dir).name + ".checkpoints")
-    reward_model.fit(judgements, config, eval_rankings=eval_rankings, checkpoint_dir=checkpoints)
+        checkpoints = checkpoints_beside(output_dir)
+    fit(reward_model, judgements, config, eval_rankings=eval_rankings, checkpoint_dir=checkpoints)
     if output_dir is not None and int(os.environ.get("RANK", "0")) == 0:  # RANK: set by accelerate and torchrun
         reward_model.save(output_dir)
         if checkpoints is not None:
             shutil.rmtree(checkpoints, ignore_errors=True)
-    return reward_model

@@ -25,7 +25,7 @@ from lm_gym.reference import Reference
 from lm_gym.reward_models.comparisons import Ranking, load_rankings, to_rows
 from lm_gym.reward_models.evaluation import evaluate_reward_model
 from lm_gym.reward_models.preference import PreferenceRewardModel
-from lm_gym.reward_models.training import RewardTrainingConfig, train_preference_model
+from lm_gym.reward_models.training import RewardTrainingConfig
 from lm_gym.sampling import StopRule
 from lm_gym.scoring import RewardModel
 from lm_gym.vector_env import TextGenerationVectorEnv
@@ -105,7 +105,7 @@ def fit_reward_model(
         group_of: maps a prompt to the group that the standard error clusters on.
         max_length: longest text, in tokens.
     """
-    model = train_preference_model(rankings, base, config, max_length=max_length, seed=config.seed)
+    model = PreferenceRewardModel.train(rankings, base, config, max_length=max_length, seed=config.seed)
     prompts, responses = zip(*reference_samples, strict=True)
     model.fit_normalizer(prompts, responses, fitted_on=f"{len(prompts)} samples of the reference model")
     model.save(folder / "model")

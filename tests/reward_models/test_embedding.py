@@ -121,6 +121,17 @@ def test_a_text_without_a_token_has_features_too(loaded: SentenceFeatures, monke
     assert loaded([" "]).shape == got[:1].shape
 
 
+def test_of_a_text_that_is_too_long_the_end_is_read(loaded: SentenceFeatures, caplog: pytest.LogCaptureFixture) -> None:
+    assert loaded.max_length == 48
+    long = "good " * 20 + "bad " * 40 + "great film"
+    with caplog.at_level("WARNING"):
+        features = loaded([long, "good film"])
+    end = " ".join(long.split()[-46:])  # [CLS] and [SEP] take two
+    np.testing.assert_allclose(features, loaded([end, "good film"]), atol=1e-6)
+    assert "1 of 2 texts were longer than max_length=48" in caplog.text
+    assert loaded.count_cut([long, end, "good film"]) == 1
+
+
 def test_saved_and_loaded_in_another_process_it_scores_the_same(
     loaded: SentenceFeatures, judged_texts: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -139,6 +150,32 @@ def test_saved_and_loaded_in_another_process_it_scores_the_same(
     assert (name, count, links) == ("quick", 40, model.links)
     assert model.normalizer is not None
     assert gain == model.normalizer.gain
+
+
+def test_an_interrupted_embedding_goes_on(
+    encoder: Path, judged_texts: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lm_gym.reward_models.embedding_cache.CHUNK_TEXTS", 8)
+    plain, embedded = SentenceFeatures.__call__, list[str]()
+
+    def counting(limit: int) -> Any:
+        def embed(self: SentenceFeatures, texts: list[str]) -> np.ndarray:
+            if len(embedded) >= limit:
+                raise KeyboardInterrupt
+            embedded.extend(texts)
+            return plain(self, texts)
+
+        return embed
+
+    rankings = judged_texts(20, 3, 0)
+    unique = len({text for one in rankings for text in one.responses})
+    assert unique > 24
+    monkeypatch.setattr(SentenceFeatures, "__call__", counting(16))
+    with pytest.raises(KeyboardInterrupt):
+        EmbeddingRewardModel.train(rankings, encoder, SOFT, cache_dir=tmp_path, device="cpu")
+    monkeypatch.setattr(SentenceFeatures, "__call__", counting(10**6))
+    EmbeddingRewardModel.train(rankings, encoder, SOFT, cache_dir=tmp_path, device="cpu")
+    assert len(embedded) == unique  # the 16 that were done were not done again
 
 
 def test_it_keeps_the_contract(loaded: SentenceFeatures, judged_texts: Callable[..., Any]) -> None:

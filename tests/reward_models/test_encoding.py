@@ -5,7 +5,14 @@ import logging
 import pytest
 
 from lm_gym.errors import ConfigError
-from lm_gym.reward_models.encoding import TextEncoder, TextTemplate, length_batches, right_padded
+from lm_gym.reward_models.encoding import (
+    PairEncoder,
+    TextEncoder,
+    TextTemplate,
+    fitting_end,
+    length_batches,
+    right_padded,
+)
 
 
 @pytest.mark.parametrize(
@@ -75,3 +82,19 @@ def test_right_padding_and_its_mask() -> None:
     ids, mask = right_padded([[5, 6, 7], [8]], 0)
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_texts_that_are_cut_are_counted(tokenizer_for) -> None:
+    prompts, responses = ["one two three four five six", "one", "one"], ["very good film", "bad", "good bad one two"]
+    assert TextEncoder(tokenizer_for("gpt2"), "{prompt}{response}", 5).count_cut(prompts, responses) == 1
+    assert TextEncoder(tokenizer_for("gpt2"), "{prompt}{response}", 4).count_cut(prompts, responses) == 2
+    assert PairEncoder(tokenizer_for("bert"), 7).count_cut(prompts, responses) == 2 - 1
+    assert PairEncoder(tokenizer_for("bert"), 7).count_cut([], []) == 0
+
+
+def test_the_end_that_fits_is_the_longest(tokenizer_for) -> None:
+    tokenizer = tokenizer_for("gpt2")
+    assert fitting_end(tokenizer, "one two three", 2) == "two three"
+    assert fitting_end(tokenizer, "one two three", 0) == ""
+    whole = "one two"
+    assert fitting_end(tokenizer, whole, 2) is whole

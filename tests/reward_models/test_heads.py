@@ -29,7 +29,7 @@ def test_the_trunk_is_a_copy_and_the_head_follows_the_seed(kind: str, tiny_model
     base = tiny_model(kind)
     before = {name: weight.clone() for name, weight in base.state_dict().items()}
     state = torch.get_rng_state()
-    first, again, other = (classifier_from(base, dtype="float32", seed=seed) for seed in (1, 1, 2))
+    first, again, other = (classifier_from(base, dtype="float32", seed=seed)[0] for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     for name, weight in base.base_model.state_dict().items():
         torch.testing.assert_close(first.base_model.state_dict()[name], weight)
@@ -43,8 +43,9 @@ def test_the_trunk_is_a_copy_and_the_head_follows_the_seed(kind: str, tiny_model
 
 
 def test_a_checkpoint_and_a_loaded_model_make_the_same_classifier(tmp_path, tiny_model, save_base) -> None:
-    from_disk = classifier_from(save_base("gpt2", tmp_path / "lm"), dtype="float32", seed=0)
-    from_memory = classifier_from(tiny_model("gpt2"), dtype="float32", seed=0)
+    from_disk, fresh = classifier_from(save_base("gpt2", tmp_path / "lm"), dtype="float32", seed=0)
+    from_memory, also_fresh = classifier_from(tiny_model("gpt2"), dtype="float32", seed=0)
+    assert fresh == also_fresh == ("score",)
     for name, weight in from_memory.base_model.state_dict().items():
         assert torch.equal(weight, from_disk.base_model.state_dict()[name])
 

@@ -57,6 +57,26 @@ def test_a_comparison_is_the_mean_of_both_orders(language_model: LanguageModel) 
     assert float(other.value[0]) == pytest.approx(-float(got.value[0]), abs=1e-5)
 
 
+def test_against_a_baseline_the_score_is_the_comparison(language_model: LanguageModel) -> None:
+    answers = {"write": "dull", "review": "great film"}
+    judge = JudgeRewardModel(language_model, baseline=answers, **SETTINGS)
+    prompts, responses = ["write", "review", "one"], ["great", "great film", "great"]
+    got = judge.score(prompts, responses)
+    expected = judge.compare(["write"], ["great"], ["dull"])
+    assert got.value[0] == pytest.approx(float(expected.value[0]), abs=1e-5)
+    assert got.std is not None
+    assert expected.std is not None
+    assert got.std[0] == pytest.approx(float(expected.std[0]), abs=1e-5)
+    assert got.value[1] == pytest.approx(0, abs=1e-5)  # against itself, in both orders
+    assert got.valid.tolist() == [True, True, False]  # nothing to compare with
+    written = JudgeRewardModel(language_model, baseline=lambda prompts: ["dull"] * len(prompts), **SETTINGS)
+    assert written.score(["write"], ["great"]).value[0] == pytest.approx(float(got.value[0]), abs=1e-5)
+    check_reward_model(written)
+    short = JudgeRewardModel(language_model, baseline=lambda prompts: ["dull"], **SETTINGS)
+    with pytest.raises(RewardModelError, match="judge, baseline: needs one prompt per response, got 2 and 1"):
+        short.score(["write", "review"], ["great", "dull"])
+
+
 def test_a_judge_keeps_the_contract_and_abstains_beyond_its_context(language_model: LanguageModel) -> None:
     judge = JudgeRewardModel(language_model, **SETTINGS)
     check_reward_model(judge)

@@ -108,7 +108,7 @@ def test_a_fresh_process_gives_identical_scores(reward_of, judged_texts, tmp_pat
     expected = []
     for kind in KINDS:
         reward_model = reward_of(kind, name="critic", max_length=40)
-        reward_model.fit(judged_texts(8, 3, 0), RewardTrainingConfig(learning_rate=1e-3))
+        reward_model.fit(judged_texts(16, 3, 0), RewardTrainingConfig(learning_rate=1e-3, epochs=3))
         reward_model.save(tmp_path / kind)
         expected.append([float(value).hex() for value in reward_model.score(PROMPTS, RESPONSES).value])
     folders = [str(tmp_path / kind) for kind in KINDS]

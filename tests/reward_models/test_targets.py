@@ -5,13 +5,26 @@ from __future__ import annotations
 import pytest
 
 from lm_gym.errors import DataError
-from lm_gym.reward_models import BestOf, Choice, Critique, Judgement, Ranking, Ranks, Rating, Thumb, Value, Vote, Votes
+from lm_gym.reward_models import (
+    BestOf,
+    Choice,
+    Critique,
+    Judgement,
+    Ranking,
+    Ranks,
+    Rating,
+    Thumb,
+    Value,
+    Vote,
+    Votes,
+)
 from lm_gym.reward_models.targets import (
     Opinion,
     Pair,
     Ranked,
     Targets,
     count_idle,
+    count_judged_both_ways,
     counts_of,
     items_of,
     rankings_of,
@@ -120,3 +133,15 @@ def test_comparisons_for_measuring_are_what_most_people_said() -> None:
         Ranking("p", ("x", "y", "z"), (2, 2, 1)),
         Ranking("p", ("x", "y"), (2, 1)),
     ]
+
+
+def test_pairs_that_were_judged_both_ways_are_counted() -> None:
+    def said(first: str, second: str, winner: str) -> Judgement:
+        return Judgement.of("p", (first, second), Choice(winner))  # type: ignore[arg-type]
+
+    split = Judgement.of("p", ("e", "f"), Votes((Vote("a"), Vote("b"), Vote("tie"))))
+    agreed = Judgement.of("p", ("g", "h"), Votes((Vote("a"), Vote("a"), Vote("tie"))))
+    judgements = [said("x", "y", "a"), said("y", "x", "a"), said("x", "y", "a"), said("x", "z", "b"), split, agreed]
+    assert count_judged_both_ways(judgements) == 2  # x and y; e and f
+    assert count_judged_both_ways([*judgements, Ranking("p", ("x", "z", "y"), (1, 2, 3))]) == 3  # and x and z
+    assert count_judged_both_ways([Ranking("other", ("x", "z"), (1, 2)), said("x", "z", "b")]) == 0

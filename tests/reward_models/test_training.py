@@ -17,7 +17,6 @@ from lm_gym.reward_models import (
     RewardTrainingConfig,
     evaluate_reward_model,
     plackett_luce_nll,
-    train_preference_model,
 )
 from lm_gym.reward_models import training as training_module
 
@@ -175,18 +174,18 @@ def test_a_killed_run_goes_on_to_the_same_weights(save_base, judged_texts, tmp_p
     config = RewardTrainingConfig(
         epochs=2, learning_rate=1e-3, items_per_step=8, max_responses=3, checkpoint_every_steps=4, log_every_steps=2
     )
-    whole = train_preference_model(rankings, base, config, tmp_path / "whole", device="cpu")
+    whole = PreferenceRewardModel.train(rankings, base, config, output_dir=tmp_path / "whole", device="cpu")
     assert whole.training["updates"] > 12
     with pytest.MonkeyPatch.context() as patch:
         _killed_at(patch, 10)
         with pytest.raises(Killed):
-            train_preference_model(rankings, base, config, tmp_path / "killed", device="cpu")
+            PreferenceRewardModel.train(rankings, base, config, output_dir=tmp_path / "killed", device="cpu")
     checkpoints = tmp_path / "killed.checkpoints"
     assert (checkpoints / "checkpoint-8").is_dir()
     (checkpoints / "checkpoint-12").mkdir()  # a newer one that was cut short
     with pytest.MonkeyPatch.context() as patch:
         _killed_at(patch, whole.training["updates"] - 8)
-        resumed = train_preference_model(rankings, base, config, tmp_path / "killed", device="cpu")
+        resumed = PreferenceRewardModel.train(rankings, base, config, output_dir=tmp_path / "killed", device="cpu")
     assert same(weights(whole), weights(resumed))
     assert resumed.training["losses"] == whole.training["losses"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "lm", "whole"]
@@ -204,14 +203,13 @@ def test_checkpoints_of_another_run_are_refused(reward_of, judged_texts, tmp_pat
 
 def test_a_model_is_built_fitted_evaluated_and_saved_in_one_call(save_base, judged_texts, tmp_path) -> None:
     base, out = save_base("llama", tmp_path / "lm"), tmp_path / "rm"
-    made = train_preference_model(judged_texts(40, 3, 0), str(base), QUICK, out, judged_texts(9, 3, 1), name="critic")
+    made = PreferenceRewardModel.train(
+        judged_texts(40, 3, 0), str(base), QUICK, output_dir=out, eval_rankings=judged_texts(9, 3, 1), name="critic"
+    )
     again = PreferenceRewardModel.load(out)
     assert again.name == "critic"
     assert again.training["judgements"] == 40
     assert again.training["evaluation"]["pairs"] == made.training["evaluation"]["pairs"] > 9
-    assert train_preference_model(judged_texts(40, 3, 0), again) is again
-    with pytest.raises(ConfigError, match="base is one already"):
-        train_preference_model(judged_texts(40, 3, 0), again, name="x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lm", "rm"]
 
 

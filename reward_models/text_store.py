@@ -1,0 +1,76 @@
+"""Bytes by text hash: in memory, or in one SQLite file that several processes may share.
+
+Knows: hashes, files. Does not know: what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+from lm_gym.errors import ArtifactError
+
+__all__ = ["TextStore", "text_key"]
+
+
+def text_key(*texts: str) -> bytes:
+    """SHA-256 of some texts, in order; no two different rows of texts have one key."""
+    digest = hashlib.sha256()
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.digest()
+
+
+class TextStore:
+    """A mapping from keys to bytes. It may be copied, pickled, and used from several threads."""
+
+    def __init__(self, path: str | Path | None = None, *, size: int | None = None) -> None:
+        """Args:
+        path: SQLite file, made if it is missing; None keeps everything in memory.
+        size: most entries in memory, the oldest leave first; None is no limit. A file has none.
+
+        Raises:
+            ArtifactError: the file is no such store.
+        """
+        self.path = None if path is None else Path(path)
+        self.size = size
+        self._known: dict[bytes, bytes] = {}
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with closing(self._open()) as store, store:
+                    store.execute("CREATE TABLE IF NOT EXISTS texts (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
+            except sqlite3.DatabaseError as error:
+                raise ArtifactError(f"cache {self.path}: must be a whole SQLite file ({error}); delete it") from error
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """What is known of some keys."""
+        wanted = dict.fromkeys(keys)
+        if self.path is None:
+            return {key: self._known[key] for key in wanted if key in self._known}
+        with closing(self._open()) as store:
+            rows = ((key, store.execute("SELECT value FROM texts WHERE key = ?", (key,)).fetchone()) for key in wanted)
+            return {key: row[0] for key, row in rows if row is not None}
+
+    def put(self, values: Mapping[bytes, bytes]) -> None:
+        """Keep values, whole or not at all."""
+        if self.path is not None:
+            with closing(self._open()) as store, store:
+                store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?)", list(values.items()))
+            return
+        self._known.update(values)
+        if self.size is not None and len(self._known) > self.size:
+            for key in list(islice(self._known, len(self._known) - self.size)):
+                del self._known[key]
+
+    def clear(self) -> None:
+        """Forget what is kept in memory."""
+        self._known.clear()
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(str(self.path), timeout=60)
