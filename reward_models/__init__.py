@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .active import choose_pairs, pair_utility
-    from .annotators import AnnotatorAgreement, annotator_agreement
+    from .annotators import AnnotatorAgreement, OneAnnotator, annotator_agreement
     from .calibration import expected_calibration_error, fit_temperature
     from .card import RewardModelCard, reward_card
     from .comparisons import Ranking, Split, load_rankings, rankings_from_rows, refuse_leaks, split_by_prompt, to_rows
     from .cross_encoder import CrossEncoderRewardModel
+    from .curve import CurvePoint, learning_curve
+    from .detection import ErrorDetection, error_detection
     from .embedding import EmbeddingRewardModel, EmbeddingTrainingConfig
     from .embedding_cache import SentenceFeatures
     from .ensemble import EnsembleRewardModel
-    from .evaluation import PromptAccuracy, ReliabilityBin, RewardEvaluation, evaluate_reward_model
+    from .evaluation import MarginAccuracy, PromptAccuracy, ReliabilityBin, RewardEvaluation, evaluate_reward_model
     from .graded_losses import davidson_nll, ordinal_nll, rao_kupper_nll, soft_bradley_terry_nll, thumb_nll, value_error
     from .joint_loss import JudgementLoss, LossConfig
     from .judge import JudgeRewardModel, RemoteJudge
@@ -50,9 +52,11 @@ __all__ = [
     "Choice",
     "Critique",
     "CrossEncoderRewardModel",
+    "CurvePoint",
     "EmbeddingRewardModel",
     "EmbeddingTrainingConfig",
     "EnsembleRewardModel",
+    "ErrorDetection",
     "FluencyReward",
     "JudgeRewardModel",
     "Judgement",
@@ -62,6 +66,8 @@ __all__ = [
     "LexiconReward",
     "LoraSettings",
     "LossConfig",
+    "MarginAccuracy",
+    "OneAnnotator",
     "OracleRewardModel",
     "PreferenceRewardModel",
     "ProbeResult",
@@ -91,12 +97,14 @@ __all__ = [
     "bradley_terry_nll",
     "choose_pairs",
     "davidson_nll",
+    "error_detection",
     "evaluate_reward_model",
     "expected_agreement",
     "expected_calibration_error",
     "export_rows",
     "fit_temperature",
     "judgement_from_row",
+    "learning_curve",
     "load_judgements",
     "load_rankings",
     "ordinal_nll",
@@ -123,7 +131,7 @@ _HOMES = {
         "choose_pairs",
         "pair_utility",
     ),
-    "annotators": ("AnnotatorAgreement", "annotator_agreement"),
+    "annotators": ("AnnotatorAgreement", "OneAnnotator", "annotator_agreement"),
     "calibration": ("expected_calibration_error", "fit_temperature"),
     "card": ("RewardModelCard", "reward_card"),
     "comparisons": (
@@ -136,10 +144,13 @@ _HOMES = {
         "to_rows",
     ),
     "cross_encoder": ("CrossEncoderRewardModel",),
+    "curve": ("CurvePoint", "learning_curve"),
+    "detection": ("ErrorDetection", "error_detection"),
     "embedding": ("EmbeddingRewardModel", "EmbeddingTrainingConfig"),
     "embedding_cache": ("SentenceFeatures",),
     "ensemble": ("EnsembleRewardModel",),
     "evaluation": (
+        "MarginAccuracy",
         "PromptAccuracy",
         "ReliabilityBin",
         "RewardEvaluation",

@@ -5,6 +5,7 @@ Knows: choices and votes on pairs. Does not know: models; it is given their marg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,23 @@ from lm_gym.extras import require
 
 from .judgements import POINTS_OF_A, Choice, Judgement, Vote, Votes
 
-__all__ = ["AnnotatorAgreement", "annotator_agreement", "votes_of"]
+__all__ = ["AnnotatorAgreement", "OneAnnotator", "annotator_agreement", "votes_of"]
 
-SIDES = ("a", "tie", "b")
+SHOWN = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneAnnotator:
+    """One person, on pairs that others judged as well."""
+
+    annotator: str
+    """Who."""
+    votes: int
+    """Their votes."""
+    with_majority: float
+    """Share of these that agree with what most of the others said; a split among the others counts half."""
+    with_model: float | None
+    """Share of these that the model agrees with, a tie counting half; None without margins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +49,10 @@ class AnnotatorAgreement:
     """Share of votes that agree with what most of the other voters said; a split among the others counts half."""
     model_with_majority: float | None
     """The same for a model in the place of each voter: does it agree with the others as often as a person does?"""
+    named: int
+    """People whose votes carry a name."""
+    annotators: tuple[OneAnnotator, ...]
+    """The 50 of them with the most votes, most first."""
 
 
 def votes_of(judgement: Judgement) -> tuple[Vote, ...]:
@@ -62,16 +81,21 @@ def annotator_agreement(
     if margins is not None and len(margins) != len(judgements):
         raise DataError(f"annotator_agreement: needs one margin per judgement, got {len(margins)}, {len(judgements)}")
     counts, people, model = [], [], []
+    records: dict[str, list[tuple[float, float]]] = {}
     for row, one in enumerate(judgements):
-        points = [POINTS_OF_A[vote.winner] for vote in votes_of(one)]
+        votes = votes_of(one)
+        points = [POINTS_OF_A[vote.winner] for vote in votes]
         if len(points) < 2 or one.texts[0] == one.texts[1]:
             continue
         counts.append([sum(point == value for point in points) for value in (0.0, 0.5, 1.0)])
         for place, point in enumerate(points):
             others = np.sign(sum(points[:place] + points[place + 1 :]) - (len(points) - 1) / 2)
-            people.append(_points(np.sign(point - 0.5), others))
-            if margins is not None:
-                model.append(_points(np.sign(margins[row]), others))
+            said = np.sign(point - 0.5)
+            people.append(_points(said, others))
+            verdict = math.nan if margins is None else float(np.sign(margins[row]))
+            model.append(_points(verdict, others))
+            if (name := votes[place].annotator) is not None:
+                records.setdefault(name, []).append((people[-1], _points(verdict, said)))
     if not counts:
         raise DataError("annotator_agreement: needs at least one pair with two votes, got none")
     return AnnotatorAgreement(
@@ -79,11 +103,29 @@ def annotator_agreement(
         votes=len(people),
         alpha=_alpha(np.array(counts)),
         people_with_majority=float(np.mean(people)),
-        model_with_majority=float(np.mean(model)) if model else None,
+        model_with_majority=None if margins is None else float(np.mean(model)),
+        named=len(records),
+        annotators=_most_active(records),
+    )
+
+
+def _most_active(records: dict[str, list[tuple[float, float]]]) -> tuple[OneAnnotator, ...]:
+    names = sorted(records, key=lambda name: (-len(records[name]), name))[:SHOWN]
+    means = {name: np.mean(records[name], axis=0).tolist() for name in names}
+    return tuple(
+        OneAnnotator(
+            annotator=name,
+            votes=len(records[name]),
+            with_majority=means[name][0],
+            with_model=None if math.isnan(means[name][1]) else means[name][1],
+        )
+        for name in names
     )
 
 
 def _points(said: float, majority: float) -> float:
+    if math.isnan(said):
+        return math.nan
     return 1.0 if said == majority else 0.5 if 0 in (said, majority) else 0.0
 
 

@@ -13,16 +13,20 @@ import numpy as np
 
 from lm_gym.errors import DataError
 from lm_gym.extras import require
-from lm_gym.scoring import RewardFunction, RewardModel, Scores, as_reward_model, checked_scores
+from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
 
 from .annotators import AnnotatorAgreement, annotator_agreement, votes_of
 from .comparisons import Ranking, prompt_itself
+from .curve import CurvePoint
+from .detection import ErrorDetection, error_detection
 from .evaluation import RewardEvaluation, evaluate_reward_model
 from .judgements import POINTS_OF_A, Judgement
 from .probes import ProbeResult, probe_reward_model
+from .score_cache import CachedRewardModel
 from .targets import rankings_of
+from .text_baseline import text_baseline_accuracy
 
-__all__ = ["Disagreement", "RewardModelCard", "ShareAccuracy", "reward_card", "text_baseline_accuracy"]
+__all__ = ["Disagreement", "RewardModelCard", "ShareAccuracy", "reward_card"]
 
 SHARES = ((0.5, 0.7), (0.7, 0.9), (0.9, 1.0))
 EXAMPLES = 5
@@ -78,6 +82,14 @@ class RewardModelCard:
     """Mean Spearman correlation of scores and people's places within a ranking of at least 3; None without one."""
     by_share: tuple[ShareAccuracy, ...]
     """Accuracy by how many people agreed on the winner."""
+    error_detection: ErrorDetection | None
+    """Whether the model's uncertainty tells its errors; None for a model without one."""
+    learning_curve: tuple[CurvePoint, ...]
+    """Accuracy by number of judgements learned from, where it was measured."""
+    texts: int
+    """Different texts that were scored for the comparisons."""
+    texts_cut: int | None
+    """How many of them were too long and lost their beginning; None for a model that does not say."""
     agreement: AnnotatorAgreement | None
     """People among themselves, and the model in the place of one; None without two votes on one pair."""
     probes: tuple[ProbeResult, ...]
@@ -97,31 +109,14 @@ class RewardModelCard:
         }
 
 
-class _ScoredOnce:
-    """A reward model that is asked about each text only once, however many measurements read its score."""
-
-    def __init__(self, model: RewardModel) -> None:
-        self._model = model
-        self._known: dict[tuple[str, str], tuple[float, bool]] = {}
-        self.name = getattr(model, "name", type(model).__name__)
-
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """Returns: Scores of shape (B,), without a std."""
-        rows = list(zip(prompts, responses, strict=True))
-        new = [row for row in dict.fromkeys(rows) if row not in self._known]
-        if new:
-            found = checked_scores(self._model, [prompt for prompt, _ in new], [text for _, text in new])
-            self._known |= dict(zip(new, zip(found.value.tolist(), found.valid.tolist(), strict=True), strict=True))
-        value, valid = zip(*(self._known[row] for row in rows), strict=True) if rows else ((), ())
-        return Scores(value=np.array(value, dtype=np.float32), valid=np.array(valid, dtype=bool))
-
-
 def reward_card(
     model: RewardModel | RewardFunction,
     judgements: Sequence[Judgement],
     *,
     group_of: Callable[[str], str] = prompt_itself,
     trained_on: Sequence[str] = (),
+    learning_curve: Sequence[CurvePoint] = (),
+    progress: bool = False,
 ) -> RewardModelCard:
     """Measure a reward model every way.
 
@@ -130,6 +125,8 @@ def reward_card(
         judgements: of any kinds, not seen in training.
         group_of: maps a prompt to its group; groups are never divided between fitting and measuring.
         trained_on: groups of the training data, if known; those among the judgements are listed on the card.
+        learning_curve: points of :func:`~lm_gym.reward_models.learning_curve`, to be shown.
+        progress: whether to draw a bar over the scoring, on a terminal.
 
     Raises:
         DataError: no judgement compares two responses.
@@ -137,8 +134,10 @@ def reward_card(
         MissingExtraError: scikit-learn, scipy or krippendorff is missing.
     """
     seen = sorted({group_of(one.prompt) for one in judgements} & set(trained_on))
-    model = _ScoredOnce(as_reward_model(model))
+    plain = as_reward_model(model)
+    model = CachedRewardModel(plain, progress=progress)
     rankings = rankings_of(judgements)
+    texts = sorted({(one.prompt, text) for one in rankings for text in one.responses})
     evaluation = evaluate_reward_model(model, rankings, group_of=group_of)
     compared = [one for one in judgements if votes_of(one) and one.texts[0] != one.texts[1]]
     margins = _margins(model, compared)
@@ -150,6 +149,10 @@ def reward_card(
         length_correlation=_length_correlation(model, rankings),
         rank_correlation=_rank_correlation(model, rankings),
         by_share=_by_share(compared, margins),
+        error_detection=error_detection(model, rankings, members=getattr(plain, "member_scores", None)),
+        learning_curve=tuple(learning_curve),
+        texts=len(texts),
+        texts_cut=plain.count_cut(*zip(*texts, strict=True)) if hasattr(plain, "count_cut") and texts else None,
         agreement=_agreement(compared, margins),
         probes=tuple(_probes(model, rankings)),
         disagreements=_disagreements(compared, margins),
@@ -255,50 +258,3 @@ def _spearman(first: np.ndarray, second: np.ndarray) -> float | None:
         return None
     stats = require("scipy.stats", extra="evaluation", purpose="rank correlation")
     return float(stats.spearmanr(first, second).statistic)
-
-
-def text_baseline_accuracy(
-    rankings: Sequence[Ranking], *, group_of: Callable[[str], str] = prompt_itself
-) -> float | None:
-    """Accuracy of a Bradley-Terry model that is linear in TF-IDF words.
-
-    It is fitted on one half of the groups (dealt in the order of their names) and measured on the other, both ways.
-
-    Args:
-        rankings: to fit and measure on.
-        group_of: maps a prompt to its group.
-
-    Returns: equal scores count half; None where a half has fewer than two pairs.
-
-    Raises:
-        MissingExtraError: scikit-learn is not installed.
-    """
-    text = require("sklearn.feature_extraction.text", extra="evaluation", purpose="the TF-IDF baseline")
-    linear = require("sklearn.linear_model", extra="evaluation", purpose="the TF-IDF baseline")
-    names = sorted({group_of(one.prompt) for one in rankings})
-    halves = (set(names[::2]), set(names[1::2]))
-    points: list[np.ndarray] = []
-    for own, other in (halves, halves[::-1]):
-        train = _pair_texts(rankings, other, group_of)
-        test = _pair_texts(rankings, own, group_of)
-        if len(train) < 2 or len(test) < 2:
-            return None
-        words = text.TfidfVectorizer(sublinear_tf=True, norm=None, token_pattern=r"\S+")
-        words.fit([response for pair in train for response in pair])
-        better, worse = (words.transform([pair[side] for pair in train]) for side in (0, 1))
-        gap = better - worse
-        flip = np.arange(gap.shape[0]) % 2 * 2 - 1
-        model = linear.LogisticRegression(C=1e-3, fit_intercept=False, max_iter=500)
-        model.fit(gap.multiply(flip[:, None]).tocsr(), flip)
-        lead = (words.transform([p[0] for p in test]) - words.transform([p[1] for p in test])) @ model.coef_[0]
-        points.append(0.5 * (1 + np.sign(lead)))
-    return float(np.concatenate(points).mean())
-
-
-def _pair_texts(rankings: Sequence[Ranking], groups: set[str], group_of: Callable[[str], str]) -> list[tuple[str, str]]:
-    return [
-        (one.responses[better], one.responses[worse])
-        for one in rankings
-        if group_of(one.prompt) in groups
-        for better, worse in one.pairs()
-    ]

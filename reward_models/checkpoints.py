@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lm_gym.errors import ConfigError
 from lm_gym.files import write_json
 
@@ -20,8 +22,12 @@ LAST_FILE = "trainer_state.json"  # the trainer writes it after the weights, the
 UNRELATED = ("progress", "log_every_steps", "checkpoint_every_steps")
 
 
-def mark_run(folder: str | Path, config: Mapping[str, Any], items: Sequence[EncodedItem]) -> Path:
-    """Make the folder, or check that it belongs to a run of the same settings and data. Returns: the folder.
+def mark_run(
+    folder: str | Path, config: Mapping[str, Any], items: Sequence[EncodedItem], model: torch.nn.Module
+) -> Path:
+    """Make the folder, or check that it belongs to a run of the same settings, data and sort of model.
+
+    Returns: the folder.
 
     Raises:
         ConfigError: it belongs to another run.
@@ -29,6 +35,8 @@ def mark_run(folder: str | Path, config: Mapping[str, Any], items: Sequence[Enco
     folder = Path(folder)
     kept = {key: value for key, value in config.items() if key not in UNRELATED}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+    for name, weight in model.named_parameters():
+        digest.update(repr((name, tuple(weight.shape), weight.requires_grad)).encode())
     for item in items:
         digest.update(repr((item.texts, item.targets)).encode())
     run = digest.hexdigest()
@@ -46,8 +54,8 @@ def mark_run(folder: str | Path, config: Mapping[str, Any], items: Sequence[Enco
         ) from error
     if found != run:
         raise ConfigError(
-            f"checkpoints {folder}: must come from the same settings, tokenizer and judgements, and come from other "
-            "ones; delete the folder or choose another"
+            f"checkpoints {folder}: must come from the same settings, model, tokenizer and judgements, and come from "
+            "other ones; delete the folder or choose another"
         )
     return folder
 

@@ -18,7 +18,7 @@ from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked
 from .calibration import BINS, cross_fitted, expected_calibration_error, fit_temperature
 from .comparisons import Ranking, prompt_itself
 
-__all__ = ["PromptAccuracy", "ReliabilityBin", "RewardEvaluation", "evaluate_reward_model"]
+__all__ = ["MarginAccuracy", "PromptAccuracy", "ReliabilityBin", "RewardEvaluation", "evaluate_reward_model"]
 
 MATCHED_LENGTH = 0.1
 
@@ -37,6 +37,20 @@ class ReliabilityBin:
     """Mean probability given to the predicted winner; None in an empty bin."""
     accuracy: float | None
     """Share of them that it won; None in an empty bin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginAccuracy:
+    """A quarter of the pairs, by how far apart the model puts the two responses."""
+
+    low: float
+    """Smallest absolute difference of scores in it."""
+    high: float
+    """Largest one."""
+    pairs: int
+    """Pairs in it."""
+    accuracy: float
+    """Equal scores count half."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +93,8 @@ class RewardEvaluation:
     """Pairs whose word counts differ by less than 10% of the longer one."""
     accuracy_at_matched_length: float | None
     """Accuracy on those pairs; None if there are none."""
+    by_margin: tuple[MarginAccuracy, ...]
+    """Accuracy by quarters of the difference of scores, the closest calls first; fewer where there are few pairs."""
     bins: tuple[ReliabilityBin, ...]
     """Reliability of the probabilities."""
     groups: tuple[PromptAccuracy, ...]
@@ -138,6 +154,7 @@ def evaluate_reward_model(
         length_accuracy=float(length_points.mean()),
         pairs_at_matched_length=int(matched.sum()),
         accuracy_at_matched_length=float(points[matched].mean()) if matched.any() else None,
+        by_margin=_by_margin(margin, points),
         bins=_reliability(margin, points),
         groups=tuple(
             PromptAccuracy(
@@ -164,6 +181,20 @@ def _pairs(rankings: Sequence[Ranking], group_of: Callable[[str], str]) -> tuple
 
 def _points(margin: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.sign(margin))
+
+
+def _by_margin(margin: np.ndarray, points: np.ndarray) -> tuple[MarginAccuracy, ...]:
+    order = np.argsort(np.abs(margin), kind="stable")
+    quarters = [rows for rows in np.array_split(order, 4) if len(rows)]
+    return tuple(
+        MarginAccuracy(
+            low=float(np.abs(margin[rows]).min()),
+            high=float(np.abs(margin[rows]).max()),
+            pairs=len(rows),
+            accuracy=float(points[rows].mean()),
+        )
+        for rows in quarters
+    )
 
 
 def _reliability(margin: np.ndarray, points: np.ndarray) -> tuple[ReliabilityBin, ...]:

@@ -200,7 +200,7 @@ def fit(
         if checkpoint_dir is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
-            folder = mark_run(checkpoint_dir, asdict(config), encoded)
+            folder = mark_run(checkpoint_dir, asdict(config), encoded, reward_model.model)
         stack.callback(reward_model.model.eval)
         losses = _run(reward_model, loss, schedule, config, folder)
     texts = sorted({(item.prompt, response) for item in items for response in item.responses})

@@ -153,17 +153,20 @@ def sft(
     Console().print(f"fine-tuned on {result.rows} rows in {out}; training loss {result.train_loss:.3f}{shown}")
 
 
-def reward_train(options: Annotated[RewardOptions, tyro.conf.arg(name="")], out: Path, overwrite: bool = False) -> None:
+def reward_train(
+    options: Annotated[RewardOptions, tyro.conf.arg(name="")], out: Path, resume: bool = False, overwrite: bool = False
+) -> None:
     """Fit a reward model to judgements of any kinds, and measure it on prompts that it has not seen.
 
     Args:
         options: What to fit.
         out: Folder of the reward model.
+        resume: Go on with a killed run of the same settings and judgements.
         overwrite: Replace what the folder holds.
     """
     from .reward_files import train_reward_model
 
-    train_reward_model(options, out, overwrite=overwrite, console=Console())
+    train_reward_model(options, out, resume=resume, overwrite=overwrite, console=Console())
 
 
 def reward_eval(
@@ -177,7 +180,7 @@ def reward_eval(
     """Measure a reward model on judgements: accuracy, calibration, and the length-only baseline beside it.
 
     Args:
-        model: Folder, registered name, or module:attribute of the reward model.
+        model: Folder, hub id, registered name, or module:attribute of the reward model.
         data: Files of judgements that it was not trained on.
         group_separator: Prompts that are alike before this text form a group.
         skip_bad: List rows that cannot be read instead of stopping at the first.

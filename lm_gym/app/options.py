@@ -49,6 +49,14 @@ class RewardOptions:
     """Most responses of one prompt in one forward pass (not embedding)."""
     max_length: int | None = None
     """Longest text, in tokens; the left end of a longer one is cut (not embedding)."""
+    lora_rank: int = 0
+    """Rank of the low-rank updates of a frozen model; 0 trains every weight (not embedding)."""
+    tie_model: Literal["half", "rao_kupper", "davidson"] = "half"
+    """What a tie says: half a win for each side, or an outcome of its own with a learned frequency."""
+    checkpoint_every_steps: int = 200
+    """Updates between checkpoints, for --resume (not embedding, whose texts are embedded only once anyway)."""
+    learning_curve: bool = False
+    """Also fit to an eighth, a quarter and half of the judgements, to see what more of them would bring."""
     l2: float = 1.0
     """Penalty on the head's weights (embedding)."""
     cache_dir: Path | None = None

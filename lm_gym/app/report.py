@@ -22,8 +22,10 @@ from rich.text import Text
 from lm_gym.extras import require
 from lm_gym.files import write_text
 
-from .plots import SERIES, accuracy_plot, curve_plots, finite, kl_plots, reliability_plot, smoothing_window
+from .figures import SERIES, finite
+from .plots import curve_plots, kl_plots, smoothing_window
 from .report_data import ModelRow, Report, RewardCard, Sample
+from .reward_plots import accuracy_plot, reliability_plot
 
 __all__ = ["print_table", "render_report", "rendered_page"]
 

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from lm_gym.errors import ConfigError, OutputExistsError
-from lm_gym.files import write_json, write_text
+from lm_gym.files import write_json
 from lm_gym.handles import load_reward_model
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
+    CurvePoint,
     EmbeddingRewardModel,
     EmbeddingTrainingConfig,
     Judgement,
+    LoraSettings,
+    LossConfig,
     PreferenceRewardModel,
     RewardModelCard,
     RewardTrainingConfig,
+    learning_curve,
     load_judgements,
     rankings_of,
     refuse_leaks,
     reward_card,
     split_by_prompt,
 )
+from lm_gym.reward_models.training import checkpoints_beside
 
+from .card_page import print_card, write_card
 from .options import RewardOptions
-from .plots import reliability_plot
-from .report import rendered_page
-from .report_data import RewardCard as ReportCard
 
 __all__ = ["evaluate_files", "grouped_by", "train_reward_model"]
 
@@ -45,34 +49,86 @@ def grouped_by(separator: str | None) -> Callable[[str], str]:
     return group_of
 
 
-def train_reward_model(options: RewardOptions, out: Path, *, overwrite: bool, console: Console) -> None:
+def train_reward_model(
+    options: RewardOptions, out: Path, *, resume: bool = False, overwrite: bool = False, console: Console
+) -> None:
     """Fit a reward model on some prompt groups, measure it on others, and save both as one folder.
 
+    Until that is written, what an interrupted run needs to go on lies beside it, in ``<out>.checkpoints``.
+
     Raises:
-        OutputExistsError: the folder holds something, and overwriting was not asked for.
+        OutputExistsError: the folder, or one of an interrupted run beside it, holds something, and neither overwriting
+            nor going on was asked for.
         ConfigError, DataError, ModelLoadError: settings, data or model cannot be used.
     """
     if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
         raise OutputExistsError(f"output folder {out}: must be new or empty, and it holds something; pass --overwrite")
+    checkpoints = checkpoints_beside(out)
+    if checkpoints.exists() and not (resume or overwrite):
+        raise OutputExistsError(
+            f"{checkpoints}: holds an interrupted run; pass --resume to go on with it, or --overwrite to start anew"
+        )
     train, held_out = _divided(options, console)
-    group_of = grouped_by(options.group_separator)
-    model = _fitted(options, train)
+    if overwrite and not resume:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    model = _fitted(options, train, checkpoints, resumable=True)
     texts = [(one.prompt, text) for one in train for text in one.texts]
     model.fit_normalizer(*zip(*texts, strict=True), fitted_on=f"{len(texts)} judged responses")
-    card = reward_card(model, held_out, group_of=group_of) if rankings_of(held_out) else None
-    model.training["groups"] = sorted({group_of(one.prompt) for one in train})
+    card = _measured(options, model, train, held_out, checkpoints, console) if rankings_of(held_out) else None
+    model.training["groups"] = sorted({grouped_by(options.group_separator)(one.prompt) for one in train})
     model.training["evaluation"] = None if card is None else card.evaluation.to_json()
     if card is not None:  # sigmoid(difference of scores / temperature) is the probability of a preference
         model.links["temperature"] = card.evaluation.temperature
     model.save(out)
-    prompts = len({one.prompt for one in train})
-    console.print(f"{out}: fitted to {len(train)} judgements of {prompts} prompts")
+    _tell(model.training, out, len({one.prompt for one in train}), console)
     if card is None:
         console.print("nothing held out compares two responses, so there is no accuracy")
-        return
-    write_json(out / "evaluation.json", card.to_json())
-    write_card(card, out / "card.html")
-    print_card(card, f"{out} on groups it has not seen", console)
+    else:
+        write_json(out / "evaluation.json", card.to_json())
+        write_card(card, out / "card.html")
+        print_card(card, f"{out} on groups it has not seen", console)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _tell(training: dict[str, Any], out: Path, prompts: int, console: Console) -> None:
+    """What was learned from, and what was not."""
+    console.print(f"{out}: fitted to {training['judgements']} judgements of {prompts} prompts", highlight=False)
+    for kind, count in training["left_out"].items():
+        console.print(f"left out: {count} of kind {kind}, which compare nothing", highlight=False)
+    if training["judged_both_ways"]:
+        console.print(f"{training['judged_both_ways']} pairs of responses were judged both ways", highlight=False)
+    if training["texts_cut"]:
+        cut = f"{training['texts_cut']} of {training['texts']} texts were too long; the beginning of each was cut"
+        console.print(cut, highlight=False)
+
+
+def _measured(
+    options: RewardOptions,
+    model: Any,
+    train: list[Judgement],
+    held_out: list[Judgement],
+    scratch: Path,
+    console: Console,
+) -> RewardModelCard:
+    group_of = grouped_by(options.group_separator)
+    card = reward_card(model, held_out, group_of=group_of, progress=True)
+    if not options.learning_curve:
+        return card
+    points = []
+    for point in learning_curve(
+        lambda part: _fitted(options, part, scratch, resumable=False),
+        train,
+        held_out,
+        group_of=group_of,
+        seed=options.seed,
+    ):
+        console.print(f"{point.judgements} judgements: accuracy {point.accuracy:.3f}", highlight=False)
+        points.append(point)
+    found = card.evaluation
+    last = CurvePoint(
+        judgements=len(train), accuracy=found.accuracy, accuracy_standard_error=found.accuracy_standard_error
+    )
+    return replace(card, learning_curve=(*points, last))
 
 
 def _divided(options: RewardOptions, console: Console) -> tuple[list[Judgement], list[Judgement]]:
@@ -95,23 +151,28 @@ def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Jud
     return found.judgements
 
 
-def _fitted(options: RewardOptions, judgements: Sequence[Judgement]) -> Any:
+def _fitted(options: RewardOptions, judgements: Sequence[Judgement], scratch: Path, *, resumable: bool) -> Any:
+    """A model of the wanted kind; ``scratch`` keeps what an interrupted run needs to go on."""
+    loss = LossConfig(tie_model=options.tie_model)
     if options.kind == "embedding":
-        config = EmbeddingTrainingConfig(seed=options.seed, l2=options.l2)
-        return EmbeddingRewardModel.train(judgements, options.model, config, cache_dir=options.cache_dir)
+        config = EmbeddingTrainingConfig(seed=options.seed, l2=options.l2, loss=loss)
+        return EmbeddingRewardModel.train(judgements, options.model, config, cache_dir=options.cache_dir or scratch)
+    kinds = {"preference": PreferenceRewardModel, "cross-encoder": CrossEncoderRewardModel}
+    if options.kind not in kinds:
+        raise ConfigError(f"--kind: must be preference, embedding or cross-encoder, got {options.kind!r}")
     settings = RewardTrainingConfig(
         epochs=options.epochs,
         learning_rate=options.learning_rate,
         items_per_step=options.items_per_step,
         max_responses=options.max_responses,
+        loss=loss,
         seed=options.seed,
+        checkpoint_every_steps=options.checkpoint_every_steps if resumable else None,
     )
-    kinds = {"preference": PreferenceRewardModel, "cross-encoder": CrossEncoderRewardModel}
-    if options.kind not in kinds:
-        raise ConfigError(f"--kind: must be preference, embedding or cross-encoder, got {options.kind!r}")
-    return kinds[options.kind].train(
-        judgements, options.model, settings, seed=options.seed, max_length=options.max_length
-    )
+    lora = LoraSettings(rank=options.lora_rank) if options.lora_rank else None
+    model = kinds[options.kind].from_base(options.model, seed=options.seed, max_length=options.max_length, lora=lora)
+    model.fit(judgements, settings, checkpoint_dir=scratch if resumable else None)
+    return model
 
 
 def evaluate_files(
@@ -129,7 +190,8 @@ def evaluate_files(
     judgements = _loaded(data, skip_bad, errors)
     loaded = load_reward_model(model)
     trained_on = getattr(loaded, "training", {}).get("groups", ())
-    card = reward_card(loaded, judgements, group_of=grouped_by(group_separator), trained_on=trained_on)
+    group_of = grouped_by(group_separator)
+    card = reward_card(loaded, judgements, group_of=group_of, trained_on=trained_on, progress=True)
     if card.seen_groups:
         errors.print(
             f"[yellow]warning[/yellow]: the model was trained on {len(card.seen_groups)} of these groups, "
@@ -142,42 +204,3 @@ def evaluate_files(
         console.print_json(json.dumps(card.to_json()))
     else:
         print_card(card, model, console)
-
-
-def print_card(card: RewardModelCard, title: str, console: Console) -> None:
-    """The main numbers as a table."""
-    found = card.evaluation
-    table = Table(title=f"{title}: {found.pairs} pairs", show_header=False)
-    for name, value in card_rows(card):
-        table.add_row(name, value)
-    console.print(table)
-
-
-def write_card(card: RewardModelCard, path: Path) -> Path:
-    """Write the card as one HTML page that needs nothing else. Returns: the path."""
-    shown = ReportCard(name=card.name, trained_on=0, evaluation=card.evaluation.to_json())
-    plots = [plot for plot in (reliability_plot(shown, number=0),) if plot is not None]
-    return write_text(path, rendered_page("card.html.j2", {"card": card, "rows": card_rows(card), "plots": plots}))
-
-
-def card_rows(card: RewardModelCard) -> list[tuple[str, str]]:
-    """Name and number of everything on the card that is one number."""
-    found, people = card.evaluation, card.agreement
-    rows: list[tuple[str, float | None]] = [
-        ("accuracy", found.accuracy),
-        ("length-only baseline", found.length_accuracy),
-        ("TF-IDF baseline, fitted on the other half of the groups", card.text_baseline_accuracy),
-        ("accuracy at matched length", found.accuracy_at_matched_length),
-        *((f"accuracy where {s.low:.0%} to {s.high:.0%} of the votes agree", s.accuracy) for s in card.by_share),
-        ("negative log-likelihood, nats", found.nll),
-        ("expected calibration error", found.ece),
-        ("the same at a temperature fitted on other groups", found.ece_at_temperature),
-        ("temperature", found.temperature),
-        ("correlation of score and length", card.length_correlation),
-        ("rank correlation within a prompt", card.rank_correlation),
-        ("agreement of annotators, Krippendorff's alpha", None if people is None else people.alpha),
-        ("an annotator agrees with most others", None if people is None else people.people_with_majority),
-        ("the model agrees with them", None if people is None else people.model_with_majority),
-    ]
-    shown = [(name, f"{value:.3f}") for name, value in rows if value is not None]
-    return [*shown, ("pairs the model abstained on", str(found.abstained))]

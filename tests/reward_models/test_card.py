@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from lm_gym.errors import ConfigError, DataError
-from lm_gym.reward_models import Choice, Judgement, Ranking, Ranks, Thumb, Vote, Votes, refuse_leaks, reward_card
-from lm_gym.reward_models.card import text_baseline_accuracy
+from lm_gym.reward_models import (
+    Choice,
+    EnsembleRewardModel,
+    Judgement,
+    Ranking,
+    Ranks,
+    Thumb,
+    Vote,
+    Votes,
+    error_detection,
+    learning_curve,
+    refuse_leaks,
+    reward_card,
+)
+from lm_gym.reward_models.text_baseline import text_baseline_accuracy
+from lm_gym.scoring import RewardModel, Scores, as_reward_model
 
 SCORES = {"x": 2.0, "y": 1.0, "z": 0.0, "long long answer": -1.0}
 
@@ -114,3 +128,108 @@ def test_each_text_is_scored_once() -> None:
 
     assert reward_card(counted, SAID, group_of=group_of).evaluation.accuracy == pytest.approx(0.5)
     assert len(asked) == len(set(asked))
+
+
+def test_quarters_by_margin_are_those_of_the_definition() -> None:
+    evaluation = reward_card(model, SAID, group_of=group_of).evaluation
+    # Differences: p 1 right, 1 wrong; q 1 right (x, y), 2 right (x, z), 1 wrong (z, y), 1 wrong (the choice).
+    assert [(one.low, one.high, one.pairs) for one in evaluation.by_margin] == [
+        (1.0, 1.0, 2),
+        (1.0, 1.0, 2),
+        (1.0, 1.0, 1),
+        (2.0, 2.0, 1),
+    ]
+    assert evaluation.by_margin[-1].accuracy == 1.0
+    assert sum(one.pairs * one.accuracy for one in evaluation.by_margin) == pytest.approx(3)
+
+
+def noisy_member(seed: int, noise: dict[str, float]) -> Callable[..., list[float]]:
+    def score(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+        found = []
+        for text in completions:
+            rng = np.random.default_rng([seed, *text.encode()])
+            found.append(len(text) + noise.get(text[:4], 0.0) * float(rng.normal()))
+        return found
+
+    return score
+
+
+def test_an_ensemble_that_disagrees_where_it_errs_is_a_detector() -> None:
+    rng = np.random.default_rng(0)
+    noise = {"calm": 0.1, "wild": 40.0}
+    rankings = []
+    for number in range(300):
+        kind = ("calm", "wild")[number % 2]
+        short, long = (f"{kind} {'x' * int(length)}" for length in (rng.integers(1, 20), rng.integers(25, 45)))
+        rankings.append(Ranking.pair(f"p{number}", long, short))
+    ensemble = EnsembleRewardModel([noisy_member(seed, noise) for seed in range(5)])
+    found = error_detection(ensemble, rankings)
+    assert found is not None
+    assert found.pairs == 300
+    assert 5 < found.errors < 150
+    assert found.by_disagreement > 0.6
+    # The area is the chance that an error has the larger spread, counted pair by pair.
+    values, _ = ensemble.member_scores(
+        [one.prompt for one in rankings for _ in (0, 1)], [text for one in rankings for text in one.responses]
+    )
+    margins = values[:, ::2] - values[:, 1::2]
+    wrong, spread = margins.mean(axis=0) < 0, margins.std(axis=0)
+    wins = [(a > b) + 0.5 * (a == b) for a in spread[wrong] for b in spread[~wrong]]
+    assert found.by_disagreement == pytest.approx(np.mean(wins))
+    assert found.errors == wrong.sum()
+    assert error_detection(as_reward_model(model), rankings) is None  # no spread
+    judged = [Judgement.of(one.prompt, one.responses, Ranks(one.ranks)) for one in rankings]
+    assert reward_card(ensemble, judged).error_detection == found
+
+
+def test_a_spread_of_the_models_own_is_used() -> None:
+    class Unsure:
+        def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+            return Scores.of([len(text) for text in responses], std=[4.0 if "?" in text else 0.1 for text in responses])
+
+    rankings = [Ranking.pair("p", "long enough", "s"), Ranking.pair("q", "s?", "long")]
+    found = error_detection(Unsure(), rankings)
+    assert found is not None
+    assert (found.errors, found.by_disagreement) == (1, 1.0)
+    assert error_detection(Unsure(), rankings[:1]) is None  # no error to detect
+
+
+def test_a_learning_curve_grows_within_the_same_judgements() -> None:
+    asked: list[list[Judgement]] = []
+
+    def fit(part: list[Judgement]) -> RewardModel:
+        asked.append(part)
+        if len(part) < 4:
+            raise DataError("all of one class")
+        return as_reward_model(model)
+
+    judgements = [Judgement.of(f"t{number}", ("x", "y"), Choice("a")) for number in range(16)]
+    points = list(learning_curve(fit, judgements, SAID, shares=(1.0, 0.125, 0.5), group_of=group_of))
+    assert [len(part) for part in asked] == [2, 8, 16]
+    assert {one.prompt for one in asked[0]} < {one.prompt for one in asked[1]}
+    assert [(point.judgements, point.accuracy) for point in points] == [(8, 0.5), (16, 0.5)]
+    assert points[0].accuracy_standard_error is not None
+    with pytest.raises(ConfigError, match="shares must lie in"):
+        list(learning_curve(fit, judgements, SAID, shares=(0.0,)))
+    assert reward_card(model, SAID, learning_curve=points).to_json()["learning_curve"][1]["judgements"] == 16
+
+
+def test_each_annotator_is_held_against_the_others_and_the_model() -> None:
+    def said(texts: tuple[str, str], *votes: tuple[str, str]) -> Judgement:
+        return Judgement.of("p", texts, Votes(tuple(Vote(winner, annotator=who) for who, winner in votes)))  # type: ignore[arg-type]
+
+    found = reward_card(
+        model,
+        [
+            said(("x", "y"), ("first", "a"), ("second", "a"), ("third", "b")),
+            said(("y", "x"), ("first", "b"), ("second", "a")),
+        ],
+    ).agreement
+    assert found is not None
+    assert found.named == 3
+    by_name = {one.annotator: one for one in found.annotators}
+    # "first": the others split (half), then disagree with it; the model prefers x both times, as "first" does.
+    assert (by_name["first"].votes, by_name["first"].with_majority, by_name["first"].with_model) == (2, 0.25, 1.0)
+    assert (by_name["third"].votes, by_name["third"].with_majority, by_name["third"].with_model) == (1, 0.0, 0.0)
+    assert by_name["second"].with_model == 0.5
+    assert [one.votes for one in found.annotators] == [2, 2, 1]

@@ -197,6 +197,8 @@ def test_checkpoints_of_another_run_are_refused(reward_of, judged_texts, tmp_pat
     reward_of("gpt2").fit(judged_texts(8, 3, 0), config, checkpoint_dir=tmp_path)
     with pytest.raises(ConfigError, match="must come from the same settings"):
         reward_of("gpt2").fit(judged_texts(8, 3, 1), config, checkpoint_dir=tmp_path)
+    with pytest.raises(ConfigError, match="must come from the same settings, model"):
+        reward_of("llama").fit(judged_texts(8, 3, 0), config, checkpoint_dir=tmp_path)
     with pytest.raises(ConfigError, match=r"needs checkpoint_dir"):
         reward_of("gpt2").fit(judged_texts(8, 3, 0), config)
 

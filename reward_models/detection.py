@@ -1,0 +1,88 @@
+"""Does a model know when it is wrong? Its uncertainty as a detector of pairs that it gets the wrong way round.
+
+Knows: members' scores and ``Scores.std``. Does not know: where the uncertainty comes from.
+
+Shapes: M = members, P = pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lm_gym.extras import require
+from lm_gym.scoring import RewardModel, checked_scores
+
+from .comparisons import Ranking
+
+__all__ = ["ErrorDetection", "error_detection"]
+
+MemberScores = Callable[[Sequence[str], Sequence[str]], tuple[np.ndarray, np.ndarray]]
+"""(prompts, responses) -> values (M, B), valid (B,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorDetection:
+    """Area under the ROC curve: the chance that a wrong pair looks less sure than a right one; .5 knows nothing."""
+
+    pairs: int
+    """Pairs with an order, a score for both responses, and no equal scores."""
+    errors: int
+    """Those that the model has the wrong way round."""
+    by_disagreement: float
+    """Of the spread of the difference of scores: over members, or from the model's own std."""
+    by_margin: float
+    """Of a small difference of scores, which needs no ensemble."""
+
+
+def error_detection(
+    model: RewardModel, rankings: Sequence[Ranking], *, members: MemberScores | None = None
+) -> ErrorDetection | None:
+    """Measure an uncertain reward model on held-out rankings.
+
+    Args:
+        model: an ensemble, or any model with ``Scores.std`` (the two stds of a pair are taken as independent).
+        rankings: not seen in training.
+        members: every member's scores, whose differences are compared pair by pair; None takes the model's own
+            ``member_scores``, if it has them.
+
+    Returns: None for a model without a spread, and where it is always right or always wrong.
+
+    Raises:
+        RewardModelError: the model raised or returned a bad score.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    rows = sorted({(one.prompt, text) for one in rankings for text in one.responses})
+    place = {row: number for number, row in enumerate(rows)}
+    pairs = [
+        (place[one.prompt, one.responses[better]], place[one.prompt, one.responses[worse]])
+        for one in rankings
+        for better, worse in one.pairs()
+    ]
+    if not pairs:
+        return None
+    prompts, texts = [row[0] for row in rows], [row[1] for row in rows]
+    scores = checked_scores(model, prompts, texts)
+    better, worse = np.array(pairs).T
+    members = members or getattr(model, "member_scores", None)
+    if members is not None:
+        values, _ = members(prompts, texts)
+        spread = (values[:, better] - values[:, worse]).std(axis=0)
+    elif scores.std is not None:
+        spread = np.hypot(scores.std[better], scores.std[worse])
+    else:
+        return None
+    margin = scores.value[better].astype(np.float64) - scores.value[worse]
+    kept = scores.valid[better] & scores.valid[worse] & (margin != 0)
+    wrong = margin[kept] < 0
+    if wrong.all() or not wrong.any():
+        return None
+    metrics = require("sklearn.metrics", extra="evaluation", purpose="the ROC of an error detector")
+    return ErrorDetection(
+        pairs=int(kept.sum()),
+        errors=int(wrong.sum()),
+        by_disagreement=float(metrics.roc_auc_score(wrong, spread[kept])),
+        by_margin=float(metrics.roc_auc_score(wrong, -np.abs(margin[kept]))),
+    )

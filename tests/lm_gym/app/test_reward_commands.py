@@ -1,0 +1,137 @@
+"""``lm-gym reward``: adapters, learning curves, the page, and runs that are killed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lm_gym import load_reward_model, reviews
+from lm_gym.app.cli import main
+from lm_gym.assets import REVIEWS_LM
+from lm_gym.files import write_jsonl
+from lm_gym.reward_models import SentenceFeatures
+from lm_gym.reward_models import training as training_module
+
+MODEL = str(REVIEWS_LM)
+
+
+@pytest.fixture
+def votes_file(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    rows = []
+    for prompt in reviews.prompts("train")[:12]:
+        for _ in range(2):
+            texts = [reviews.sample_review(prompt, rng) for _ in range(2)]
+            first, second = reviews.true_score([prompt] * 2, texts)
+            winner = "a" if first > second else "b" if second > first else "tie"
+            votes = [
+                {"choice": winner, "comment": f"{winner} is nicer", "annotator": "first person"},
+                {"choice": "a", "comment": "", "annotator": "always a"},
+                {"choice": winner, "comment": "", "annotator": "third person"},
+            ]
+            rows.append({"prompt": prompt, "a": texts[0], "b": texts[1], "votes": votes})
+    return write_jsonl(tmp_path / "votes.jsonl", rows)
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    base = Transformer(MODEL, max_seq_length=128)
+    base.tokenizer.pad_token = base.tokenizer.pad_token or base.tokenizer.eos_token
+    made = SentenceTransformer(modules=[base, Pooling(base.get_embedding_dimension())], device="cpu")
+    made.save(str(tmp_path / "encoder"), create_model_card=False)
+    return tmp_path / "encoder"
+
+
+def test_an_adapter_with_a_learning_curve_and_a_page(
+    tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rm"
+    arguments = ["--model", MODEL, "--data", str(votes_file), "--out", str(out), "--held-out", "0.25"]
+    extra = ["--lora-rank", "2", "--learning-curve", "--tie-model", "davidson", "--max-length", "12"]
+    assert main(["reward", "train", *arguments, *extra]) == 0
+    told = capsys.readouterr().out
+    assert "pairs of responses were judged both ways" in told
+    assert "texts were too long" in told
+    assert (out / "adapter_model.safetensors").is_file()
+    found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    assert [point["judgements"] for point in found["learning_curve"]][-1] == 18
+    assert len(found["learning_curve"]) >= 3
+    assert found["learning_curve"][-1]["accuracy"] == found["accuracy"]
+    assert found["texts_cut"] > 0
+    assert sum(part["pairs"] for part in found["by_margin"]) == found["n"]
+    assert {one["annotator"] for one in found["agreement"]["annotators"]} == {
+        "first person",
+        "always a",
+        "third person",
+    }
+    page = (out / "card.html").read_text(encoding="utf-8")
+    for words in ("By annotator", "always a", "Accuracy by number of judgements", "closest quarter", "lost their beg"):
+        assert words in page, words
+    assert "nicer" in page or "Where it is surest" not in page
+    assert "tie" in load_reward_model(out).links  # type: ignore[attr-defined]
+    assert (out / "README.md").is_file()
+
+
+def test_a_killed_run_goes_on_by_the_same_command(
+    tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--items-per-step", "1"]
+    arguments += ["--checkpoint-every-steps", "2", "--learning-rate", "1e-3", "--out"]
+    assert main(["reward", "train", *arguments, str(tmp_path / "whole")]) == 0
+    calls: list[int] = []
+    real = training_module._JudgementTrainer.compute_loss
+
+    def compute_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    out = tmp_path / "killed"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_module._JudgementTrainer, "compute_loss", compute_loss)
+        assert main(["reward", "train", *arguments, str(out)]) == 130
+        assert not out.exists()
+        assert (tmp_path / "killed.checkpoints" / "checkpoint-4").is_dir()
+        assert main(["reward", "train", *arguments, str(out)]) == 2
+        assert "--resume" in capsys.readouterr().err
+        calls.clear()
+        calls.extend([1] * 10)  # no second kill
+        before = len(calls)
+        assert main(["reward", "train", *arguments, str(out), "--resume"]) == 0
+        assert len(calls) - before == 9 - 4
+    whole, resumed = (json.loads((folder / "evaluation.json").read_text()) for folder in (tmp_path / "whole", out))
+    assert resumed == whole
+    assert not (tmp_path / "killed.checkpoints").exists()
+
+
+def test_an_interrupted_embedding_goes_on_too(
+    tmp_path: Path, votes_file: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lm_gym.reward_models.embedding_cache.CHUNK_TEXTS", 8)
+    arguments = ["--kind", "embedding", "--model", str(encoder), "--data", str(votes_file), "--held-out", "0.25"]
+    out, embedded, plain = tmp_path / "rm", list[str](), SentenceFeatures.__call__
+
+    def embed(self: SentenceFeatures, texts: list[str]) -> np.ndarray:
+        if len(embedded) == 16 and not out.with_name("go").exists():
+            raise KeyboardInterrupt
+        embedded.extend(texts)
+        return plain(self, texts)
+
+    monkeypatch.setattr(SentenceFeatures, "__call__", embed)
+    assert main(["reward", "train", *arguments, "--out", str(out)]) == 130
+    first = set(embedded[:16])
+    embedded.clear()
+    (tmp_path / "go").touch()
+    assert main(["reward", "train", *arguments, "--out", str(out), "--resume", "--learning-curve"]) == 0
+    assert not first & set(embedded)
+    assert len(embedded) == len(set(embedded))  # the points of the curve embed nothing again
+    assert (out / "card.html").is_file()
+    assert not (tmp_path / "rm.checkpoints").exists()
