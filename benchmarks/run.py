@@ -70,10 +70,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=["ppo", "step", "length"])
+    parser.add_argument("--only", choices=["ppo", "step", "length", "score"])
     options = parser.parse_args()
     console = Console(width=120)
-    for name, module in (("step", "step_rate"), ("length", "rollout_length")):
+    for name, module in (("step", "step_rate"), ("length", "rollout_length"), ("score", "score_rate")):
         if options.only in (None, name):
             found = last_json([sys.executable, "-m", f"benchmarks.{module}", "--threads", str(options.threads)])
             title = found.pop("benchmark")

@@ -263,6 +263,7 @@ def fit_head(
     parameters = [p for part in (head, loss) for p in part.parameters() if p.requires_grad]
     optimizer = torch.optim.LBFGS(parameters, max_iter=config.max_iterations, line_search_fn="strong_wolfe")
 
+    @torch.enable_grad()
     def objective() -> Tensor:
         optimizer.zero_grad()
         value = loss(head(texts), batch) / len(batch["labels"]) + config.l2 * head.penalty()

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["PreferenceRewardModel"]
 
 DEFAULT_MAX_LENGTH = 1024
-BATCH_TOKENS = 8192
+CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 16384
+"""Padded tokens per forward pass: a CPU is fastest where a batch stays in its caches."""
 DEFAULT_CACHE_SIZE = 65536
 
 
@@ -250,7 +251,8 @@ class PreferenceRewardModel:
         valid = np.array([len(ids) > 0 for ids in encoded], dtype=bool)
         readable = [row for row, ids in enumerate(encoded) if ids]
         self.model.eval()
-        for batch in length_batches([len(encoded[row]) for row in readable], BATCH_TOKENS):
+        most = CPU_BATCH_TOKENS if self.device.type == "cpu" else BATCH_TOKENS
+        for batch in length_batches([len(encoded[row]) for row in readable], most):
             chosen = [readable[number] for number in batch]
             ids, mask = right_padded([encoded[row] for row in chosen], self.fill_id)
             value[chosen] = self._scorer(ids.to(self.device), mask.to(self.device)).cpu().numpy()

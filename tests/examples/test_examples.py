@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lm_gym.reward_models import Ranks, Votes, load_judgements
+
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
 
@@ -24,3 +26,21 @@ def test_example_runs(script: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip()
     assert list(tmp_path.iterdir()) == []  # an example leaves nothing behind
+
+
+def test_the_public_download_is_converted_faithfully(tmp_path: Path) -> None:
+    script = FOLDER / "08_convert_ukpconvarg1.py"
+    command = [sys.executable, str(script), "--smoke", "--out", str(tmp_path)]
+    subprocess.run(command, capture_output=True, timeout=240, check=True)
+    pair, ranking, votes = (
+        load_judgements(tmp_path / name).judgements[0] for name in ("pairs.jsonl", "rankings.jsonl", "votes.jsonl.gz")
+    )
+    long, short = 'Tea is "milder", and it keeps.', "because tea"
+    assert {one.prompt for one in (pair, ranking, votes)} == {"Debate: tea or coffee. Argue for: tea."}
+    assert pair.texts == ranking.texts == (long, short)
+    assert ranking.verdict == Ranks((1, 2))
+    assert votes.texts == (short, long)
+    assert isinstance(votes.verdict, Votes)
+    assert [vote.winner for vote in votes.verdict.votes] == ["b", "tie", "a"]
+    assert {vote.comment for vote in votes.verdict.votes} == {"so it is"}
+    assert len({vote.annotator for vote in votes.verdict.votes}) == 3
