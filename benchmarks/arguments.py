@@ -27,6 +27,7 @@ from lm_gym.reward_models import (
     EmbeddingRewardModel,
     EmbeddingTrainingConfig,
     Judgement,
+    LoraSettings,
     LossConfig,
     PreferenceRewardModel,
     Ranks,
@@ -61,7 +62,8 @@ def train(options: argparse.Namespace, judgements: list[Judgement], encoder: str
         seed=options.seed,
     )
     kind = CrossEncoderRewardModel if options.kind == "cross-encoder" else PreferenceRewardModel
-    return kind.train(judgements, encoder, settings, max_length=256, seed=options.seed, device="cpu")
+    lora = LoraSettings(rank=options.lora_rank) if options.lora_rank else None
+    return kind.train(judgements, encoder, settings, max_length=256, seed=options.seed, device="cpu", lora=lora)
 
 
 def rank_correlation(model: Any, rankings: list[Judgement]) -> float:
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--l2", type=float, default=1.0)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--lora-rank", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

@@ -15,6 +15,7 @@ import numpy as np
 from lm_gym.extras import require
 from lm_gym.scoring import RewardModel, checked_scores
 
+from .active import pair_utility
 from .comparisons import Ranking
 
 __all__ = ["ErrorDetection", "error_detection"]
@@ -31,8 +32,10 @@ class ErrorDetection:
     """Pairs with an order, a score for both responses, and no equal scores."""
     errors: int
     """Those that the model has the wrong way round."""
-    by_disagreement: float
-    """Of the spread of the difference of scores: over members, or from the model's own std."""
+    by_disagreement: float | None
+    """Of the standard deviation over members of the probability that the first wins; None without members."""
+    by_spread: float
+    """Of the standard deviation of the difference of scores: over members, or from the model's own std."""
     by_margin: float
     """Of a small difference of scores, which needs no ensemble."""
 
@@ -67,9 +70,11 @@ def error_detection(
     scores = checked_scores(model, prompts, texts)
     better, worse = np.array(pairs).T
     members = members or getattr(model, "member_scores", None)
+    disagreement = None
     if members is not None:
         values, _ = members(prompts, texts)
-        spread = (values[:, better] - values[:, worse]).std(axis=0)
+        margins = values[:, better] - values[:, worse]
+        spread, disagreement = margins.std(axis=0), pair_utility(margins, "disagreement")
     elif scores.std is not None:
         spread = np.hypot(scores.std[better], scores.std[worse])
     else:
@@ -79,10 +84,11 @@ def error_detection(
     wrong = margin[kept] < 0
     if wrong.all() or not wrong.any():
         return None
-    metrics = require("sklearn.metrics", extra="evaluation", purpose="the ROC of an error detector")
+    area = require("sklearn.metrics", extra="evaluation", purpose="the ROC of an error detector").roc_auc_score
     return ErrorDetection(
         pairs=int(kept.sum()),
         errors=int(wrong.sum()),
-        by_disagreement=float(metrics.roc_auc_score(wrong, spread[kept])),
-        by_margin=float(metrics.roc_auc_score(wrong, -np.abs(margin[kept]))),
+        by_disagreement=None if disagreement is None else float(area(wrong, disagreement[kept])),
+        by_spread=float(area(wrong, spread[kept])),
+        by_margin=float(area(wrong, -np.abs(margin[kept]))),
     )

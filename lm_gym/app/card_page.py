@@ -67,8 +67,9 @@ def _calibration(card: RewardModelCard) -> Iterator[tuple[str, float | None]]:
     yield "the same at a temperature fitted on other groups", found.ece_at_temperature
     yield "temperature", found.temperature
     if card.error_detection is not None:
-        yield "its disagreement finds its errors, area under the ROC", card.error_detection.by_disagreement
-        yield "the size of the difference does, area under the ROC", card.error_detection.by_margin
+        yield "members' disagreement finds its errors, area under the ROC", card.error_detection.by_disagreement
+        yield "the spread of the difference finds them", card.error_detection.by_spread
+        yield "the size of the difference finds them", card.error_detection.by_margin
 
 
 def _trust(card: RewardModelCard) -> Iterator[tuple[str, float | None]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from lm_gym.errors import ConfigError, DataError
 from lm_gym.reward_models import (
@@ -92,6 +95,14 @@ def test_it_is_plain_json_with_the_names_that_scripts_rely_on() -> None:
     assert len(found["probes"]) == 7
 
 
+def test_every_key_is_explained_in_the_docs() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "reward_card.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    explained = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    found = set(reward_card(model, SAID, group_of=group_of).to_json())
+    assert found == explained
+
+
 def test_groups_that_were_trained_on_are_listed_and_leaks_are_refused() -> None:
     assert reward_card(model, SAID, group_of=group_of, trained_on=["q", "r"]).seen_groups == ("q",)
     refuse_leaks(SAID[:2], SAID[2:], group_of=group_of)
@@ -167,6 +178,8 @@ def test_an_ensemble_that_disagrees_where_it_errs_is_a_detector() -> None:
     assert found is not None
     assert found.pairs == 300
     assert 5 < found.errors < 150
+    assert found.by_spread > 0.6
+    assert found.by_disagreement is not None
     assert found.by_disagreement > 0.6
     # The area is the chance that an error has the larger spread, counted pair by pair.
     values, _ = ensemble.member_scores(
@@ -174,8 +187,9 @@ def test_an_ensemble_that_disagrees_where_it_errs_is_a_detector() -> None:
     )
     margins = values[:, ::2] - values[:, 1::2]
     wrong, spread = margins.mean(axis=0) < 0, margins.std(axis=0)
-    wins = [(a > b) + 0.5 * (a == b) for a in spread[wrong] for b in spread[~wrong]]
-    assert found.by_disagreement == pytest.approx(np.mean(wins))
+    for measure, area in ((spread, found.by_spread), (expit(margins).std(axis=0), found.by_disagreement)):
+        wins = [(a > b) + 0.5 * (a == b) for a in measure[wrong] for b in measure[~wrong]]
+        assert area == pytest.approx(np.mean(wins))
     assert found.errors == wrong.sum()
     assert error_detection(as_reward_model(model), rankings) is None  # no spread
     judged = [Judgement.of(one.prompt, one.responses, Ranks(one.ranks)) for one in rankings]
@@ -190,7 +204,7 @@ def test_a_spread_of_the_models_own_is_used() -> None:
     rankings = [Ranking.pair("p", "long enough", "s"), Ranking.pair("q", "s?", "long")]
     found = error_detection(Unsure(), rankings)
     assert found is not None
-    assert (found.errors, found.by_disagreement) == (1, 1.0)
+    assert (found.errors, found.by_spread, found.by_disagreement) == (1, 1.0, None)
     assert error_detection(Unsure(), rankings[:1]) is None  # no error to detect
 
 
