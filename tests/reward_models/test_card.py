@@ -22,6 +22,7 @@ from lm_gym.reward_models import (
     Vote,
     Votes,
     error_detection,
+    evaluate_reward_model,
     learning_curve,
     refuse_leaks,
     reward_card,
@@ -152,6 +153,13 @@ def test_quarters_by_margin_are_those_of_the_definition() -> None:
     ]
     assert evaluation.by_margin[-1].accuracy == 1.0
     assert sum(one.pairs * one.accuracy for one in evaluation.by_margin) == pytest.approx(3)
+
+
+def test_the_closest_calls_come_first() -> None:
+    # The score is the number in the text: wrong by 1, right by 2, wrong by 3, right by 8.
+    rankings = [Ranking.pair("p", *texts) for texts in (("1", "2"), ("4", "2"), ("3", "6"), ("9", "1"))]
+    found = evaluate_reward_model(lambda prompts, completions: [float(text) for text in completions], rankings[::-1])
+    assert [(one.low, one.accuracy) for one in found.by_margin] == [(1.0, 0.0), (2.0, 1.0), (3.0, 0.0), (8.0, 1.0)]
 
 
 def noisy_member(seed: int, noise: dict[str, float]) -> Callable[..., list[float]]:

@@ -44,7 +44,7 @@ def exact(reward_model: PreferenceRewardModel) -> list[str]:
 
 def trained(kind: str, save_base, judged_texts, tmp_path: Path, **settings) -> PreferenceRewardModel:
     base = save_base(kind, tmp_path / f"{kind}-lm")
-    made = PreferenceRewardModel.from_base(base, lora=LORA, device="cpu", **settings)
+    made = PreferenceRewardModel.from_base(base, lora=LORA, seed=5, device="cpu", **settings)  # heads load with seed 0
     made.fit(judged_texts(100, 4, 0), QUICK)
     return made
 

@@ -96,7 +96,8 @@ def test_dynamic_programme_equals_enumeration(tiny_reference: Reference, cap: in
     assert found.reference.response_probs[order] == pytest.approx(np.exp(log_ref), abs=1e-6)
     assert found.reference_return == pytest.approx(np.exp(log_ref) @ scores, abs=1e-6)
     best = weights / weights.sum()
-    assert found.kl == pytest.approx(best @ (np.log(best) - log_ref), abs=1e-6)
+    # Both read float32 logits, in batches of other shapes; sums of several log-probabilities differ in the 7th digit.
+    assert found.kl == pytest.approx(best @ (np.log(best) - log_ref), rel=1e-6, abs=1e-6)
     assert found.optimum.expected_reward == pytest.approx(best @ scores, abs=1e-6)
     assert found.optimum.expected_return == pytest.approx(found.optimal_return)
 
