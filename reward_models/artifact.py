@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["load", "load_checkpoint", "load_tokenizer", "read_record", "save"]
 
 FORMAT = 1
+PROBE = " The film, isn't it 10% Good?\nNo: naïve \u00e9t\u00e9 {x}  ."
+"""A text whose token ids are kept, so that a tokenizer that reads differently is noticed."""
 MARK = "lm_gym_reward_model"
 """In config.json: says that the weights belong to an artefact, should its record be lost."""
-RECORD_KEYS = ("name", "template", "max_length", "tokenizer", "weights", "normalizer", "training", "links", "adapter")
+RECORD_KEYS = ("name", "template", "max_length", "tokenizer", "weights", "normalizer", "training", "links")
 # The one tokenizer file that holds settings and not vocabulary; other tools rewrite it harmlessly.
 TOKENIZER_SETTINGS = "tokenizer_config.json"
 
@@ -41,8 +43,6 @@ def save(reward_model: PreferenceRewardModel, directory: str | Path) -> Path:
     """Write the folder atomically. Returns: the folder."""
     with replaced_folder(directory) as folder:
         _save_weights(reward_model, folder)
-        files = [Path(name) for name in reward_model.tokenizer.save_pretrained(folder)]
-        names = sorted({path.name for path in files if path.is_file() and path.name != TOKENIZER_SETTINGS})
         normalizer = reward_model.normalizer
         record = {
             "kind": reward_model.kind,
@@ -50,7 +50,7 @@ def save(reward_model: PreferenceRewardModel, directory: str | Path) -> Path:
             "name": reward_model.name,
             "template": reward_model.template,
             "max_length": reward_model.max_length,
-            "tokenizer": {"files": names, "sha256": _digest(folder, names)},
+            "tokenizer": _tokenizer_record(reward_model.tokenizer, folder),
             "weights": {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))},
             "normalizer": None if normalizer is None else asdict(normalizer),
             "training": reward_model.training,
@@ -60,6 +60,18 @@ def save(reward_model: PreferenceRewardModel, directory: str | Path) -> Path:
         write_json(folder / REWARD_MODEL_CARD, record)
         write_text(folder / "README.md", model_card(record))
     return Path(directory)
+
+
+def _tokenizer_record(tokenizer: Any, folder: Path) -> dict[str, Any]:
+    """Save a tokenizer. Returns: what tells at load that it is the same, and reads alike."""
+    files = [Path(name) for name in tokenizer.save_pretrained(folder)]
+    names = sorted({path.name for path in files if path.is_file() and path.name != TOKENIZER_SETTINGS})
+    kind = type(tokenizer).__name__
+    return {"files": names, "sha256": _digest(folder, names), "class": kind, "probe": _probe(tokenizer)}
+
+
+def _probe(tokenizer: Any) -> list[int]:
+    return list(tokenizer(PROBE, verbose=False)["input_ids"])
 
 
 def _save_weights(reward_model: PreferenceRewardModel, folder: Path) -> None:
@@ -80,18 +92,26 @@ def load(directory: str | Path, *, dtype: str, kind: str) -> tuple[Any, Any, Ada
         ModelLoadError: the base of an adapter does not load.
     """
     folder = Path(directory)
-    record = read_record(folder, kind=kind, format_=FORMAT, keys=RECORD_KEYS)
+    record = {"adapter": None} | read_record(folder, kind=kind, format_=FORMAT, keys=RECORD_KEYS)
     _check_files(folder, record)
     adapter = None
     if record["adapter"] is None:
         model = _whole_model(folder, dtype)
     else:
-        model, _ = classifier_from(record["adapter"]["base"], dtype=dtype, seed=0)
+        base = record["adapter"].get("base")
+        if not isinstance(base, str):
+            raise ArtifactError(f"reward model {folder}: must name the base of its adapter, got {base!r}")
+        model, _ = classifier_from(base, dtype=dtype, seed=0, use_safetensors=True)
         adapter = load_adapter(model, folder, record["adapter"])
     try:
-        tokenizer = load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder, record["tokenizer"].get("class", "AutoTokenizer"))
     except ModelLoadError as error:
         raise ArtifactError(f"reward model {folder}: must hold a whole tokenizer; {error}") from error
+    if (ids := _probe(tokenizer)) != record["tokenizer"].get("probe", ids):
+        raise ArtifactError(
+            f"reward model {folder}: its tokenizer must read texts as it did when it was saved, and reads {PROBE!r} "
+            f"otherwise ({type(tokenizer).__name__} of another transformers); scores would differ silently"
+        )
     return model, tokenizer, adapter, record
 
 
@@ -111,16 +131,21 @@ def load_checkpoint(source: str | Path, *, dtype: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def load_tokenizer(source: str | Path) -> Any:
+def load_tokenizer(source: str | Path, kind: str = "AutoTokenizer") -> Any:
     """The tokenizer beside some weights.
+
+    Args:
+        source: folder or hub id.
+        kind: its class in transformers; the automatic one goes by the model's type, which may have another.
 
     Raises:
         ModelLoadError: there is none that loads.
     """
-    from transformers import AutoTokenizer
+    import transformers
 
+    chosen = getattr(transformers, kind, transformers.AutoTokenizer)
     try:
-        return AutoTokenizer.from_pretrained(str(source))
+        return chosen.from_pretrained(str(source))
     except Exception as error:  # each tokenizer class has its own
         raise ModelLoadError(
             f"reward model base {str(source)!r}: has no tokenizer that loads; pass tokenizer=... ({error})"

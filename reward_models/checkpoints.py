@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lm_gym.errors import ConfigError
 from lm_gym.files import write_json
 
@@ -22,10 +20,14 @@ LAST_FILE = "trainer_state.json"  # the trainer writes it after the weights, the
 UNRELATED = ("progress", "log_every_steps", "checkpoint_every_steps")
 
 
-def mark_run(
-    folder: str | Path, config: Mapping[str, Any], items: Sequence[EncodedItem], model: torch.nn.Module
-) -> Path:
-    """Make the folder, or check that it belongs to a run of the same settings, data and sort of model.
+def mark_run(folder: str | Path, settings: Mapping[str, Any], items: Sequence[EncodedItem], start: str) -> Path:
+    """Make the folder, or check that it belongs to a run of the same settings, data and starting weights.
+
+    Args:
+        folder: of the checkpoints.
+        settings: of the run, plain values.
+        items: what is learned from.
+        start: says what the run starts from: a hash of the weights and of what else decides how they act.
 
     Returns: the folder.
 
@@ -33,10 +35,9 @@ def mark_run(
         ConfigError: it belongs to another run.
     """
     folder = Path(folder)
-    kept = {key: value for key, value in config.items() if key not in UNRELATED}
+    kept = {key: value for key, value in settings.items() if key not in UNRELATED}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
-    for name, weight in model.named_parameters():
-        digest.update(repr((name, tuple(weight.shape), weight.requires_grad)).encode())
+    digest.update(start.encode())
     for item in items:
         digest.update(repr((item.texts, item.targets)).encode())
     run = digest.hexdigest()

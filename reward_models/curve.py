@@ -69,6 +69,7 @@ def learning_curve(
         except DataError:
             continue
         found = evaluate_reward_model(model, rankings, group_of=group_of)
+        del model  # the next one needs its memory
         yield CurvePoint(
             judgements=len(part), accuracy=found.accuracy, accuracy_standard_error=found.accuracy_standard_error
         )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "save"]
 
-KIND, FORMAT = "embedding", 1
+KIND, FORMAT = "embedding", 2  # 2: of texts that are too long the end is read
 ENCODER, HEAD_FILE = "encoder", "head.safetensors"
 RECORD_KEYS = (
     *("name", "reads", "hidden", "features", "encoder", "encoder_source", "normalizer", "training", "links"),

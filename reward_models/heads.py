@@ -82,7 +82,9 @@ def has_positional_head(model: Any) -> bool:
     return isinstance(getattr(model, "score", None), nn.Module) and model.base_model is not model
 
 
-def classifier_from(base: Any, *, dtype: str, seed: int) -> tuple[Any, tuple[str, ...]]:
+def classifier_from(
+    base: Any, *, dtype: str, seed: int, use_safetensors: bool | None = None
+) -> tuple[Any, tuple[str, ...]]:
     """A fresh one-label classification model on top of a language model.
 
     Args:
@@ -90,6 +92,7 @@ def classifier_from(base: Any, *, dtype: str, seed: int) -> tuple[Any, tuple[str
             is copied.
         dtype: of the weights, e.g. ``"float32"``.
         seed: of the new head; the global generator is left as it was.
+        use_safetensors: True reads no other file of weights; None takes what there is (pickled files as data only).
 
     Returns: the model in eval mode, and its modules that started from random weights, ``("score",)`` for instance.
 
@@ -114,7 +117,7 @@ def classifier_from(base: Any, *, dtype: str, seed: int) -> tuple[Any, tuple[str
     with torch.random.fork_rng(devices=_cuda_devices()), quiet_transformers(only_errors=True):
         torch.manual_seed(seed)
         try:
-            model, missing = _built(base if by_name else None, config, getattr(torch, dtype))
+            model, missing = _built(base if by_name else None, config, getattr(torch, dtype), use_safetensors)
         except ValueError as error:
             raise UnsupportedModelError(
                 f"reward model base {config.model_type}: transformers has no sequence classification model for it; "
@@ -133,13 +136,15 @@ def classifier_from(base: Any, *, dtype: str, seed: int) -> tuple[Any, tuple[str
     return model.eval(), tuple(sorted({key.rpartition(".")[0] for key in missing}))
 
 
-def _built(handle: str | Path | None, config: Any, dtype: torch.dtype) -> tuple[Any, list[str]]:
+def _built(
+    handle: str | Path | None, config: Any, dtype: torch.dtype, use_safetensors: bool | None
+) -> tuple[Any, list[str]]:
     from transformers import AutoModelForSequenceClassification
 
     if handle is None:
         return AutoModelForSequenceClassification.from_config(config, dtype=dtype), []
     model, report = AutoModelForSequenceClassification.from_pretrained(
-        str(handle), config=config, dtype=dtype, output_loading_info=True
+        str(handle), config=config, dtype=dtype, output_loading_info=True, use_safetensors=use_safetensors
     )
     return model, sorted(report["missing_keys"])
 

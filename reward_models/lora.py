@@ -79,6 +79,13 @@ class Adapter:
             )
         self.peft.save_pretrained(str(folder), save_embedding_layers=False)
 
+    def settings(self) -> dict[str, Any]:
+        """What decides how the updates act, for telling runs apart."""
+        config = self.peft.peft_config["default"]
+        names = config.target_modules
+        targets = names if isinstance(names, str) else sorted(names)
+        return {"r": config.r, "alpha": config.lora_alpha, "dropout": config.lora_dropout, "targets": targets}
+
     def record(self) -> dict[str, str | None]:
         """What the artefact keeps."""
         return {"base": self.base, "base_sha256": self.base_sha256}
@@ -118,9 +125,7 @@ def add_adapter(
     )
     fingerprint = trunk_fingerprint(model, own)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return Adapter(_wrapped(library, model, config), base, fingerprint)
+        return Adapter(_wrapped(library, model, config, seed), base, fingerprint)
     except ValueError as error:
         raise ConfigError(
             f"LoraSettings.target_modules: must name layers of the model, got {targets!r}; {error}"
@@ -153,7 +158,8 @@ def load_adapter(model: Any, folder: Path, record: dict[str, Any]) -> Adapter:
             f"reward model {folder}: must be loaded on the base it was trained on, and the weights of "
             f"{record['base']!r} have changed since; scores would differ silently"
         )
-    peft = _wrapped(library, model, config)
+    config.inference_mode = False  # peft writes True, which would freeze what a later fit has to change
+    peft = _wrapped(library, model, config, seed=0)
     missing = sorted(set(library.get_peft_model_state_dict(peft, save_embedding_layers=False)) - set(weights))
     if missing:
         raise ArtifactError(f"reward model {folder}: its adapter must hold every weight, and lacks {missing[0]}")
@@ -181,8 +187,9 @@ def trunk_fingerprint(model: Any, own: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _wrapped(library: ModuleType, model: Any, config: Any) -> Any:
-    with _quiet():
+def _wrapped(library: ModuleType, model: Any, config: Any, seed: int) -> Any:
+    with _quiet(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
         peft = library.get_peft_model(model, config)
     if has_positional_head(
         model

@@ -87,8 +87,8 @@ class PreferenceRewardModel:
             training: a summary of how it was trained, for the record.
             links: what training learned beside the score (thumb bias, rating thresholds, ...), for the record.
             adapter: the low-rank adapter that is on the model.
-            cache_size: most scores that are remembered by text; they are forgotten when a weight changes (but not
-                when something writes through ``weight.data``). 0 remembers none.
+            cache_size: most scores that are remembered by text; they are forgotten when the weights change. 0
+                remembers none.
 
         Raises:
             ConfigError: more than one label, a bad template or max_length, or an encoder without a pad token.
@@ -235,11 +235,19 @@ class PreferenceRewardModel:
         return self.encoder.count_cut(prompts, responses)
 
     def _state_of_weights(self) -> object:
-        """A new value whenever a weight was written to (autograd counts that) or replaced."""
+        """A new value whenever weights were written to or replaced, or an adapter was switched.
+
+        Autograd counts writes, but not those of fused optimisers; these change (nearly) every number of a weight, so
+        the first few of each are looked at as well.
+        """
+        weights = list(self.model.parameters())
         try:
-            return tuple((id(weight), weight._version) for weight in self.model.parameters())
+            counts = tuple((id(weight), weight._version) for weight in weights)
         except RuntimeError:  # weights made in inference mode carry no count
             return object()
+        first = torch.cat([weight.detach().reshape(-1)[:8].float() for weight in weights])
+        switches = tuple(getattr(part, "disable_adapters", None) for part in self.model.modules() if self.adapter)
+        return counts, first.cpu().numpy().tobytes(), switches
 
     def _score_new(self, prompts: list[str], responses: list[str]) -> Scores:
         value, valid = self._score_ids(self.encoder.encode(prompts, responses))

@@ -24,7 +24,7 @@ DEFAULT_SIZE = 65536
 
 
 class ScoreCache:
-    """Remembers scores, and asks for those of new rows only."""
+    """Remembers scores, and asks for those of new rows only. What abstained is asked again: it may pass."""
 
     def __init__(self, path: str | Path | None = None, *, size: int = DEFAULT_SIZE) -> None:
         """Args:
@@ -64,8 +64,9 @@ class ScoreCache:
         new = {key: row for key, row in wanted.items() if key not in known}
         if new:
             found = compute([prompt for prompt, _ in new.values()], [response for _, response in new.values()])
-            known |= (made := dict(zip(new, _packed(found), strict=True)))
-            self._store.put(made)
+            made = dict(zip(new, _packed(found), strict=True))
+            known |= made
+            self._store.put({key: made[key] for key, valid in zip(new, found.valid, strict=True) if valid})
         return _unpacked([known[key] for key in keys])
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from lm_gym.errors import ArtifactError
 
@@ -40,6 +42,7 @@ class TextStore:
         self.path = None if path is None else Path(path)
         self.size = size
         self._known: dict[bytes, bytes] = {}
+        self._lock = threading.Lock()
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -52,7 +55,8 @@ class TextStore:
         """What is known of some keys."""
         wanted = dict.fromkeys(keys)
         if self.path is None:
-            return {key: self._known[key] for key in wanted if key in self._known}
+            with self._lock:
+                return {key: self._known[key] for key in wanted if key in self._known}
         with closing(self._open()) as store:
             rows = ((key, store.execute("SELECT value FROM texts WHERE key = ?", (key,)).fetchone()) for key in wanted)
             return {key: row[0] for key, row in rows if row is not None}
@@ -63,14 +67,22 @@ class TextStore:
             with closing(self._open()) as store, store:
                 store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?)", list(values.items()))
             return
-        self._known.update(values)
-        if self.size is not None and len(self._known) > self.size:
-            for key in list(islice(self._known, len(self._known) - self.size)):
-                del self._known[key]
+        with self._lock:
+            self._known.update(values)
+            if self.size is not None and len(self._known) > self.size:
+                for key in list(islice(self._known, len(self._known) - self.size)):
+                    del self._known[key]
 
     def clear(self) -> None:
         """Forget what is kept in memory."""
-        self._known.clear()
+        with self._lock:
+            self._known.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(str(self.path), timeout=60)

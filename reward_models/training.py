@@ -35,6 +35,7 @@ from .comparisons import Ranking
 from .evaluation import evaluate_reward_model
 from .joint_loss import JudgementLoss, LossConfig
 from .judgements import Judgement
+from .lora import trunk_fingerprint
 from .preference import PreferenceRewardModel
 from .progress import FitProgress
 from .schedule import EncodedItem, JudgementSchedule, collate
@@ -183,12 +184,15 @@ def fit(
 
     Raises:
         DataError: the judgements can teach nothing (see ``targets.require_lesson``), or a text has no token.
-        ConfigError: checkpoints are asked for without a folder, or the folder belongs to another run.
+        ConfigError: checkpoints are asked for without a folder, the folder belongs to another run, or every weight is
+            frozen.
         RewardModelError: the loss became NaN or infinite.
     """
     config = config or RewardTrainingConfig()
     if config.checkpoint_every_steps is not None and checkpoint_dir is None:
         raise ConfigError("reward model training: checkpoint_every_steps needs checkpoint_dir=..., got none")
+    if not any(weight.requires_grad for weight in reward_model.model.parameters()):
+        raise ConfigError(f"reward model training: {reward_model.name} must have a weight that may change, got none")
     items = items_of(judgements)
     require_lesson(items)
     encoded = _encode(reward_model, items)
@@ -200,7 +204,7 @@ def fit(
         if checkpoint_dir is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
-            folder = mark_run(checkpoint_dir, asdict(config), encoded, reward_model.model)
+            folder = mark_run(checkpoint_dir, asdict(config), encoded, _start_of(reward_model))
         stack.callback(reward_model.model.eval)
         losses = _run(reward_model, loss, schedule, config, folder)
     texts = sorted({(item.prompt, response) for item in items for response in item.responses})
@@ -221,6 +225,12 @@ def fit(
     if eval_rankings is not None:
         reward_model.training["evaluation"] = evaluate_reward_model(reward_model, eval_rankings).to_json()
     return reward_model.training
+
+
+def _start_of(reward_model: PreferenceRewardModel) -> str:
+    adapter = reward_model.adapter
+    settings = None if adapter is None else adapter.settings()
+    return f"{trunk_fingerprint(reward_model.model, ())} {reward_model.model.dtype} {settings}"
 
 
 def _encode(reward_model: PreferenceRewardModel, items: Sequence[Item]) -> list[EncodedItem]:

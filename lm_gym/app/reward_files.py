@@ -61,21 +61,24 @@ def train_reward_model(
             nor going on was asked for.
         ConfigError, DataError, ModelLoadError: settings, data or model cannot be used.
     """
-    if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
-        raise OutputExistsError(f"output folder {out}: must be new or empty, and it holds something; pass --overwrite")
     checkpoints = checkpoints_beside(out)
-    if checkpoints.exists() and not (resume or overwrite):
+    unfinished = checkpoints.exists()
+    if unfinished and not (resume or overwrite):
         raise OutputExistsError(
             f"{checkpoints}: holds an interrupted run; pass --resume to go on with it, or --overwrite to start anew"
         )
+    holds_something = out.exists() and (out.is_file() or any(out.iterdir()))
+    if holds_something and not (overwrite or unfinished):
+        raise OutputExistsError(f"output folder {out}: must be new or empty, and it holds something; pass --overwrite")
     train, held_out = _divided(options, console)
     if overwrite and not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     model = _fitted(options, train, checkpoints, resumable=True)
     texts = [(one.prompt, text) for one in train for text in one.texts]
     model.fit_normalizer(*zip(*texts, strict=True), fitted_on=f"{len(texts)} judged responses")
-    card = _measured(options, model, train, held_out, checkpoints, console) if rankings_of(held_out) else None
     model.training["groups"] = sorted({grouped_by(options.group_separator)(one.prompt) for one in train})
+    model.save(out)  # measuring may take long, and may fail
+    card = _measured(options, model, train, held_out, checkpoints, console) if rankings_of(held_out) else None
     model.training["evaluation"] = None if card is None else card.evaluation.to_json()
     if card is not None:  # sigmoid(difference of scores / temperature) is the probability of a preference
         model.links["temperature"] = card.evaluation.temperature

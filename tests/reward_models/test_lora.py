@@ -100,6 +100,51 @@ def test_a_merged_model_can_be_fitted_on(save_base, judged_texts, tmp_path) -> N
     assert evaluate_reward_model(made, judged_texts(40, 4, 1)).accuracy > 0.8
 
 
+def test_a_loaded_adapter_can_be_fitted_on(save_base, judged_texts, tmp_path) -> None:
+    made = PreferenceRewardModel.from_base(save_base("llama", tmp_path / "lm"), lora=LORA, device="cpu")
+    again = PreferenceRewardModel.load(made.save(tmp_path / "rm"), device="cpu")
+    made.fit(judged_texts(40, 4, 0), QUICK)
+    again.fit(judged_texts(40, 4, 0), QUICK)
+    assert exact(again) == exact(made)
+    again.model.requires_grad_(False)
+    with pytest.raises(ConfigError, match="must have a weight that may change"):
+        again.fit(judged_texts(40, 4, 0), QUICK)
+
+
+def test_the_generators_of_others_are_left_alone(save_base, tmp_path) -> None:
+    base, state = save_base("llama", tmp_path / "lm"), torch.get_rng_state()
+    folder = PreferenceRewardModel.from_base(base, lora=LORA, seed=3, device="cpu").save(tmp_path / "rm")
+    load_reward_model(folder)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_another_base_or_scale_is_another_run(save_base, judged_texts, tmp_path) -> None:
+    config = RewardTrainingConfig(checkpoint_every_steps=1, learning_rate=1e-3)
+    base = save_base("llama", tmp_path / "lm")
+    rankings = judged_texts(40, 3, 0)
+
+    def run(**settings) -> None:
+        model = PreferenceRewardModel.from_base(base, device="cpu", **settings)
+        model.fit(rankings, config, checkpoint_dir=tmp_path / "checkpoints")
+
+    run(lora=LORA)
+    run(lora=LORA)  # the same one
+    for other in ({"lora": LoraSettings(rank=4, alpha=80)}, {"lora": None}, {"lora": LORA, "seed": 1}):
+        with pytest.raises(ConfigError, match="must come from the same settings, model"):
+            run(**other)
+    _another_base(base)
+    with pytest.raises(ConfigError, match="must come from the same settings, model"):
+        run(lora=LORA)
+
+
+def test_switching_an_adapter_off_is_seen(save_base, judged_texts, tmp_path) -> None:
+    made = trained("llama", save_base, judged_texts, tmp_path)
+    on = exact(made)
+    with made.adapter.peft.disable_adapter():
+        assert exact(made) != on
+    assert exact(made) == on
+
+
 def test_a_base_in_bfloat16_keeps_its_head_in_float32(save_base, judged_texts, tmp_path) -> None:
     made = trained("llama", save_base, judged_texts, tmp_path, dtype="bfloat16")
     assert {weight.dtype for weight in made.model.model.layers[0].mlp.gate_proj.base_layer.parameters()} == {
@@ -135,13 +180,15 @@ def test_a_full_model_loads_in_bfloat16(reward_of, tmp_path) -> None:
         (lambda folder, base: (folder / "adapter_config.json").write_text("{"), "must hold a whole adapter"),
         (lambda folder, base: _without_head(folder), "its adapter must hold every weight, and lacks .*score"),
         (lambda folder, base: _another_base(base), "must be loaded on the base it was trained on"),
+        (lambda folder, base: _nameless(folder), "must name the base of its adapter, got None"),
+        (lambda folder, base: _pickled(base), "loading it failed|weights cannot be loaded"),
     ],
 )
 def test_a_damaged_adapter_is_refused(damage, text: str, save_base, judged_texts, tmp_path) -> None:
     made = PreferenceRewardModel.from_base(save_base("llama", tmp_path / "lm"), lora=LORA, device="cpu")
     folder = made.save(tmp_path / "rm")
     damage(folder, tmp_path / "lm")
-    with pytest.raises(ArtifactError, match=text):
+    with pytest.raises((ArtifactError, ModelLoadError), match=text):
         load_reward_model(folder)
 
 
@@ -154,6 +201,16 @@ def _without_head(folder: Path) -> None:
     save_file({name: w for name, w in load_file(path).items() if "score" not in name}, path)
     record = json.loads(card.read_text())
     card.write_text(json.dumps(record | {"weights": {path.name: path.stat().st_size}}))
+
+
+def _nameless(folder: Path) -> None:
+    card = folder / "lm_gym_reward_model.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"adapter": {"base": None, "base_sha256": "x"}}))
+
+
+def _pickled(base: Path) -> None:
+    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
 
 
 def _another_base(base: Path) -> None:

@@ -142,3 +142,28 @@ def test_a_folder_that_is_no_whole_checkpoint_is_refused(published: Path, reward
     weights.rename(published / "pytorch_model.bin")  # a pickle is never read
     with pytest.raises(ArtifactError, match="must hold a whole checkpoint"):
         load_reward_model(published)
+
+
+def test_a_tokenizer_of_ones_own_comes_back_whatever_the_model_is(tokenizer_for: Any, tmp_path: Path) -> None:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    made = PreferenceRewardModel.from_base(Qwen2ForCausalLM(config), tokenizer_for("gpt2"), device="cpu")
+    folder = made.save(tmp_path / "rm")
+    again = load_reward_model(folder)
+    np.testing.assert_array_equal(again.score(PROMPTS, RESPONSES).value, made.score(PROMPTS, RESPONSES).value)
+    card = folder / "lm_gym_reward_model.json"
+    record = json.loads(card.read_text())
+    record["tokenizer"]["probe"][0] += 1
+    card.write_text(json.dumps(record))
+    with pytest.raises(ArtifactError, match="must read texts as it did when it was saved"):
+        load_reward_model(folder)

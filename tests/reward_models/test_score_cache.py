@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import threading
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def test_each_pair_of_texts_is_asked_once() -> None:
     assert cached.score(["p", "q", "r"], ["three", "one", "?"]).value.tolist() == [5, 3, 0]
     assert model.asked == [("p", "one"), ("p", "three"), ("q", "one"), ("r", "?")]
     assert cached.score(["r", "p"], ["?", "one"]).valid.tolist() == [False, True]
+    assert model.asked[4:] == [("r", "?")]  # an abstention may be a passing one
     assert len(cached.score([], [])) == 0
     assert first.std is None
 
@@ -95,6 +97,31 @@ def test_a_store_may_be_copied_pickled_and_used_in_threads(tmp_path: Path) -> No
     )
 
 
+def test_a_full_store_stands_threads() -> None:
+    store, failures = TextStore(size=50), list[Exception]()
+
+    def work(seed: int) -> None:
+        try:
+            for number in range(2000):
+                key = f"{seed} {number}".encode()
+                store.put({key: b"x"})
+                store.get([key, b"other"])
+        except Exception as error:  # reported below, not in a thread
+            failures.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert failures == []
+
+
 def test_keys_tell_rows_apart() -> None:
     rows = [("a", "b"), ("ab", ""), ("", "ab"), ("b", "a"), ("a", "b ")]
     assert len({text_key(*row) for row in rows}) == len(rows)
@@ -115,9 +142,13 @@ def test_a_preference_model_remembers_until_a_weight_changes(reward_of, judged_t
     with torch.no_grad():
         model.model.score.weight.mul_(2)
     np.testing.assert_allclose(model.score(prompts, responses).value, 2 * first, rtol=1e-5)
+    optimizer = torch.optim.AdamW([model.model.score.weight], lr=0.1, fused=True)  # does not count as a write
+    model.model.score.weight.grad = torch.linspace(-1, 1, 32)[None]
+    optimizer.step()
+    assert not np.allclose(model.score(prompts, responses).value, 2 * first, atol=1e-2)
     model.model.load_state_dict({name: weight * 0 for name, weight in model.model.state_dict().items()})
     assert np.unique(model.score(prompts, responses).value).tolist() == [0.0]
-    assert calls == [2, 2, 2]
+    assert calls == [2, 2, 2, 2]
     fitted = reward_of("gpt2")
     before = fitted.score(prompts, responses).value
     from lm_gym.reward_models import RewardTrainingConfig

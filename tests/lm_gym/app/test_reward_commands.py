@@ -12,6 +12,7 @@ import pytest
 from lm_gym import load_reward_model, reviews
 from lm_gym.app.cli import main
 from lm_gym.assets import REVIEWS_LM
+from lm_gym.errors import RewardModelError
 from lm_gym.files import write_jsonl
 from lm_gym.reward_models import SentenceFeatures
 from lm_gym.reward_models import training as training_module
@@ -98,7 +99,7 @@ def test_a_killed_run_goes_on_by_the_same_command(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_module._JudgementTrainer, "compute_loss", compute_loss)
         assert main(["reward", "train", *arguments, str(out)]) == 130
-        assert not out.exists()
+        assert not out.exists()  # nothing half-written
         assert (tmp_path / "killed.checkpoints" / "checkpoint-4").is_dir()
         assert main(["reward", "train", *arguments, str(out)]) == 2
         assert "--resume" in capsys.readouterr().err
@@ -110,6 +111,26 @@ def test_a_killed_run_goes_on_by_the_same_command(
     whole, resumed = (json.loads((folder / "evaluation.json").read_text()) for folder in (tmp_path / "whole", out))
     assert resumed == whole
     assert not (tmp_path / "killed.checkpoints").exists()
+
+
+def test_a_model_outlives_a_failure_to_measure_it(
+    tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rm"
+    arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--out", str(out)]
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        raise RewardModelError("no memory left")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lm_gym.app.reward_files.reward_card", fails)
+        assert main(["reward", "train", *arguments]) == 2
+    load_reward_model(out)
+    assert main(["reward", "train", *arguments]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["reward", "train", *arguments, "--resume"]) == 0
+    assert (out / "card.html").is_file()
+    assert not (tmp_path / "rm.checkpoints").exists()
 
 
 def test_an_interrupted_embedding_goes_on_too(
