@@ -20,14 +20,14 @@ from lm_gym.files import replaced_folder, write_json, write_text
 from lm_gym.handles import REWARD_MODEL_CARD
 from lm_gym.quiet import quiet_transformers
 
-from .heads import classifier_from, pad_id_hidden
-from .lora import Adapter, load_adapter
+from .heads import classifier_from, out_of_the_file, pad_id_hidden
+from .lora import ADAPTER_CONFIG, Adapter, load_adapter
 from .model_card import model_card
 
 if TYPE_CHECKING:
     from .preference import PreferenceRewardModel
 
-__all__ = ["load", "load_checkpoint", "load_tokenizer", "read_record", "save"]
+__all__ = ["load", "load_checkpoint", "load_tokenizer", "read_record", "refuse_lost_record", "save"]
 
 FORMAT = 1
 PROBE = " The film, isn't it 10% Good?\nNo: naïve \u00e9t\u00e9 {x}  ."
@@ -123,12 +123,17 @@ def load_checkpoint(source: str | Path, *, dtype: str) -> tuple[Any, Any]:
         ArtifactError: weights are missing, or it is an artefact of this library that lost its record.
     """
     model, tokenizer = _whole_model(source, dtype), load_tokenizer(source)
+    refuse_lost_record(model, source)
+    return model, tokenizer
+
+
+def refuse_lost_record(model: Any, source: str | Path) -> None:
+    """Raises: ArtifactError: the model comes from an artefact of this library whose record is not there."""
     if getattr(model.config, MARK, False):
         raise ArtifactError(
             f"reward model {source}: must have the {REWARD_MODEL_CARD} it was saved with, which says how texts are "
             "joined, and has none; copy the folder again"
         )
-    return model, tokenizer
 
 
 def load_tokenizer(source: str | Path, kind: str = "AutoTokenizer") -> Any:
@@ -169,9 +174,7 @@ def _whole_model(source: str | Path, dtype: str) -> Any:
             f"reward model {source}: must hold every weight of {type(model).__name__}, and lacks "
             f"{min(report['missing_keys'])}; copy the folder again"
         )
-    for weight in model.parameters():  # out of the mapped file: matrix products round by the alignment of their inputs
-        weight.data = weight.data.clone()
-    return model
+    return out_of_the_file(model)
 
 
 def read_record(folder: Path, *, kind: str, format_: int, keys: Sequence[str]) -> dict[str, Any]:
@@ -200,7 +203,7 @@ def read_record(folder: Path, *, kind: str, format_: int, keys: Sequence[str]) -
 
 
 def _check_files(folder: Path, record: dict[str, Any]) -> None:
-    settings = "config.json" if record["adapter"] is None else "adapter_config.json"
+    settings = "config.json" if record["adapter"] is None else ADAPTER_CONFIG
     for name in (settings, *record["weights"], *record["tokenizer"]["files"]):
         if not (folder / name).is_file():
             raise ArtifactError(f"reward model {folder}: must hold {name}, and it is missing; save or copy it again")

@@ -16,7 +16,9 @@ from lm_gym.extras import require
 from lm_gym.handles import REWARD_MODEL_CARD
 from lm_gym.quiet import quiet_transformers
 
+from .artifact import refuse_lost_record
 from .encoding import PAIR_TEMPLATE
+from .heads import out_of_the_file
 from .preference import DEFAULT_MAX_LENGTH, PreferenceRewardModel
 
 __all__ = ["CrossEncoderRewardModel"]
@@ -60,7 +62,8 @@ class CrossEncoderRewardModel(PreferenceRewardModel):
 
         Raises:
             MissingExtraError: sentence-transformers is not installed.
-            ModelLoadError: nothing loads from this handle.
+            ModelLoadError: nothing loads from this handle, or it has no head of its own.
+            ArtifactError: it is an artefact of this library that lost its record.
             ConfigError: it has more than one label, or another template is asked for.
         """
         _require_pair(template or PAIR_TEMPLATE)
@@ -74,6 +77,14 @@ class CrossEncoderRewardModel(PreferenceRewardModel):
                 f"cross-encoder {str(source)!r}: must be a folder or hub id that CrossEncoder loads; it failed: "
                 f"{str(error).partition(chr(10))[0]} Give a local folder if there is no network."
             ) from error
+        refuse_lost_record(loaded.model, source)
+        if not any("SequenceClassification" in name for name in loaded.model.config.architectures or ()):
+            raise ModelLoadError(
+                f"cross-encoder {str(source)!r}: must hold a trained head, and holds "
+                f"{loaded.model.config.architectures}, on which the library puts a random one; put a fresh head on it "
+                "with from_base and fit that"
+            )
+        out_of_the_file(loaded.model)
         longest = max_length or min(loaded.max_seq_length or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
         name = str(source) if name is None else name
         return cls(loaded.model, loaded.tokenizer, max_length=longest, template=PAIR_TEMPLATE, name=name, device=device)

@@ -121,22 +121,22 @@ class TextEncoder:
     def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
         """Token ids of each joined text, at most ``max_length`` each. How many were cut is logged as a
         warning."""
-        texts = [self.template.join(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-        if not texts:
-            return []
-        encoded = [list(ids) for ids in self.tokenizer(texts, **self._settings)["input_ids"]]
+        encoded = self._whole(prompts, responses)
         too_long = [row for row, ids in enumerate(encoded) if len(ids) > self.max_length]
         for row in too_long:
-            encoded[row] = self._cut(texts[row], encoded[row])
+            encoded[row] = self._cut(self.template.join(prompts[row], responses[row]), encoded[row])
         if too_long:
-            warn_of_cut(len(too_long), len(texts), self.max_length)
+            warn_of_cut(len(too_long), len(encoded), self.max_length)
         return encoded
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
         """How many of the joined texts are longer than ``max_length``."""
+        return sum(len(ids) > self.max_length for ids in self._whole(prompts, responses))
+
+    def _whole(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
+        """Token ids of each joined text, however long."""
         texts = [self.template.join(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-        read = self.tokenizer(texts, **self._settings)["input_ids"] if texts else []
-        return sum(len(ids) > self.max_length for ids in read)
+        return [list(ids) for ids in self.tokenizer(texts, **self._settings)["input_ids"]] if texts else []
 
     def _cut(self, text: str, whole: list[int]) -> list[int]:
         body = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -169,9 +169,7 @@ class PairEncoder:
 
     def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
         """Token ids of each pair, at most ``max_length`` each. How many were cut is logged as a warning."""
-        if not prompts:
-            return []
-        encoded = [list(ids) for ids in self.tokenizer(list(prompts), list(responses), verbose=False)["input_ids"]]
+        encoded = self._whole(prompts, responses)
         too_long = [row for row, ids in enumerate(encoded) if len(ids) > self.max_length]
         for row in too_long:
             encoded[row] = self._cut(prompts[row], responses[row])
@@ -181,8 +179,12 @@ class PairEncoder:
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
         """How many of the pairs are longer than ``max_length``."""
+        return sum(len(ids) > self.max_length for ids in self._whole(prompts, responses))
+
+    def _whole(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
+        """Token ids of each pair, however long."""
         read = self.tokenizer(list(prompts), list(responses), verbose=False)["input_ids"] if prompts else []
-        return sum(len(ids) > self.max_length for ids in read)
+        return [list(ids) for ids in read]
 
     def _cut(self, prompt: str, response: str) -> list[int]:
         response_end = fitting_end(self.tokenizer, response, self._room)

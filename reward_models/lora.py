@@ -25,9 +25,9 @@ from lm_gym.extras import require
 
 from .heads import has_positional_head
 
-__all__ = ["Adapter", "LoraSettings", "add_adapter", "load_adapter", "trunk_fingerprint"]
+__all__ = ["ADAPTER_CONFIG", "Adapter", "LoraSettings", "add_adapter", "load_adapter", "trunk_fingerprint"]
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +127,8 @@ def add_adapter(
     try:
         return Adapter(_wrapped(library, model, config, seed), base, fingerprint)
     except ValueError as error:
-        raise ConfigError(
-            f"LoraSettings.target_modules: must name layers of the model, got {targets!r}; {error}"
-        ) from (error)
+        message = f"LoraSettings.target_modules: must name layers of the model, got {targets!r}; {error}"
+        raise ConfigError(message) from error
 
 
 def load_adapter(model: Any, folder: Path, record: dict[str, Any]) -> Adapter:
@@ -149,7 +148,7 @@ def load_adapter(model: Any, folder: Path, record: dict[str, Any]) -> Adapter:
     library = _peft()
     try:
         config = library.PeftConfig.from_pretrained(str(folder))
-        weights = load_file(folder / ADAPTER_FILES[1])
+        weights = load_file(folder / ADAPTER_WEIGHTS)
     except Exception as error:  # json, safetensors and peft each have their own
         raise ArtifactError(f"reward model {folder}: must hold a whole adapter; reading it failed: {error}") from error
     found = trunk_fingerprint(model, config.modules_to_save or ())
@@ -191,9 +190,7 @@ def _wrapped(library: ModuleType, model: Any, config: Any, seed: int) -> Any:
     with _quiet(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         peft = library.get_peft_model(model, config)
-    if has_positional_head(
-        model
-    ):  # a head in bfloat16 would lose small updates; an encoder's own class needs one dtype
+    if has_positional_head(model):  # in bfloat16 it would lose small updates; an encoder's own class needs one dtype
         model.score.float()
     return peft.eval()
 

@@ -162,7 +162,8 @@ class PreferenceRewardModel:
         model, fresh = classifier_from(base, dtype=dtype, seed=seed)
         adapter = None if lora is None else add_adapter(model, lora, fresh=fresh, base=_lasting(base), seed=seed)
         made = cls(
-            *(model, tokenizer),
+            model,
+            tokenizer,
             max_length=max_length,
             template=template,
             name=name,
@@ -246,7 +247,8 @@ class PreferenceRewardModel:
         except RuntimeError:  # weights made in inference mode carry no count
             return object()
         first = torch.cat([weight.detach().reshape(-1)[:8].float() for weight in weights])
-        switches = tuple(getattr(part, "disable_adapters", None) for part in self.model.modules() if self.adapter)
+        parts = () if self.adapter is None else self.model.modules()
+        switches = tuple(getattr(part, "disable_adapters", None) for part in parts)
         return counts, first.cpu().numpy().tobytes(), switches
 
     def _score_new(self, prompts: list[str], responses: list[str]) -> Scores:
@@ -357,7 +359,8 @@ class PreferenceRewardModel:
         """
         model, tokenizer, adapter, record = artifact.load(directory, dtype=dtype, kind=cls.kind)
         return cls(
-            *(model, tokenizer),
+            model,
+            tokenizer,
             adapter=adapter,
             max_length=record["max_length"],
             template=record["template"],

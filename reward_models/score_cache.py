@@ -44,6 +44,8 @@ class ScoreCache:
         compute: Callable[[list[str], list[str]], Scores],
         *,
         stamp: Any = None,
+        chunk_rows: int | None = None,
+        progress: str | None = None,
     ) -> Scores:
         """Scores of B rows.
 
@@ -51,6 +53,9 @@ class ScoreCache:
             prompts, responses: the rows.
             compute: scores rows that are not known, each different one once.
             stamp: whatever changes when the model does; with another stamp than last time all is forgotten.
+            chunk_rows: most new rows per call of ``compute``, each chunk kept as soon as it is scored; None has no
+                limit.
+            progress: what to call a bar over several chunks, on a terminal; None draws none.
 
         Returns: Scores of shape (B,).
         """
@@ -61,12 +66,16 @@ class ScoreCache:
         keys = [text_key(*row) for row in rows]
         wanted = dict(zip(keys, rows, strict=True))
         known = self._store.get(wanted)
-        new = {key: row for key, row in wanted.items() if key not in known}
-        if new:
-            found = compute([prompt for prompt, _ in new.values()], [response for _, response in new.values()])
-            made = dict(zip(new, _packed(found), strict=True))
-            known |= made
-            self._store.put({key: made[key] for key, valid in zip(new, found.valid, strict=True) if valid})
+        new = [key for key in wanted if key not in known]
+        step = chunk_rows or max(len(new), 1)
+        with counted(progress or "", len(new), visible=progress is not None and len(new) > step) as advance:
+            for start in range(0, len(new), step):
+                chunk = new[start : start + step]
+                found = compute([wanted[key][0] for key in chunk], [wanted[key][1] for key in chunk])
+                made = dict(zip(chunk, _packed(found), strict=True))
+                known |= made
+                self._store.put({key: made[key] for key, valid in zip(chunk, found.valid, strict=True) if valid})
+                advance(len(chunk))
         return _unpacked([known[key] for key in keys])
 
 
@@ -123,27 +132,8 @@ class CachedRewardModel:
             RewardModelError: the model raised or returned a bad score.
         """
         require_rows(self.name, prompts, responses)
-        rows = list(zip(prompts, responses, strict=True))
-        unique = list(dict.fromkeys(rows))
-        found: list[Scores] = []
-        visible = self._progress and len(unique) > self._chunk_rows
-        with counted(f"scoring with {self.name}", len(unique), visible=visible) as advance:
-            for start in range(0, len(unique), self._chunk_rows):
-                part = unique[start : start + self._chunk_rows]
-                found.append(self._cache.score([row[0] for row in part], [row[1] for row in part], self._compute))
-                advance(len(part))
-        place = {row: number for number, row in enumerate(unique)}
-        return _taken(found, [place[row] for row in rows])
+        label = f"scoring with {self.name}" if self._progress else None
+        return self._cache.score(prompts, responses, self._compute, chunk_rows=self._chunk_rows, progress=label)
 
     def _compute(self, prompts: list[str], responses: list[str]) -> Scores:
         return checked_scores(self.model, prompts, responses)
-
-
-def _taken(parts: Sequence[Scores], places: Sequence[int]) -> Scores:
-    """Rows of several scores put end to end. Returns: Scores of shape (len(places),)."""
-    if not parts:
-        return Scores.of([])
-    spreads = [part.std for part in parts if part.std is not None]
-    std = np.concatenate(spreads)[places] if len(spreads) == len(parts) else None
-    value, valid = (np.concatenate([getattr(part, name) for part in parts])[places] for name in ("value", "valid"))
-    return Scores(value=value, valid=valid, std=std)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lm_gym import load_reward_model
-from lm_gym.errors import ConfigError, ModelLoadError
+from lm_gym.errors import ArtifactError, ConfigError, ModelLoadError
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
     PreferenceRewardModel,
@@ -62,6 +62,15 @@ def test_a_checkpoint_scores_as_the_library_does_without_its_sigmoid(checkpoint:
     # Token types count: without them another score comes out.
     model._scorer._separator_id = None
     assert not np.allclose(model._score_new(PROMPTS, TEXTS).value, raw, atol=1e-4)
+
+
+def test_a_checkpoint_without_a_head_or_a_record_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"must hold a trained head, and holds \['BertForMaskedLM'\]"):
+        CrossEncoderRewardModel.load(tmp_path / "base", device="cpu")
+    saved = CrossEncoderRewardModel.load(checkpoint, device="cpu").save(tmp_path / "saved")
+    (saved / "lm_gym_reward_model.json").unlink()
+    with pytest.raises(ArtifactError, match=r"must have the lm_gym_reward_model\.json it was saved with"):
+        CrossEncoderRewardModel.load(saved, device="cpu")
 
 
 def test_a_pair_that_is_too_long_keeps_the_end_of_its_response(
