@@ -11,6 +11,7 @@ __all__ = [
     "ArtifactError",
     "ConfigError",
     "DataError",
+    "DivergedError",
     "EpisodeOverError",
     "LmGymError",
     "MissingExtraError",
@@ -64,6 +65,10 @@ class ArtifactError(LmGymError, OSError):
 
 class OutputExistsError(LmGymError, FileExistsError):
     """An output folder already holds a run, and overwriting was not asked for."""
+
+
+class DivergedError(LmGymError, FloatingPointError):
+    """A loss, a gradient or a weight became NaN or infinite; training stopped before the step, the weights intact."""
 
 
 class MissingExtraError(LmGymError, ImportError):
