@@ -47,8 +47,6 @@ __all__ = ["PPO", "PPOConfig"]
 class PPOConfig:
     """Settings of :class:`PPO`."""
 
-    total_iterations: int = 100
-    """Iterations that the learning rate decays over."""
     episodes_per_iteration: int = 64
     """Responses per rollout."""
     epochs: int = 4
@@ -74,7 +72,7 @@ class PPOConfig:
     learning_rate: float = 1e-5
     """Adam's step size at the start."""
     learning_rate_decay: Literal["linear", "none"] = "linear"
-    """Linear: to 0 over ``total_iterations``."""
+    """Linear: to 0 at the end of the run, whose length ``train`` knows."""
     adam_eps: float = 1e-5
     """Adam's epsilon."""
     max_grad_norm: float | None = 1.0
@@ -87,7 +85,7 @@ class PPOConfig:
     """Of the order of episodes in minibatches."""
 
     def __post_init__(self) -> None:
-        positive = ("total_iterations", "episodes_per_iteration", "epochs", "minibatches", "max_batch_tokens")
+        positive = ("episodes_per_iteration", "epochs", "minibatches", "max_batch_tokens")
         for name in (*positive, "learning_rate", "clip", "adam_eps"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"PPOConfig.{name}: must be > 0, got {getattr(self, name)!r}")
@@ -126,7 +124,6 @@ class PPO:
         """
         self.policy = policy
         self.config = config or PPOConfig()
-        self.iterations_done = 0
         self.last_episodes: Episodes | None = None
         self._rng = np.random.default_rng(self.config.seed)
         self._optimizer = torch.optim.Adam(
@@ -136,15 +133,23 @@ class PPO:
             fused=policy.device.type != "mps",
         )
 
-    def learn(self, env: TextGenerationVectorEnv) -> dict[str, float]:
+    def learn(self, env: TextGenerationVectorEnv, *, progress: float = 0.0) -> dict[str, float]:
         """One iteration: collect, then update.
+
+        Args:
+            env: gives episodes.
+            progress: share of the run that is done, in [0, 1); the learning rate decays with it.
 
         Returns: every metric of ``lm_gym.agents.metrics.METRICS``; those of the update are NaN in an iteration in
         which the reward model abstained on every episode.
 
         Raises:
-            ConfigError: the policy's weights are those of the environment's reference.
+            ConfigError: the policy's weights are those of the environment's reference, or progress is no such share.
         """
+        if not 0 <= progress < 1:
+            raise ConfigError(
+                f"PPO.learn: progress must be the share of the run that is done, in [0, 1), got {progress}"
+            )
         if env.reference is not None and env.reference.model is self.policy.model:
             raise ConfigError(
                 "PPO: policy and reference must not share weights, or the KL stays 0 while both drift; got one model "
@@ -154,19 +159,22 @@ class PPO:
         episodes = env.rollout(self.policy, self.config.episodes_per_iteration, timer=timer)
         self.last_episodes = episodes
         with timer.phase("update"):
-            metrics = self.update(episodes)
+            metrics = self.update(episodes, progress=progress)
         tokens = int(episodes.response_mask.sum())
         undefined = dict.fromkeys(METRICS, math.nan)
         return {**undefined, **metrics, "kl_coef": env.kl_coef, **phase_metrics(timer, tokens, self.policy.device)}
 
-    def update(self, episodes: Episodes) -> dict[str, float]:
+    def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
         """Learn from one batch; episodes whose reward model abstained are left out and counted.
+
+        Args:
+            episodes: what was collected.
+            progress: see :meth:`learn`.
 
         Returns: the metrics of the batch and of the update.
         """
         usable = np.flatnonzero(episodes.score_valid | episodes.truncated)
-        learning_rate = self._set_learning_rate()
-        self.iterations_done += 1
+        learning_rate = self._set_learning_rate(progress)
         counts = {"invalid_episodes": float(len(episodes) - len(usable)), "learning_rate": learning_rate}
         if not usable.size:
             return {**episode_metrics(episodes), **counts}
@@ -185,11 +193,10 @@ class PPO:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Policy, optimiser, counters and the generator of minibatches."""
+        """Policy, optimiser and the generator of minibatches."""
         return {
             "policy": self.policy.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "iterations_done": self.iterations_done,
             "rng": self._rng.bit_generator.state,
         }
 
@@ -197,12 +204,11 @@ class PPO:
         """Take back what :meth:`state_dict` gave."""
         self.policy.load_state_dict(state["policy"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.iterations_done = int(state["iterations_done"])
         self._rng.bit_generator.state = state["rng"]
 
-    def _set_learning_rate(self) -> float:
-        left = 1.0 - self.iterations_done / self.config.total_iterations
-        rate = self.config.learning_rate * (max(left, 0.0) if self.config.learning_rate_decay == "linear" else 1.0)
+    def _set_learning_rate(self, progress: float) -> float:
+        left = 1.0 - progress if self.config.learning_rate_decay == "linear" else 1.0
+        rate = self.config.learning_rate * left
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         return rate

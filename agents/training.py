@@ -41,11 +41,17 @@ class Agent(Protocol):
     """Something that learns in a text-generation environment, one iteration at a time."""
 
     policy: LanguageModelPolicy
-    iterations_done: int
     last_episodes: Episodes | None
 
-    def learn(self, env: TextGenerationVectorEnv) -> dict[str, float]:
-        """Collect and update once. Returns: metrics; ``kl`` and ``score`` at least."""
+    def learn(self, env: TextGenerationVectorEnv, *, progress: float = 0.0) -> dict[str, float]:
+        """Collect and update once.
+
+        Args:
+            env: gives episodes.
+            progress: share of the run that is done, in [0, 1).
+
+        Returns: metrics; ``kl`` and ``score`` at least.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,6 +89,7 @@ class _Run:
         self.env = env
         self.run_dir = run_dir
         self.controller = controller
+        self.iterations_done = 0
         self.best_return = -float("inf")
         self.best: Evaluation | None = None
         self.best_iteration: int | None = None
@@ -95,6 +102,7 @@ class _Run:
             self.agent.policy.save_pretrained(folder / "policy")
             state = {
                 "agent": self.agent.state_dict(),
+                "iterations_done": self.iterations_done,
                 "kl_coef": self.env.kl_coef,
                 "env_rng": self.env.np_random.bit_generator.state,
                 "best_return": self.best_return,
@@ -111,12 +119,14 @@ class _Run:
         except Exception as error:
             raise ArtifactError(f"resume: {path} must be a whole checkpoint; reading it failed: {error}") from error
         self.agent.load_state_dict(state["agent"])
+        self.iterations_done = int(state["iterations_done"])
         self.env.kl_coef = state["kl_coef"]
         self.env.np_random.bit_generator.state = state["env_rng"]
         self.best_return, self.best_iteration = state["best_return"], state["best_iteration"]
 
-    def iterate(self, episode_metrics: EpisodeMetrics | None) -> dict[str, float]:
-        metrics = self.agent.learn(self.env)
+    def iterate(self, total: int, episode_metrics: EpisodeMetrics | None) -> dict[str, float]:
+        metrics = self.agent.learn(self.env, progress=self.iterations_done / total)
+        self.iterations_done += 1
         episodes = self.agent.last_episodes
         if episodes is None:
             return metrics
@@ -129,7 +139,7 @@ class _Run:
         found = evaluate(self.agent.policy, self.env, prompts, reference_episodes=self.reference_episodes)
         self.reference_episodes = found.reference_episodes
         if found.episode_return > self.best_return:
-            self.best_return, self.best_iteration = found.episode_return, self.agent.iterations_done - 1
+            self.best_return, self.best_iteration = found.episode_return, self.iterations_done - 1
             self.checkpoint("best")
             self.best = found
         return {
@@ -194,10 +204,10 @@ def train(
         run.restore()
     listeners = [*_trackers(folder, tensorboard), *callbacks]
     history: list[dict[str, float]] = []
-    first = agent.iterations_done
+    first = run.iterations_done
     with _interruptible() as stop, _listening(listeners, first, iterations):
         for iteration in range(first, iterations):
-            metrics = run.iterate(episode_metrics)
+            metrics = run.iterate(iterations, episode_metrics)
             last = iteration == iterations - 1 or stop.is_set()
             if eval_prompts and (last or (iteration + 1) % eval_every == 0):
                 metrics |= run.judge(eval_prompts)

@@ -28,7 +28,7 @@ def main() -> None:
     ).unwrapped
     env.reset(seed=0)
     policy = LanguageModelPolicy.from_pretrained(REVIEWS_LM)
-    config = PPOConfig(total_iterations=iterations, episodes_per_iteration=episodes, learning_rate=3e-4)
+    config = PPOConfig(episodes_per_iteration=episodes, learning_rate=3e-4)
     prompts = reviews.prompts("held_out")[: 4 if options.smoke else 64]
 
     before = evaluate(policy, env, prompts)

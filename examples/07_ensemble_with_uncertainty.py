@@ -34,7 +34,7 @@ def trained(reward_model: Any, iterations: int, episodes: int, prompts: list[str
     env.reward_model = reward_model
     env.reset(seed=0)
     policy = LanguageModelPolicy.from_pretrained(REVIEWS_LM)
-    config = PPOConfig(total_iterations=iterations, episodes_per_iteration=episodes, learning_rate=3e-4)
+    config = PPOConfig(episodes_per_iteration=episodes, learning_rate=3e-4)
     train(PPO(policy, config), env, iterations=iterations, adaptive_kl=AdaptiveKL(target=4.0, horizon=600))
     return evaluate(policy, env, prompts)
 

@@ -52,7 +52,8 @@ def demo_plan(*, seed: int = 0, smoke: bool = False) -> LoopPlan:
         kl_horizon=1200,
         supervised=SupervisedConfig(epochs=2, batch_size=16, learning_rate=2e-4),
         reward_training=RewardTrainingConfig(epochs=3, learning_rate=5e-4, items_per_step=16),
-        ppo=PPOConfig(total_iterations=20, episodes_per_iteration=128, learning_rate=2e-4, max_batch_tokens=8192),
+        iterations=20,
+        ppo=PPOConfig(episodes_per_iteration=128, learning_rate=2e-4, max_batch_tokens=8192),
         true_score=reviews.true_score,
         is_grammatical=reviews.is_grammatical,
         seed=seed,
@@ -84,5 +85,6 @@ def _shortened(plan: LoopPlan) -> LoopPlan:
         prompts_per_round=8,
         supervised=replace(plan.supervised, epochs=1),
         reward_training=replace(plan.reward_training, epochs=1),
-        ppo=replace(plan.ppo, total_iterations=2, episodes_per_iteration=8, epochs=1),
+        iterations=2,
+        ppo=replace(plan.ppo, episodes_per_iteration=8, epochs=1),
     )

@@ -134,8 +134,8 @@ def _plan(options: FileRun, human: HumanRankings, base: Path) -> LoopPlan:
         kl_horizon=2.0 * options.episodes,
         supervised=SupervisedConfig(epochs=3, batch_size=16, learning_rate=3e-4, on_long_row="truncate"),
         reward_training=RewardTrainingConfig(epochs=options.reward_epochs, learning_rate=1e-4),
+        iterations=options.iterations,
         ppo=PPOConfig(
-            total_iterations=options.iterations,
             episodes_per_iteration=options.episodes,
             minibatches=min(4, options.episodes),
             learning_rate=options.learning_rate,

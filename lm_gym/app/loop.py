@@ -188,6 +188,7 @@ def _reinforced(
             start,
             env,
             replace(plan.ppo, seed=plan.seed),
+            iterations=plan.iterations,
             eval_prompts=plan.held_out_prompts,
             kl_target=target,
             kl_horizon=plan.kl_horizon,

@@ -79,7 +79,9 @@ class LoopPlan:
     reward_training: RewardTrainingConfig = field(default_factory=RewardTrainingConfig)
     """Settings of the reward model."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
-    """Settings of RL; ``total_iterations`` is the length of one round."""
+    """Settings of RL."""
+    iterations: int = 100
+    """Length of RL in one round."""
     reference_arms: bool = True
     """Also run the same PPO without the KL, and fine-tuning on the winners of the same rankings."""
     true_score: RewardFunction | None = None

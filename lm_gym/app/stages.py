@@ -143,6 +143,7 @@ def run_ppo(
     env: TextGenerationVectorEnv,
     config: PPOConfig,
     *,
+    iterations: int,
     eval_prompts: Sequence[str],
     kl_target: float | None,
     kl_horizon: float,
@@ -159,7 +160,8 @@ def run_ppo(
         folder: the run folder.
         start: language model (or policy) to start from.
         env: with the reference and the reward model.
-        config: ``total_iterations`` is the length.
+        config: of the agent.
+        iterations: length of the run.
         eval_prompts: held out; the best checkpoint is chosen on them.
         kl_target: nats per response for an adaptive coefficient, or None.
         kl_horizon: of that controller, in episodes.
@@ -176,7 +178,7 @@ def run_ppo(
     return train(
         agent,
         env,
-        iterations=config.total_iterations,
+        iterations=iterations,
         run_dir=folder,
         eval_prompts=eval_prompts,
         adaptive_kl=None if kl_target is None else AdaptiveKL(target=kl_target, horizon=kl_horizon),

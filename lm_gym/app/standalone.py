@@ -31,7 +31,6 @@ def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: b
         sampling=SamplingConfig(max_new_tokens=options.max_new_tokens, temperature=options.temperature),
     )
     config = PPOConfig(
-        total_iterations=options.iterations,
         episodes_per_iteration=options.episodes,
         minibatches=min(4, options.episodes),
         learning_rate=options.learning_rate,
@@ -42,6 +41,7 @@ def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: b
         options.model,
         env,
         config,
+        iterations=options.iterations,
         eval_prompts=() if options.eval_prompts is None else read_prompts(options.eval_prompts),
         kl_target=options.kl_target,
         kl_horizon=2.0 * options.episodes,

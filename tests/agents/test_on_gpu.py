@@ -47,7 +47,7 @@ def test_stepping_equals_one_teacher_forced_pass(on_gpu: Callable[[str], Languag
 def test_mixed_precision_starts_at_no_kl_and_ratio_one(on_gpu: Callable[[str], LanguageModel]) -> None:
     model = on_gpu("auto")
     env = environment(model)
-    config = PPOConfig(episodes_per_iteration=16, total_iterations=2, learning_rate=1e-3)
+    config = PPOConfig(episodes_per_iteration=16, learning_rate=1e-3)
     agent = PPO(LanguageModelPolicy(own_copy(model)), config)
     metrics = agent.learn(env)
     assert abs(metrics["kl"]) < 0.2  # bf16 decoding against a bf16 teacher-forced pass

@@ -208,8 +208,8 @@ def test_separate_critic_keeps_the_gradients_apart(make_env: MakeEnv, make_polic
 def test_separate_critic_learns(make_env: MakeEnv, make_policy: MakePolicy) -> None:
     env = make_env(max_new_tokens=3)
     policy = make_policy(env, separate_critic=True)
-    agent = agent_of(policy, episodes_per_iteration=128, learning_rate=3e-3, total_iterations=10)
-    history = [agent.learn(env) for _ in range(10)]
+    agent = agent_of(policy, episodes_per_iteration=128, learning_rate=3e-3)
+    history = [agent.learn(env, progress=done / 10) for done in range(10)]
     assert history[-1]["explained_variance"] > 0.3 > history[0]["explained_variance"]
     assert history[-1]["episode_return"] > history[0]["episode_return"] + 0.1
 
@@ -250,10 +250,10 @@ def test_learn_returns_every_metric_of_the_table(make_env: MakeEnv, make_policy:
 
 def test_learning_rate_decays_to_0(make_env: MakeEnv, make_policy: MakePolicy) -> None:
     env = make_env()
-    agent = agent_of(make_policy(env), total_iterations=4, learning_rate=1e-3, epochs=1)
-    rates = [agent.learn(env)["learning_rate"] for _ in range(4)]
+    agent = agent_of(make_policy(env), learning_rate=1e-3, epochs=1)
+    rates = [agent.learn(env, progress=done / 4)["learning_rate"] for done in range(4)]
     assert rates == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
-    constant = agent_of(make_policy(env), total_iterations=4, learning_rate_decay="none", epochs=1)
+    constant = agent_of(make_policy(env), learning_rate_decay="none", epochs=1)
     assert [constant.learn(env)["learning_rate"] for _ in range(2)] == [1e-3, 1e-3]
 
 
@@ -267,8 +267,8 @@ def test_entropy_bonus_raises_entropy(make_env: MakeEnv, make_policy: MakePolicy
     env = make_env(reward_model=None, kl_coef=0.0)
     found = {}
     for coef in (0.0, 1.0):
-        agent = agent_of(make_policy(env), entropy_coef=coef, total_iterations=8, value_coef=0.0)
-        found[coef] = [agent.learn(env)["entropy"] for _ in range(8)][-1]
+        agent = agent_of(make_policy(env), entropy_coef=coef, value_coef=0.0)
+        found[coef] = [agent.learn(env, progress=done / 8)["entropy"] for done in range(8)][-1]
     assert found[1.0] > found[0.0] + 0.05
 
 

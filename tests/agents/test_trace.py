@@ -44,9 +44,9 @@ def trace() -> dict[str, list[float]]:
     env.reset(seed=0)
     policy = LanguageModelPolicy(own_copy(reference.language_model))
     # A small step size: rounding differs between processors, and a large one would amplify it past the tolerance.
-    config = PPOConfig(total_iterations=ITERATIONS, episodes_per_iteration=32, learning_rate=3e-4)
+    config = PPOConfig(episodes_per_iteration=32, learning_rate=3e-4)
     agent = PPO(policy, config)
-    history = [agent.learn(env) for _ in range(ITERATIONS)]
+    history = [agent.learn(env, progress=done / ITERATIONS) for done in range(ITERATIONS)]
     return {name: [round(metrics[name], 7) for metrics in history] for name in NAMES}
 
 

@@ -27,7 +27,7 @@ def start(make_env: MakeEnv, make_policy: MakePolicy) -> Callable[..., tuple[PPO
 
     def make(**settings: Any) -> tuple[PPO, TextGenerationVectorEnv]:
         env = make_env(**settings)
-        config = PPOConfig(total_iterations=6, episodes_per_iteration=8, minibatches=2, learning_rate=1e-3)
+        config = PPOConfig(episodes_per_iteration=8, minibatches=2, learning_rate=1e-3, learning_rate_decay="none")
         return PPO(make_policy(env), config), env
 
     return make

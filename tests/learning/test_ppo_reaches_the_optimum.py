@@ -27,12 +27,10 @@ def train(task: Any, seed: int, **changes: Any) -> float:
     )
     env.reset(seed=seed)
     policy = LanguageModelPolicy(own_copy(task.reference.language_model))
-    config = PPOConfig(
-        total_iterations=ITERATIONS, episodes_per_iteration=256, learning_rate=3e-3, seed=seed, **changes
-    )
+    config = PPOConfig(episodes_per_iteration=256, learning_rate=3e-3, seed=seed, **changes)
     agent = PPO(policy, config)
-    for _ in range(ITERATIONS):
-        agent.learn(env)
+    for done in range(ITERATIONS):
+        agent.learn(env, progress=done / ITERATIONS)
     return share_closed(policy, task.solution)
 
 
