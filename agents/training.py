@@ -103,8 +103,7 @@ class _Run:
             state = {
                 "agent": self.agent.state_dict(),
                 "iterations_done": self.iterations_done,
-                "kl_coef": self.env.kl_coef,
-                "env_rng": self.env.np_random.bit_generator.state,
+                "env": self.env.state_dict(),
                 "best_return": self.best_return,
                 "best_iteration": self.best_iteration,
             }
@@ -120,8 +119,7 @@ class _Run:
             raise ArtifactError(f"resume: {path} must be a whole checkpoint; reading it failed: {error}") from error
         self.agent.load_state_dict(state["agent"])
         self.iterations_done = int(state["iterations_done"])
-        self.env.kl_coef = state["kl_coef"]
-        self.env.np_random.bit_generator.state = state["env_rng"]
+        self.env.load_state_dict(state["env"])
         self.best_return, self.best_iteration = state["best_return"], state["best_iteration"]
 
     def iterate(self, total: int, episode_metrics: EpisodeMetrics | None) -> dict[str, float]:

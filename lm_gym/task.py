@@ -188,6 +188,7 @@ class TaskEnv:
     """What the single and the vector environment have in common: the parts that may be looked at and replaced."""
 
     task: TextTask
+    np_random: np.random.Generator
     _engine: Engine
     _reward_model: RewardModel | None
 
@@ -213,6 +214,15 @@ class TaskEnv:
     @kl_coef.setter
     def kl_coef(self, value: float) -> None:
         self._engine.kl_coef = replace(self.task.reward, kl_coef=float(value)).kl_coef
+
+    def state_dict(self) -> dict[str, Any]:
+        """beta and the random generator; an episode that is being stepped is not in it."""
+        return {"kl_coef": self.kl_coef, "np_random": dict(self.np_random.bit_generator.state)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self.kl_coef = state["kl_coef"]
+        self.np_random.bit_generator.state = state["np_random"]
 
 
 def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:

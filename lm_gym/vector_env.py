@@ -26,6 +26,8 @@ from lm_gym.task import ActionMode, TaskEnv, TextTask, checked_render_mode
 
 __all__ = ["TextGenerationVectorEnv"]
 
+ROLLOUT_STREAM = 1
+"""Number of the random stream that rollouts draw from, among those of one seed."""
 VectorStep = tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
@@ -82,8 +84,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.render_mode = checked_render_mode(render_mode)
-        seed = self.task.sampling.seed
-        self._draws = None if seed is None else np.random.default_rng(seed)
+        self._draws = self._new_draws()
         self._engine = self.task.engine(num_envs)
         self._row_rngs: list[np.random.Generator | None] = [None] * num_envs
         self._transcripts = [Transcript(self.task.tokenizer) for _ in range(num_envs)]
@@ -97,7 +98,8 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         """Begin an episode in every row, or in those of ``options["reset_mask"]``.
 
         Args:
-            seed: an int seeds row i with ``seed + i``; a sequence has one seed (or None) per row.
+            seed: an int seeds row i with ``seed + i``; a sequence has one seed (or None) per row. Row 0's seed also
+                starts the stream of rollouts, which is none of the rows' streams, and that of ``sampling.seed`` anew.
             options: ``reset_mask`` (B,) bool, ``prompt`` (one text for all); never changed.
 
         Returns: observations (B, L) and ``info["prompt"]`` with its ``_prompt`` mask.
@@ -176,6 +178,30 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         seed = int(draws.integers(2**31))
         return collect(self.task, policy, loaded, self.reward_model, kl_coef=self.kl_coef, seed=seed, timer=timer)
 
+    def state_dict(self) -> dict[str, Any]:
+        """beta and every random generator; episodes that are being stepped are not in it."""
+        return {
+            **super().state_dict(),
+            "rows": [_state_of(rng) for rng in self._row_rngs],
+            "draws": _state_of(self._draws),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave.
+
+        Raises:
+            ConfigError: it comes from an environment of another number of rows, or with another ``sampling.seed``.
+        """
+        if len(state["rows"]) != self.num_envs or (state["draws"] is None) != (self._draws is None):
+            raise ConfigError(
+                f"environment state: must come from an environment of {self.num_envs} rows, with sampling.seed "
+                f"{'unset' if self._draws is None else 'set'}; got {len(state['rows'])} rows, "
+                f"{'unset' if state['draws'] is None else 'set'}"
+            )
+        super().load_state_dict(state)
+        self._row_rngs = [None if saved is None else _generator(saved) for saved in state["rows"]]
+        self._draws = None if state["draws"] is None else _generator(state["draws"])
+
     def render(self) -> tuple[str, ...] | None:
         """One transcript per row ("ansi": as strings; "human" prints as it goes)."""
         if self.render_mode != "ansi":
@@ -217,7 +243,14 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             if seeds[row] is not None or self._row_rngs[row] is None:
                 self._row_rngs[row] = seeding.np_random(seeds[row])[0]
         if seeds[0] is not None and 0 in rows:
-            self._np_random, self._np_random_seed = seeding.np_random(seeds[0])
+            # A stream of its own: row 0 draws its prompts from the one that Gymnasium makes of the same seed.
+            self._np_random = np.random.default_rng(np.random.SeedSequence(seeds[0], spawn_key=(ROLLOUT_STREAM,)))
+            self._np_random_seed = seeds[0]
+            self._draws = self._new_draws()
+
+    def _new_draws(self) -> np.random.Generator | None:
+        seed = self.task.sampling.seed
+        return None if seed is None else np.random.default_rng(seed)
 
     def _start(self, rows: np.ndarray, options: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         prompts = []
@@ -249,6 +282,16 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             "input_ids": self._engine.input_ids.copy(),
             "attention_mask": self._engine.attention_mask.copy(),
         }
+
+
+def _state_of(rng: np.random.Generator | None) -> dict[str, Any] | None:
+    return None if rng is None else dict(rng.bit_generator.state)
+
+
+def _generator(state: dict[str, Any]) -> np.random.Generator:
+    rng = np.random.default_rng(0)
+    rng.bit_generator.state = state
+    return rng
 
 
 def _checked_autoreset(mode: AutoresetMode | str) -> AutoresetMode:
