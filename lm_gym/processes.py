@@ -1,0 +1,133 @@
+"""The processes that share one run, and every number that has to be the same in all of them.
+
+Whoever sums, counts or decides over a batch asks a :class:`Processes` for it, so that a run of N processes computes
+what one process with N times the batch would. One process is the default and needs no torch.
+
+Departure from libraries that ask a global for the world size: the object is handed on, and nothing looks it up.
+
+Shapes: any; a result has the shape of its argument, in every process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from lm_gym.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["ONE_PROCESS", "LaunchedProcesses", "Processes", "launched_processes"]
+
+
+class Processes:
+    """A run of one process: every sum is its own."""
+
+    rank: int = 0
+    """Number of this process, from 0."""
+    size: int = 1
+    """How many there are."""
+
+    @property
+    def is_main(self) -> bool:
+        """True in the one process that writes files and draws progress."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over processes, elementwise."""
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over processes, elementwise."""
+        return self.sum(values) / self.size
+
+    def max(self, values: Tensor) -> Tensor:
+        """Maximum over processes, elementwise."""
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """True in every process if it is true in one."""
+        return flag
+
+    def gather(self, value: Any) -> list[Any]:
+        """The picklable values of all processes, in the order of their ranks."""
+        return [value]
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replace the gradient of each parameter by its sum over processes, in place."""
+
+
+ONE_PROCESS = Processes()
+"""The default everywhere."""
+
+
+class LaunchedProcesses(Processes):
+    """Processes that a launcher (``torchrun``, ``accelerate launch``) started, over ``torch.distributed``.
+
+    Tensors go through the default process group, so they must lie where its backend wants them (CPU for gloo, GPU for
+    NCCL).
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
+        """Args:
+        rank: number of this process.
+        size: how many there are.
+        """
+        self.rank = rank
+        self.size = size
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over processes, elementwise."""
+        return self._reduced(values, "SUM")
+
+    def max(self, values: Tensor) -> Tensor:
+        """Maximum over processes, elementwise."""
+        return self._reduced(values, "MAX")
+
+    def any(self, flag: bool) -> bool:
+        """True in every process if it is true in one."""
+        return any(self.gather(flag))
+
+    def gather(self, value: Any) -> list[Any]:
+        """The picklable values of all processes, in the order of their ranks."""
+        found: list[Any] = [None] * self.size
+        _group().all_gather_object(found, value)
+        return found
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replace the gradient of each parameter by its sum over processes, in place; one without counts as 0."""
+        import torch
+
+        distributed = _group()
+        for parameter in parameters:
+            if not parameter.requires_grad:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad)
+
+    def _reduced(self, values: Tensor, operation: str) -> Tensor:
+        distributed = _group()
+        total = values.detach().clone()
+        distributed.all_reduce(total, op=getattr(distributed.ReduceOp, operation))
+        return total
+
+
+def launched_processes() -> Processes:
+    """The processes of this run, by the variables that a launcher sets (``RANK``, ``WORLD_SIZE``)."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    return ONE_PROCESS if size == 1 else LaunchedProcesses(int(os.environ.get("RANK", "0")), size)
+
+
+def _group() -> Any:
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        raise ConfigError(
+            "processes: several were launched, and torch.distributed has no process group to sum over; create an "
+            "accelerate.Accelerator (or call torch.distributed.init_process_group) first"
+        )
+    return distributed

@@ -1,0 +1,78 @@
+"""Sums over processes, in one process and in two real ones."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lm_gym.errors import ConfigError
+from lm_gym.processes import ONE_PROCESS, LaunchedProcesses, launched_processes
+
+PROGRAM = """
+import os, sys
+import torch
+from torch import distributed
+from lm_gym.processes import launched_processes
+
+distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=int(os.environ["RANK"]), world_size=2)
+processes = launched_processes()
+mine = torch.tensor([1.0, -2.0]) * (processes.rank + 1)
+assert processes.sum(mine).tolist() == [3.0, -6.0]
+assert processes.mean(mine).tolist() == [1.5, -3.0]
+assert processes.max(mine).tolist() == [2.0, -2.0]
+assert mine.tolist() == [processes.rank + 1.0, -2.0 * (processes.rank + 1)]
+assert processes.any(processes.rank == 1) and not processes.any(False)
+assert processes.gather({"rank": processes.rank}) == [{"rank": 0}, {"rank": 1}]
+one, two, frozen = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
+frozen.requires_grad_(False)
+one.grad = mine.clone()
+if processes.rank == 1:
+    two.grad = torch.ones(2)
+processes.sum_gradients([one, two, frozen])
+assert (one.grad.tolist(), two.grad.tolist(), frozen.grad) == ([3.0, -6.0], [1.0, 1.0], None)
+print("main" if processes.is_main else "other", processes.rank, processes.size)
+distributed.destroy_process_group()
+"""
+
+
+def test_one_process_is_alone() -> None:
+    values = torch.tensor([1.0, 2.0])
+    assert (ONE_PROCESS.rank, ONE_PROCESS.size, ONE_PROCESS.is_main) == (0, 1, True)
+    for found in (ONE_PROCESS.sum(values), ONE_PROCESS.mean(values), ONE_PROCESS.max(values)):
+        torch.testing.assert_close(found, values)
+    assert ONE_PROCESS.gather(3) == [3]
+    assert ONE_PROCESS.any(True)
+    assert not ONE_PROCESS.any(False)
+
+
+def test_the_launchers_variables_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert launched_processes() is ONE_PROCESS
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "2")
+    found = launched_processes()
+    assert (found.rank, found.size, found.is_main) == (2, 4, False)
+
+
+def test_without_a_process_group_a_sum_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"torch.distributed has no process group.*Accelerator"):
+        LaunchedProcesses(0, 2).sum(torch.ones(1))
+
+
+def test_two_processes_sum(tmp_path: Path) -> None:
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(tmp_path / "meet")],
+            env={"RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert [out.strip() for out, _ in outputs] == ["main 0 2", "other 1 2"]
