@@ -21,9 +21,9 @@ from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
 from lm_gym.files import read_jsonl
 from lm_gym.language_model import load_tokenizer, load_weights
 
-from .supervised_loop import LoopResult, train_language_model, wants_bf16
+from .supervised_loop import LoopResult, train_language_model
 from .supervised_run import digest, open_run, save_finished
-from .supervised_trainer import LoopSettings
+from .supervised_trainer import LoopConfig
 from .text_rows import INSTRUCTION_TEMPLATE, LongRowRule, TokenizedRows, tokenize_rows
 
 __all__ = ["Rows", "SupervisedConfig", "SupervisedResult", "supervised_finetune"]
@@ -33,25 +33,13 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupervisedConfig:
-    """How a model is fine-tuned on rows of text."""
+class SupervisedConfig(LoopConfig):
+    """Settings of supervised fine-tuning; models of some million weights like learning rates of 1e-4 to 1e-3."""
 
-    epochs: float = 3.0
-    """Passes over the rows, > 0."""
-    max_steps: int | None = None
-    """Optimiser steps; if given, it decides instead of ``epochs``."""
-    batch_size: int = 8
-    """Rows of one micro-batch on one device."""
     gradient_accumulation: int = 1
     """Micro-batches per optimiser step; the loss is a mean over all their learned tokens."""
-    learning_rate: float = 5e-5
-    """Peak learning rate of AdamW. Models of some million weights like 1e-4 to 1e-3."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the learning rate after the warmup; the first two end at 0."""
-    warmup_fraction: float = 0.03
-    """Part of the steps in which the learning rate rises linearly, in [0, 1)."""
-    weight_decay: float = 0.0
-    """AdamW's decay of matrices; biases and norms have none."""
     max_grad_norm: float = 1.0
     """Clip the gradient's L2 norm to this; 0 does not clip."""
     max_length: int | None = None
@@ -64,41 +52,19 @@ class SupervisedConfig:
     dropout: bool = False
     """Whether the model's own dropout acts. Off: the RL that follows compares log-probabilities without
     it."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """"auto" is bf16 autocast on a GPU that has it, else float32. Weights and loss are float32 always."""
-    device: Literal["auto", "cpu"] = "auto"
-    """"auto" takes an accelerator where there is one."""
-    seed: int = 0
-    """Order of the rows, and dropout."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
-    eval_every: int | None = None
-    """Steps between evaluations on ``eval_rows``; None evaluates at the end only."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints, of which the last two are kept until the run ends."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs > 0, self, "epochs", "must be > 0")
-        _require(self.max_steps is None or self.max_steps >= 1, self, "max_steps", "must be None or >= 1")
-        for name in ("batch_size", "gradient_accumulation", "log_every", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, self, name, "must be >= 1")
-        _require(self.eval_every is None or self.eval_every >= 1, self, "eval_every", "must be None or >= 1")
-        finite = math.isfinite(self.learning_rate) and self.learning_rate > 0
-        _require(finite, self, "learning_rate", "must be finite and > 0")
-        _require(0 <= self.warmup_fraction < 1, self, "warmup_fraction", "must be in [0, 1)")
-        _require(self.weight_decay >= 0, self, "weight_decay", "must be >= 0")
-        _require(self.max_grad_norm >= 0, self, "max_grad_norm", "must be >= 0")
-        _require(self.max_length is None or self.max_length >= 2, self, "max_length", "must be None or >= 2")
-        _one_of(self, "decay", "cosine", "linear", "constant")
-        _one_of(self, "on_long_row", "error", "truncate", "drop")
-        _one_of(self, "precision", "auto", "float32", "bfloat16")
-        _one_of(self, "device", "auto", "cpu")
+        super().__post_init__()
+        self._require(self.max_length is None or self.max_length >= 2, "max_length", "must be None or >= 2")
+        self._one_of("on_long_row", "error", "truncate", "drop")
         _check_template(self.instruction_template)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedResult:
-    """What a fine-tuning run did and reached."""
+    """Result of a fine-tuning run."""
 
     output_dir: str
     """Folder of the model and its tokenizer, for ``from_pretrained``."""
@@ -118,6 +84,8 @@ class SupervisedResult:
     """Rows, training and evaluation, left out because they were too long."""
     seconds: float
     """Training time, resumed runs added up."""
+    epochs: float
+    """Passes over the rows."""
 
 
 def supervised_finetune(
@@ -154,6 +122,8 @@ def supervised_finetune(
         OutputExistsError: ``output_dir`` holds something, and neither ``overwrite`` nor ``resume`` was asked
             for.
         ConfigError: ``resume`` with other settings or data.
+        DivergedError: a loss, a gradient or a weight became NaN or infinite; the run stops before the optimiser
+            step, and its last checkpoint stays.
     """
     config = config or SupervisedConfig()
     model, words = _load(model_or_path, tokenizer)
@@ -169,7 +139,7 @@ def supervised_finetune(
         model,
         parts[0].rows,
         parts[1].rows if eval_rows is not None else None,
-        settings=_settings(config, len(parts[0].rows)),
+        config=config,
         run=run,
         pad_id=int(words.eos_token_id),  # under the mask any id will do, and this one exists
         progress=progress,
@@ -188,28 +158,6 @@ def _result(output_dir: str | Path, outcome: LoopResult, parts: Sequence[Tokeniz
         truncated_count=sum(part.truncated_count for part in parts),
         dropped_count=sum(part.dropped_count for part in parts),
         **asdict(outcome),
-    )
-
-
-def _settings(config: SupervisedConfig, row_count: int) -> LoopSettings:
-    batches = math.ceil(row_count / config.batch_size)
-    steps = config.max_steps or math.ceil(config.epochs * batches / config.gradient_accumulation)
-    return LoopSettings(
-        total_steps=steps,
-        batch_size=config.batch_size,
-        gradient_accumulation=config.gradient_accumulation,
-        learning_rate=config.learning_rate,
-        decay=config.decay,
-        warmup_fraction=config.warmup_fraction,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        dropout=config.dropout,
-        bf16=wants_bf16(config.precision, config.device),
-        device=config.device,
-        seed=config.seed,
-        log_every=config.log_every,
-        eval_every=config.eval_every,
-        checkpoint_every=config.checkpoint_every,
     )
 
 
@@ -276,12 +224,3 @@ def _check_template(template: str) -> None:
         raise ConfigError(
             f"SupervisedConfig.instruction_template: must have the field {{instruction}}, got {template!r}"
         )
-
-
-def _one_of(config: SupervisedConfig, name: str, *choices: str) -> None:
-    _require(getattr(config, name) in choices, config, name, f"must be one of {', '.join(choices)}")
-
-
-def _require(holds: bool, config: SupervisedConfig, name: str, rule: str) -> None:
-    if not holds:
-        raise ConfigError(f"SupervisedConfig.{name}: {rule}, got {getattr(config, name)!r}")

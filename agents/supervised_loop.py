@@ -1,13 +1,15 @@
-"""From rows and settings to a trained model: the loop around ``Trainer``, what it writes, and what it shows.
+"""Training of a language model on tokenised rows: the trainer set up, metrics written, progress shown.
 
-Knows: the trainer, checkpoints, metrics, the progress bar. Does not know: where rows come from, or how a run
-    is saved.
+Knows: the trainer, checkpoints, metrics, the progress bar. Does not know: where rows come from, or how a finished
+model is saved.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +24,17 @@ from lm_gym.files import write_json
 from lm_gym.quiet import quiet_transformers
 
 from .supervised_run import CHECKPOINTS, COMPLETE, METRICS, RunFolder
-from .supervised_trainer import LearningRate, LoopSettings, TokenLossTrainer
+from .supervised_trainer import LoopConfig, TokenLossTrainer
 from .text_rows import TokenizedText
 
-__all__ = ["LoopResult", "RunWatcher", "train_language_model", "wants_bf16"]
+__all__ = ["LoopResult", "RunWatcher", "train_language_model"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopResult:
-    """What the loop measured."""
+    """Measurements of one training."""
 
     steps: int
     """Optimiser steps, those before a resume included."""
@@ -40,14 +42,10 @@ class LoopResult:
     """Mean of the last logged steps, nats/token."""
     eval_loss: float | None
     """At the end, nats/token; None without held-out rows."""
+    epochs: float
+    """Passes over the rows."""
     seconds: float
     """Training time, resumed runs added up."""
-
-
-def wants_bf16(precision: str, device: str) -> bool:
-    """Whether to compute under bf16 autocast: "auto" does on a GPU that has it, "bfloat16" does anywhere."""
-    has_bf16_gpu = device != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return precision == "bfloat16" or (precision == "auto" and has_bf16_gpu)
 
 
 def train_language_model(
@@ -55,78 +53,90 @@ def train_language_model(
     rows: Sequence[TokenizedText],
     eval_rows: Sequence[TokenizedText] | None,
     *,
-    settings: LoopSettings,
+    config: LoopConfig,
     run: RunFolder,
     pad_id: int,
     progress: bool,
     title: str,
-    spent_seconds: float = 0.0,
 ) -> LoopResult:
     """Train ``model`` in place, from the run's last checkpoint if it has one.
 
     Args:
         rows: at least one.
-        eval_rows: evaluated at the end and every ``settings.eval_every`` steps; None for no evaluation.
+        eval_rows: evaluated at the end and every ``config.eval_every`` steps; None for no evaluation.
         pad_id: any id that the model has an embedding for.
         progress: show a bar if standard error is a terminal.
-        title: what the bar is called.
-        spent_seconds: time that counts towards the budget and is already gone.
+        title: names the run on the bar and in errors.
+
+    Raises:
+        DivergedError: a loss, a gradient or a weight became NaN or infinite.
     """
     found = run.checkpoint()
     note: dict[str, Any] = found[1] if found else {"step": 0, "seconds": 0.0}
-    rate = LearningRate(settings, spent_seconds=spent_seconds + note["seconds"])
-    watcher = RunWatcher(run, rate, rows_per_step=settings.batch_size * settings.gradient_accumulation, rows=len(rows))
-    watcher.forget_after(note["step"])
     use_cache = model.config.use_cache
     trainer = TokenLossTrainer(
-        settings=settings,
-        rate=rate,
+        config=config,
         train_rows=rows,
         eval_dataset=None if eval_rows is None else sorted(eval_rows, key=lambda row: len(row.input_ids)),
         pad_id=pad_id,
+        title=title,
         model=model,
-        args=_arguments(run.path / CHECKPOINTS, settings, has_eval=eval_rows is not None),
-        callbacks=[watcher],
+        args=_arguments(run.path / CHECKPOINTS, config, has_eval=eval_rows is not None),
     )
+    watcher = RunWatcher(run, trainer, row_count=len(rows), spent_seconds=note["seconds"])
+    watcher.forget_after(note["step"])
+    trainer.add_callback(watcher)
     trainer.remove_callback(PrinterCallback)
     with quiet_transformers(), _progress_bar(progress, title) as bar:
         watcher.show_on(bar)
         outcome = trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
-        seconds = rate.seconds()
+        seconds = watcher.seconds()
+        trainer.require_finite_weights()
         if eval_rows is not None and watcher.last_eval_step != outcome.global_step:
             trainer.evaluate()
     model.eval()
     model.config.use_cache = use_cache  # Trainer switches it off, and a saved model without it decodes slowly
-    return LoopResult(steps=outcome.global_step, train_loss=watcher.loss, eval_loss=watcher.eval_loss, seconds=seconds)
+    return LoopResult(
+        steps=outcome.global_step,
+        train_loss=watcher.loss,
+        eval_loss=watcher.eval_loss,
+        epochs=watcher.epochs(outcome.global_step),
+        seconds=seconds,
+    )
 
 
-def _arguments(folder: Path, settings: LoopSettings, *, has_eval: bool) -> TrainingArguments:
+def _arguments(folder: Path, config: LoopConfig, *, has_eval: bool) -> TrainingArguments:
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    has_bf16 = on_gpu and torch.cuda.is_bf16_supported()
     # One "epoch" of the Trainer is the whole schedule of batches; see BatchSchedule.
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=1,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        adam_beta2=settings.adam_beta2,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=settings.bf16,
-        use_cpu=settings.device == "cpu",
-        seed=settings.seed,
-        logging_steps=settings.log_every,
-        eval_strategy="steps" if has_eval and settings.eval_every else "no",
-        eval_steps=settings.eval_every,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        adam_beta2=config.adam_beta2,
+        max_grad_norm=config.max_grad_norm,
+        bf16=config.precision == "bfloat16" or (config.precision == "auto" and has_bf16),
+        use_cpu=config.device == "cpu",
+        seed=config.seed,
+        logging_steps=config.log_every,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if has_eval and config.eval_every else "no",
+        eval_steps=config.eval_every,
         save_strategy="steps",
-        save_steps=settings.checkpoint_every,
+        save_steps=config.checkpoint_every,
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        dataloader_pin_memory=torch.cuda.is_available() and settings.device != "cpu",
+        dataloader_pin_memory=on_gpu,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are used by several processes, never by threads
+    return arguments
 
 
 def _progress_bar(shown: bool, title: str) -> Progress:
@@ -144,23 +154,34 @@ def _progress_bar(shown: bool, title: str) -> Progress:
 
 
 class RunWatcher(TrainerCallback):
-    """Writes metrics, marks whole checkpoints, moves the bar, and stops a run whose time is spent."""
+    """Writes metrics, marks whole checkpoints, moves the bar."""
 
-    def __init__(self, run: RunFolder, rate: LearningRate, *, rows_per_step: int, rows: int) -> None:
-        """Args: the run and its clock; rows one process learns per step, and rows in all."""
+    def __init__(self, run: RunFolder, trainer: TokenLossTrainer, *, row_count: int, spent_seconds: float) -> None:
+        """Args: row_count: rows trained on. spent_seconds: training time of earlier processes of this run."""
         self.run = run
-        self.rate = rate
-        self.rows_per_step = rows_per_step
-        self.rows = rows
+        self.trainer = trainer
         self.loss = float("nan")
         self.eval_loss: float | None = None
         self.last_eval_step = -1
+        self._row_count = row_count
+        self._began = time.monotonic() - spent_seconds
         self._bar: Progress | None = None
+
+    def seconds(self) -> float:
+        """Training time so far, resumed runs added up."""
+        return time.monotonic() - self._began
+
+    def epochs(self, step: int) -> float:
+        """Passes over the rows after ``step`` optimiser steps; the last step of a run may have fewer micro-batches."""
+        config, processes = self.trainer.config, self.trainer.args.world_size
+        batches = config.batches_per_process(self._row_count, processes)
+        done = min(step * config.gradient_accumulation, batches) * processes
+        return round(done / math.ceil(self._row_count / config.batch_size), 4)
 
     def show_on(self, bar: Progress) -> None:
         """Report on this bar from now on."""
         self._bar = bar
-        self._task = bar.add_task("", total=1.0)
+        self._task = bar.add_task("", total=None)
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a killed run logged and a resumed one will do again."""
@@ -186,9 +207,8 @@ class RunWatcher(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Append one line to metrics.jsonl."""
         known = ("loss", "learning_rate", "grad_norm", "eval_loss")
-        row: dict[str, Any] = {"step": state.global_step}
-        row["epoch"] = round(state.global_step * self.rows_per_step * args.world_size / self.rows, 4)
-        row |= {name: float(logs[name]) for name in known if name in logs} | {"seconds": round(self.rate.seconds(), 3)}
+        row: dict[str, Any] = {"step": state.global_step, "epoch": self.epochs(state.global_step)}
+        row |= {name: float(logs[name]) for name in known if name in logs} | {"seconds": round(self.seconds(), 3)}
         if "loss" not in row and "eval_loss" not in row:
             return
         self._remember(row)
@@ -199,18 +219,16 @@ class RunWatcher(TrainerCallback):
         logger.info("%s", row)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint as whole: Trainer writes its files one by one, and a kill may come in
-        between."""
-        note = {"step": state.global_step, "seconds": self.rate.seconds()}
+        """Mark the checkpoint as whole: Trainer writes its files one by one, and a kill may come in between."""
+        self.trainer.require_finite_weights()  # nobody has seen what the last step made of them
+        note = {"step": state.global_step, "seconds": self.seconds()}
         if state.is_world_process_zero:
             write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, note)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop when the time is spent; log the last step."""
-        if self.rate.is_over():
-            control.should_training_stop = True
+        """Log the last step too; move the bar."""
         if control.should_training_stop:
             control.should_log = True
         if self._bar is not None:
             text = f"step {state.global_step}  loss {self.loss:.3f}"
-            self._bar.update(self._task, completed=self.rate.progress(state.global_step), description=text)
+            self._bar.update(self._task, completed=state.global_step, total=state.max_steps, description=text)

@@ -7,7 +7,9 @@ Departures from a plain ``Trainer``, each for a reason:
 - evaluation weighs tokens, not batches, so ``eval_loss`` does not depend on the batch size;
 - one schedule of batches covers all epochs and depends on the seed alone, so a resumed run sees the same
   batches;
-- the learning rate can follow a clock, so a run with a time budget ends decayed.
+- a loss or a gradient that is NaN or infinite raises before the optimiser step (``Trainer`` logs the loss as 0 and
+  takes the step);
+- dropout is off unless it is asked for.
 
 Logged, one line of ``metrics.jsonl`` each time:
 
@@ -27,73 +29,112 @@ Shapes: B = rows of a micro-batch, S = their padded length, V = vocabulary.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
+
+from lm_gym.errors import ConfigError, DivergedError
 
 from .text_rows import TokenizedText
 
 __all__ = [
     "IGNORED",
     "BatchSchedule",
-    "LearningRate",
-    "LoopSettings",
+    "LoopConfig",
     "TokenLossTrainer",
+    "learning_rate_factor",
     "pad_batch",
     "token_nll",
 ]
 
 IGNORED = -100
 """Label of a token that is not learned; the value is the one transformers uses."""
-Decay = Literal["cosine", "linear", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopSettings:
-    """What the loop needs to know; the two public configs are turned into it."""
+class LoopConfig:
+    """Settings that fine-tuning and pretraining share; each has its own defaults."""
 
-    total_steps: int
-    """Optimiser steps of the whole run; with a time budget, the most there may be."""
-    batch_size: int
-    """Rows of one micro-batch on one device."""
-    gradient_accumulation: int = 1
-    """Micro-batches per optimiser step."""
-    learning_rate: float = 1e-3
+    epochs: float = 3.0
+    """Passes over the rows, > 0."""
+    max_steps: int | None = None
+    """Optimiser steps; if given, it decides instead of ``epochs``."""
+    batch_size: int = 8
+    """Rows of one micro-batch in one process."""
+    learning_rate: float = 5e-5
     """Peak learning rate of AdamW."""
-    decay: Decay = "cosine"
-    """Shape of the learning rate after the warmup."""
-    warmup_fraction: float = 0.0
-    """Part of the run in which the learning rate rises linearly, in [0, 1)."""
+    warmup_fraction: float = 0.03
+    """Part of the steps in which the learning rate rises linearly, in [0, 1)."""
     weight_decay: float = 0.0
     """AdamW's decay of matrices; biases and norms have none."""
-    max_grad_norm: float = 1.0
-    """Clip the gradient's L2 norm to this; 0 does not clip."""
-    adam_beta2: float = 0.999
-    """AdamW's decay of the second moment."""
-    dropout: bool = False
-    """Whether the model's own dropout acts in training."""
-    bf16: bool = False
-    """bf16 autocast."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """"auto" is bf16 autocast on a GPU that has it, else float32. Weights and loss are float32 always."""
     device: Literal["auto", "cpu"] = "auto"
-    """"cpu" ignores an accelerator."""
+    """"auto" takes an accelerator where there is one."""
     seed: int = 0
-    """Order of the batches, and dropout."""
-    log_every: int = 10
-    """Steps between lines of metrics.jsonl."""
+    """Order of the rows, and dropout."""
     eval_every: int | None = None
-    """Steps between evaluations; None evaluates at the end only."""
+    """Steps between evaluations on the held-out rows; None evaluates at the end only."""
     checkpoint_every: int = 200
-    """Steps between checkpoints."""
-    max_seconds: float | None = None
-    """Time budget of the optimiser steps; None sets none."""
+    """Steps between checkpoints, of which the last two are kept until the run ends."""
+
+    # What the loop reads besides; a subclass makes a field of what its users may choose.
+    gradient_accumulation = 1
+    decay = "cosine"
+    max_grad_norm = 1.0
+    adam_beta2 = 0.999
+    dropout = 0.0
+    log_every = 10
+
+    def __post_init__(self) -> None:
+        self._require(self.epochs > 0, "epochs", "must be > 0")
+        for name in ("batch_size", "gradient_accumulation", "log_every", "checkpoint_every"):
+            self._require(getattr(self, name) >= 1, name, "must be >= 1")
+        for name in ("max_steps", "eval_every"):
+            value = getattr(self, name)
+            self._require(value is None or value >= 1, name, "must be None or >= 1")
+        finite = math.isfinite(self.learning_rate) and self.learning_rate > 0
+        self._require(finite, "learning_rate", "must be finite and > 0")
+        self._require(0 <= self.warmup_fraction < 1, "warmup_fraction", "must be in [0, 1)")
+        for name in ("weight_decay", "max_grad_norm"):
+            value = getattr(self, name)
+            self._require(math.isfinite(value) and value >= 0, name, "must be finite and >= 0")
+        self._one_of("decay", "cosine", "linear", "constant")
+        self._one_of("precision", "auto", "float32", "bfloat16")
+        self._one_of("device", "auto", "cpu")
+
+    def _require(self, holds: bool, name: str, rule: str) -> None:
+        if not holds:
+            raise ConfigError(f"{type(self).__name__}.{name}: {rule}, got {getattr(self, name)!r}")
+
+    def _one_of(self, name: str, *choices: str) -> None:
+        self._require(getattr(self, name) in choices, name, f"must be one of {', '.join(choices)}")
+
+    def batches_per_process(self, row_count: int, processes: int) -> int:
+        """Micro-batches that each process learns from in the whole run."""
+        if self.max_steps is not None:
+            return self.max_steps * self.gradient_accumulation
+        return max(1, round(self.epochs * math.ceil(row_count / self.batch_size) / processes))
+
+
+def learning_rate_factor(step: int, total_steps: int, *, warmup_fraction: float, decay: str) -> float:
+    """Factor of the peak learning rate in optimiser step ``step``, counted from 0: linear warmup, then decay to 0."""
+    progress = min(1.0, step / total_steps)
+    if progress < warmup_fraction:
+        return min(1.0, (progress + 1 / total_steps) / warmup_fraction)
+    left = 1 - (progress - warmup_fraction) / (1 - warmup_fraction)
+    if decay == "cosine":
+        return 0.5 * (1 - math.cos(math.pi * left))
+    return left if decay == "linear" else 1.0
 
 
 def token_nll(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +183,7 @@ class BatchSchedule(Sampler[list[int]]):
     """
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, total_batches: int, seed: int) -> None:
-        """Args: lengths of the rows in tokens; Shape: (rows,). The rest as in :class:`LoopSettings`."""
+        """Args: lengths of the rows in tokens, Shape: (rows,); batches of the whole run, over all processes."""
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.drop_last = False
@@ -173,65 +214,23 @@ class BatchSchedule(Sampler[list[int]]):
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-@dataclass
-class LearningRate:
-    """Warmup, then decay to 0, along the steps or the clock: whichever is further."""
-
-    settings: LoopSettings
-    """The run's."""
-    spent_seconds: float = 0.0
-    """Training time of earlier processes of this run."""
-    clock: Callable[[], float] = time.monotonic
-    """Seconds; a test may pass its own."""
-    started: float = field(init=False)
-    """The clock's value when this process began to count."""
-
-    def __post_init__(self) -> None:
-        self.started = self.clock()
-
-    def seconds(self) -> float:
-        """Training time so far."""
-        return self.spent_seconds + self.clock() - self.started
-
-    def progress(self, step: int) -> float:
-        """How much of the run is over, in [0, 1]."""
-        by_clock = self.seconds() / self.settings.max_seconds if self.settings.max_seconds else 0.0
-        return min(1.0, max(step / self.settings.total_steps, by_clock))
-
-    def factor(self, step: int) -> float:
-        """What the peak learning rate is multiplied by in optimiser step ``step``, counted from 0."""
-        progress, warmup = self.progress(step), self.settings.warmup_fraction
-        if progress < warmup:
-            return min(1.0, (progress + 1 / self.settings.total_steps) / warmup)
-        left = 1 - (progress - warmup) / (1 - warmup)
-        if self.settings.decay == "cosine":
-            return 0.5 * (1 - math.cos(math.pi * left))
-        return left if self.settings.decay == "linear" else 1.0
-
-    def is_over(self) -> bool:
-        """Whether the time budget, if there is one, is spent."""
-        return self.settings.max_seconds is not None and self.seconds() >= self.settings.max_seconds
-
-
 class TokenLossTrainer(Trainer):
     """``Trainer`` with the loss, the order, the evaluation and the learning rate of this module."""
 
     control: Any
     lr_scheduler: Any
 
-    def __init__(
-        self, *, settings: LoopSettings, rate: LearningRate, train_rows: Any, pad_id: int, **options: Any
-    ) -> None:
-        """Args: settings and rate of the run; train_rows, a sequence of TokenizedText; options go to
-        Trainer."""
+    def __init__(self, *, config: LoopConfig, train_rows: Any, pad_id: int, title: str, **options: Any) -> None:
+        """Args: train_rows: a sequence of TokenizedText. title: names the run in errors. options: of Trainer."""
         super().__init__(
             train_dataset=train_rows,
             data_collator=lambda rows: pad_batch(rows, pad_id),
             compute_loss_func=self._step_loss,
             **options,
         )
-        self.settings = settings
-        self.rate = rate
+        self.config = config
+        self.title = title
+        self._summed_loss = torch.zeros(())
 
     @staticmethod
     def _step_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
@@ -240,18 +239,45 @@ class TokenLossTrainer(Trainer):
 
     def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Trainer, with dropout off unless it was asked for."""
-        if not self.settings.dropout:
+        if not self.config.dropout:
             model.eval()  # Trainer has just called train(); eval() is the one switch that every model honours
         return super().compute_loss(model, *args, **kwargs)
 
+    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Forward and backward of one micro-batch; after the last of a step, loss and gradient must be finite."""
+        loss: Tensor = super().training_step(model, *args, **kwargs)
+        self._summed_loss = self._summed_loss.to(loss.device) + loss
+        if self.accelerator.sync_gradients:
+            step = self.state.global_step + 1
+            self.require_finite(self._summed_loss, f"loss of step {step}")
+            gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+            # The norm, since that is what clipping divides by: where it overflows, every gradient would become 0.
+            self.require_finite(get_total_norm(gradients), f"norm of the gradient of step {step}")
+            self._summed_loss = torch.zeros(())
+        return loss
+
+    def require_finite(self, value: Tensor | float, name: str) -> None:
+        """Raises: DivergedError: the value is NaN or infinite."""
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"{self.title}: the {name} must be finite, got {float(value)}; start again with a lower "
+                "learning_rate, and look for broken weights in the model that it starts from"
+            )
+
+    def require_finite_weights(self) -> None:
+        """Raises: DivergedError: a weight is NaN or infinite."""
+        for weight in self.model.parameters():
+            largest = float(weight.detach().abs().max()) if weight.numel() else 0.0
+            self.require_finite(largest, f"largest weight after step {self.state.global_step}")
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One pass over the whole run's schedule."""
-        settings = self.settings
+        processes = self.args.world_size
         schedule = BatchSchedule(
             [len(row.input_ids) for row in self.train_dataset],
-            batch_size=settings.batch_size * max(1, self.args.n_gpu),
-            total_batches=settings.total_steps * settings.gradient_accumulation * self.args.world_size,
-            seed=settings.seed,
+            batch_size=self.config.batch_size,
+            total_batches=self.config.batches_per_process(len(self.train_dataset), processes) * processes,
+            seed=self.config.seed,
         )
         loader: DataLoader[Any] = DataLoader(
             self.train_dataset,
@@ -262,12 +288,15 @@ class TokenLossTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The learning rate as a plain function of the step: a scheduler's checkpoint must not hold a
-        clock."""
+        """The learning rate of :func:`learning_rate_factor`."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, lambda step: self.rate.factor(step)
+            factor = partial(
+                learning_rate_factor,
+                total_steps=num_training_steps,
+                warmup_fraction=self.config.warmup_fraction,
+                decay=self.config.decay,
             )
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -286,6 +315,7 @@ class TokenLossTrainer(Trainer):
             nats += float(row_nats.double().sum())
             counts += float(row_counts.sum())
         metrics = {f"{metric_key_prefix}_loss": nats / counts}
+        self.require_finite(nats / counts, f"held-out loss after step {self.state.global_step}")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

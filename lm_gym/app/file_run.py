@@ -108,7 +108,7 @@ def _pretrained(options: FileRun, human: HumanRankings, workspace: Workspace) ->
     def make(folder: Path, left: bool) -> None:
         # Only the training side: a held-out answer must be new to every model that is measured on it.
         answers = write_jsonl(folder / "answers.jsonl", human.documents())
-        config = PretrainConfig(max_minutes=options.pretrain_minutes, seed=options.seed)
+        config = PretrainConfig(max_steps=options.pretrain_steps, seed=options.seed)
         pretrain([*options.texts, answers], folder / "model", config, resume=left)
 
     return workspace.stage("pretrain", make, lambda folder: folder / "model")

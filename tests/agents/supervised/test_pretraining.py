@@ -1,4 +1,3 @@
-import itertools
 import json
 import math
 import random
@@ -8,10 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm_gym.agents import PretrainConfig, pretrain, pretraining, supervised_loop
+from lm_gym.agents import PretrainConfig, pretrain
 from lm_gym.agents.pretraining_text import encode_documents, read_documents, split_documents
 from lm_gym.agents.supervised_loop import RunWatcher
-from lm_gym.agents.supervised_trainer import LearningRate
 from lm_gym.errors import ConfigError, DataError, OutputExistsError
 
 SMALL = {"n_layer": 2, "n_embd": 32, "n_head": 2, "context": 32, "vocab_size": 280, "batch_size": 4}
@@ -102,36 +100,13 @@ def test_resume_after_a_kill_equals_the_run_without_one(tmp_path, monkeypatch):
         pretrain("other text", tmp_path / "killed", config, resume=True)
 
 
-def test_a_time_budget_ends_in_time_with_a_decayed_learning_rate(tmp_path, monkeypatch):
-    ticks = itertools.count()
-
-    def rate(settings, spent_seconds):
-        return LearningRate(settings, spent_seconds=spent_seconds, clock=lambda: next(ticks) / 4)
-
-    monkeypatch.setattr(supervised_loop, "LearningRate", rate)
-    config = PretrainConfig(**SMALL, max_minutes=1, learning_rate=1e-3)
-    result = pretrain(corpus(), tmp_path / "m", config)
-    lines = [json.loads(line) for line in (tmp_path / "m" / "metrics.jsonl").read_text().splitlines()]
-    rates = [line["learning_rate"] for line in lines if "loss" in line]
-    assert max(rates) > 5e-4
-    assert rates == sorted(rates, reverse=True)
-    assert rates[-1] < 5e-6, "the last step is logged, and it is a small one"
-    assert lines[-1]["step"] == result.steps
-    assert 60 <= result.seconds < 62, "it stops after the step in which the time ran out"
-
-
-def test_a_budget_that_is_over_before_the_first_step(tmp_path, monkeypatch):
-    now = iter(range(0, 10**6, 90))
-    monkeypatch.setattr(pretraining.time, "monotonic", lambda: next(now))
-    with pytest.raises(ConfigError, match="max_minutes: must leave time for training, got 1, and reading"):
-        pretrain(corpus(), tmp_path / "m", PretrainConfig(**SMALL, max_minutes=1))
-
-
-def test_a_time_budget_is_refused_with_several_processes(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="max_minutes: must be None with several processes, got 1; use max_steps"):
-        pretrain(corpus(), tmp_path / "m", PretrainConfig(**SMALL, max_minutes=1))
-    assert not (tmp_path / "m").exists()
+def test_the_same_call_gives_the_same_weights(tmp_path):
+    results = [pretrain(corpus(), tmp_path / name, PretrainConfig(**SMALL, epochs=3)) for name in "ab"]
+    assert torch.equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert results[0].epochs == 3.0
+    lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == results[0].steps
+    assert lines[-1]["epoch"] == results[0].epochs
 
 
 def test_bad_input_leaves_no_folder(tmp_path):
@@ -151,7 +126,7 @@ def test_bad_input_leaves_no_folder(tmp_path):
         ({"architecture": "llama", "n_embd": 12, "n_head": 4}, "heads of even width for rotary positions, got 12"),
         ({"architecture": "mamba"}, "architecture: must be one of gpt2, llama, got 'mamba'"),
         ({"validation_fraction": 1.0}, "validation_fraction: must be in [0, 1), got 1.0"),
-        ({"max_minutes": 0}, "max_minutes: must be None or > 0, got 0"),
+        ({"max_steps": 0}, "max_steps: must be None or >= 1, got 0"),
         ({"context": 1}, "context: must be >= 2, got 1"),
         ({"learning_rate": 0}, "learning_rate: must be finite and > 0, got 0"),
     ],

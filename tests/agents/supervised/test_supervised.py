@@ -104,6 +104,15 @@ def test_gradient_accumulation_is_one_mean_over_all_tokens(make_model, tokenizer
     torch.testing.assert_close(finals[0][0], finals[1][0], atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("accumulation", "steps"), [(1, 40), (3, 14)])
+def test_twenty_epochs_are_twenty(make_model, tokenizer, tmp_path, accumulation, steps):
+    """Five rows in batches of four: the second batch of a pass has one row, and the last step fewer batches."""
+    config = SupervisedConfig(epochs=20, batch_size=4, gradient_accumulation=accumulation, **QUICK)
+    result = supervised_finetune(make_model(), ROWS[:5], tmp_path, config, tokenizer=tokenizer, overwrite=True)
+    assert (result.epochs, result.steps) == (20.0, steps)
+    assert read_metrics(tmp_path)[-1]["epoch"] == 20.0
+
+
 def test_eval_loss_does_not_depend_on_the_batch_size(make_model, tokenizer, tmp_path):
     losses = []
     for size in (1, 3, 4):

@@ -6,8 +6,8 @@ import torch
 from lm_gym.agents.supervised_trainer import (
     IGNORED,
     BatchSchedule,
-    LearningRate,
-    LoopSettings,
+    LoopConfig,
+    learning_rate_factor,
     pad_batch,
     token_nll,
 )
@@ -81,25 +81,26 @@ def test_schedule_covers_every_row_once_per_epoch_and_groups_by_length():
     assert batches != list(BatchSchedule(lengths, batch_size=4, total_batches=130, seed=4))
 
 
-def test_learning_rate_by_steps():
-    rate = LearningRate(LoopSettings(total_steps=10, batch_size=1, warmup_fraction=0.2, decay="linear"))
-    factors = [rate.factor(step) for step in range(11)]
-    assert factors == pytest.approx([0.5, 1, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0])
-    rate = LearningRate(LoopSettings(total_steps=4, batch_size=1))
-    assert [rate.factor(step) for step in range(5)] == pytest.approx([1, 0.853553, 0.5, 0.146447, 0], abs=1e-6)
-    rate = LearningRate(LoopSettings(total_steps=4, batch_size=1, decay="constant"))
-    assert {rate.factor(step) for step in range(5)} == {1.0}
+def test_learning_rate_by_hand():
+    def factors(total, **settings):
+        settings = {"warmup_fraction": 0.0, "decay": "cosine"} | settings
+        return [learning_rate_factor(step, total, **settings) for step in range(total + 1)]
+
+    by_hand = [0.5, 1, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0]
+    assert factors(10, warmup_fraction=0.2, decay="linear") == pytest.approx(by_hand)
+    assert factors(4) == pytest.approx([1, 0.853553, 0.5, 0.146447, 0], abs=1e-6)
+    assert set(factors(4, decay="constant")) == {1.0}
+    assert factors(1, warmup_fraction=0.05)[0] == 1.0, "a run of one step learns something"
 
 
-def test_learning_rate_by_the_clock_whichever_is_further():
-    now = [100.0]
-    settings = LoopSettings(total_steps=10, batch_size=1, decay="linear", max_seconds=20)
-    rate = LearningRate(settings, spent_seconds=5, clock=lambda: now[0])
-    assert rate.factor(0) == pytest.approx(0.75), "five seconds went to an earlier process"
-    now[0] = 105.0
-    assert rate.factor(2) == pytest.approx(0.5)
-    assert rate.factor(8) == pytest.approx(0.2)
-    assert not rate.is_over()
-    now[0] = 115.0
-    assert rate.is_over()
-    assert rate.factor(2) == 0.0
+@pytest.mark.parametrize(
+    ("settings", "rows", "processes", "batches"),
+    [
+        ({"epochs": 20, "batch_size": 4}, 5, 1, 40),
+        ({"epochs": 20, "batch_size": 4}, 5, 2, 20),
+        ({"epochs": 0.01, "batch_size": 4}, 5, 1, 1),
+        ({"epochs": 20, "max_steps": 7, "batch_size": 4}, 5, 2, 7),
+    ],
+)
+def test_length_of_a_run(settings, rows, processes, batches):
+    assert LoopConfig(**settings).batches_per_process(rows, processes) == batches

@@ -94,7 +94,7 @@ def test_run_from_files(tmp_path: Path) -> None:
     texts.write_text("\n\n".join(f"A line of plain text, number {number}, and some more." for number in range(200)))
     out = tmp_path / "run"
     arguments = ["run", "--rankings", str(rankings), "--texts", str(texts), "--out", str(out)]
-    arguments += ["--group-separator", ". Argue for", "--pretrain-minutes", "0.1", "--iterations", "1"]
+    arguments += ["--group-separator", ". Argue for", "--pretrain-steps", "4", "--iterations", "1"]
     assert main([*arguments, "--episodes", "4", "--max-new-tokens", "8"]) == 0
     report = Report.load(out)
     assert [row.name for row in report.rows] == ["base", "before RL (SFT)", "round 1", "without KL", "SFT on winners"]
