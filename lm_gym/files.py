@@ -1,11 +1,17 @@
-"""Files and folders: JSON Lines in and out, and folders that are whole or not there at all."""
+"""Files and folders: JSON Lines in and out, and folders that are whole or not there at all.
+
+Whatever is replaced here is on the disk, under the new name, when the call returns: files and folders are synced.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import gzip
 import json
 import os
 import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,8 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from lm_gym.errors import DataError, OutputExistsError
+from lm_gym.locks import locked, release
 
-__all__ = ["jsonl_lines", "output_folder", "read_jsonl", "replaced_folder", "write_json", "write_jsonl", "write_text"]
+__all__ = [
+    "jsonl_lines",
+    "output_folder",
+    "read_jsonl",
+    "replaced_folder",
+    "restore_replaced",
+    "sweep_temporaries",
+    "sync_tree",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]
+
+TEMPORARY = ".tmp-"
 
 
 def jsonl_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -63,15 +83,18 @@ def write_text(path: str | Path, text: str) -> Path:
     """Write a text file by way of a temporary one, so that a reader sees the old file or the new, never a half."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{TEMPORARY}")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _sync(path.parent)
     return path
 
 
@@ -87,28 +110,113 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 @contextmanager
 def replaced_folder(target: str | Path) -> Iterator[Path]:
-    """A temporary folder beside ``target`` that takes its place when the block ends without an error."""
+    """A temporary folder beside ``target`` that takes its place when the block ends without an error.
+
+    A kill at any moment leaves the old folder or the new one under the name. Where the system cannot exchange two
+    folders in one step, the old one may lie beside it for a moment, and :func:`restore_replaced` brings it back; so do
+    the next ``replaced_folder`` and :func:`lm_gym.runs.open_run`. Temporary folders of killed processes are deleted.
+    """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    restore_replaced(target)
+    sweep_temporaries(target.parent, name=target.name)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{TEMPORARY}"))
+    lock = _try_lock(temporary)  # says that it is being written, and is not to be swept
     try:
         yield temporary
         os.chmod(temporary, 0o755)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-            os.replace(target, old / "was")
-            try:
-                os.replace(temporary, target)
-            except BaseException:
-                os.replace(old / "was", target)
-                raise
-            finally:
-                shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(temporary, target)
-    except BaseException:
+        sync_tree(temporary)
+        _put_in_place(temporary, target)
+        _sync(target.parent)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            release(lock)
+
+
+def restore_replaced(target: str | Path) -> None:
+    """Bring back a folder whose replacement was killed after it was moved away and before the new one was there."""
+    target = Path(target)
+    aside = _aside(target)
+    if not aside.exists():
+        return
+    if target.exists():
+        shutil.rmtree(aside)
+    else:
+        os.rename(aside, target)
+    _sync(target.parent)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Move a folder to its name; what had the name before ends up at ``temporary``, or is deleted."""
+    if not target.exists():
+        os.rename(temporary, target)
+        return
+    if _exchanged(temporary, target):
+        return
+    aside = _aside(target)
+    os.rename(target, aside)
+    try:
+        os.rename(temporary, target)
+    except BaseException:
+        os.rename(aside, target)
         raise
+    _sync(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two names in one step. Returns: False where the system or the file system cannot."""
+    name, flag = {"linux": ("renameat2", 2), "darwin": ("renameatx_np", 2)}.get(sys.platform, ("", 0))
+    here = -100 if sys.platform == "linux" else -2  # AT_FDCWD
+    function = getattr(ctypes.CDLL(None, use_errno=True), name, None) if name else None
+    return function is not None and function(here, os.fsencode(one), here, os.fsencode(other), flag) == 0
+
+
+def sweep_temporaries(folder: str | Path, *, name: str | None = None) -> None:
+    """Delete the temporary files and folders in ``folder`` that processes left which were killed while they wrote.
+
+    Args: name: of the file or folder that they were to become; None sweeps all.
+    """
+    pattern = f".*{TEMPORARY}*" if name is None else f".{glob.escape(name)}{TEMPORARY}*"
+    for left in Path(folder).glob(pattern):
+        if left.is_file():
+            left.unlink(missing_ok=True)
+        elif (lock := _try_lock(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            release(lock)
+
+
+def _try_lock(folder: Path) -> int | None:
+    """The folder's lock, or None where another process has it or the file system has none."""
+    try:
+        return locked(folder)
+    except OSError:
+        return None
+
+
+def sync_tree(folder: str | Path) -> None:
+    """Have a folder and all that it holds written to the disk."""
+    for path, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            if not (Path(path) / name).is_symlink():
+                _sync(Path(path) / name)
+        _sync(Path(path))
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, written to the disk where the system can."""
+    if sys.platform == "win32" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def output_folder(path: str | Path, *, overwrite: bool = False) -> Path:

@@ -4,12 +4,15 @@ import gzip
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lm_gym import files
 from lm_gym.errors import DataError, OutputExistsError
 from lm_gym.files import output_folder, read_jsonl, replaced_folder, write_json, write_jsonl, write_text
 
@@ -115,7 +118,7 @@ def test_a_swap_that_fails_half_way_brings_the_old_folder_back(tmp_path: Path, m
     target = tmp_path / "model"
     with replaced_folder(target) as folder:
         fill(folder, "old")
-    real, calls = os.replace, []
+    real, calls = os.rename, []
 
     def second_fails(source: Any, destination: Any) -> None:
         calls.append(source)
@@ -123,7 +126,8 @@ def test_a_swap_that_fails_half_way_brings_the_old_folder_back(tmp_path: Path, m
             raise OSError("disk")
         real(source, destination)
 
-    monkeypatch.setattr(os, "replace", second_fails)
+    monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    monkeypatch.setattr(os, "rename", second_fails)
     with pytest.raises(OSError, match="disk"), replaced_folder(target) as folder:
         fill(folder, "new")
     assert target.is_dir(), f"the old folder is gone; left: {names(tmp_path)}"
@@ -153,3 +157,71 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(OutputExistsError, match="must be a folder, got a file; choose another path"):
             output_folder(tmp_path / "file", overwrite=overwrite)
     assert (tmp_path / "file").read_text() == "text"
+
+
+KILLS = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from killing import killed_before
+from lm_gym import files
+
+os.fsync = lambda handle: None  # what a killed process has written stays written
+root = Path(sys.argv[1])
+if sys.argv[3] == "two renames":
+    files._exchanged = lambda one, other: False
+
+def write(target, text):
+    with files.replaced_folder(target) as folder:
+        for name in "abc":
+            (folder / name).write_text(text)
+
+for change in range(1, 100):
+    target = root / str(change) / "model"
+    write(target, "old")
+    killed = killed_before(change, root, lambda: write(target, "new"))
+    if sys.argv[3] == "exchange":
+        assert target.is_dir(), change
+    files.restore_replaced(target)
+    found = {(target / name).read_text() for name in "abc"}
+    assert found in ({"old"}, {"new"}), (change, found)
+    write(target, "last")
+    assert [path.name for path in target.parent.iterdir()] == ["model"], change
+    if not killed:
+        break
+print(change)
+"""
+
+
+@pytest.mark.parametrize("way", ["exchange", "two renames"])
+def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one(way: str, tmp_path: Path) -> None:
+    if way == "exchange" and sys.platform not in ("linux", "darwin"):
+        pytest.skip("this system cannot exchange two folders")
+    command = [sys.executable, "-c", KILLS, str(tmp_path), str(Path(__file__).parents[1]), way]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the names of open files")
+def test_a_written_folder_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    real_sync, real_rename = os.fsync, os.rename
+
+    def sync(handle: int) -> None:
+        calls.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        real_sync(handle)
+
+    def rename(source: Any, target: Any) -> None:
+        calls.append("renamed")
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "rename", rename)
+    with replaced_folder(tmp_path / "model") as folder:
+        (folder / "deep").mkdir()
+        fill(folder / "deep", "x")
+    assert calls == ["file", "deep", folder.name, "renamed", tmp_path.name]
+    calls.clear()
+    write_text(tmp_path / "a.txt", "text")
+    assert [name.partition(".tmp-")[0] for name in calls] == [".a.txt", tmp_path.name]

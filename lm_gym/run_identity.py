@@ -1,0 +1,64 @@
+"""The identity of a run: everything that decides what it makes, and the differences of two of them by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lm_gym.errors import ConfigError
+
+__all__ = ["RunIdentity"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """Everything that decides what a run makes; two runs of the same identity are the same run."""
+
+    kind: str
+    """Names the sort of run: "ppo", "supervised", ..."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Plain JSON values, nested at will."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what is read, by name: data, base weights, reward model."""
+
+    def __post_init__(self) -> None:
+        try:
+            plain = json.loads(json.dumps({"settings": self.settings, "inputs": self.inputs}))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"RunIdentity of kind {self.kind}: must hold plain JSON values; {error}") from error
+        object.__setattr__(self, "settings", plain["settings"])  # tuples are lists from here on, as when read back
+        object.__setattr__(self, "inputs", plain["inputs"])
+
+    def differences(self, earlier: RunIdentity) -> list[str]:
+        """Name everything in which an earlier run was another one, as "learning_rate (was 1e-05, is 0.0001)"."""
+        before, now = _flat(earlier), _flat(self)
+        return [
+            f"{name} (was {_shown(before.get(name))}, is {_shown(now.get(name))})"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+
+
+def _flat(identity: RunIdentity) -> dict[str, str]:
+    """Every setting under its dotted name, every input under its own, as text."""
+    inputs = {f"input {name}": digest for name, digest in identity.inputs.items()}
+    return {"kind": repr(identity.kind), **_leaves(identity.settings, ""), **inputs}
+
+
+def _shown(value: str | None) -> str:
+    if value is None:
+        return "not set"
+    return f"{value[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", value) else value
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = repr(value)
+    return found
