@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 
 import numpy as np
 import torch
@@ -64,7 +65,8 @@ def phase_metrics(timer: PhaseTimer, tokens: int, device: torch.device) -> dict[
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        unit = 1 if sys.platform == "darwin" else 2**10  # getrusage(2): bytes on macOS, KiB on Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     return {
         "tokens_per_second_rollout": tokens / max(seconds["rollout"], 1e-9),
         "tokens_per_second_score": tokens / max(scoring, 1e-9),

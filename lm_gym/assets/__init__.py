@@ -1,4 +1,7 @@
-"""Files that ship with the package: the tiny language model of the built-in task, and what builds it."""
+"""Files that ship with the package: the tiny language model of the built-in task.
+
+``examples/09_build_reviews_lm.py`` builds one of the same kind.
+"""
 
 from __future__ import annotations
 

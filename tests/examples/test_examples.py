@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lm_gym.assets import REVIEWS_LM
 from lm_gym.reward_models import Ranks, Votes, load_judgements
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
@@ -26,6 +28,23 @@ def test_example_runs(script: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip()
     assert list(tmp_path.iterdir()) == []  # an example leaves nothing behind
+
+
+def test_the_built_in_model_can_be_built_again(tmp_path: Path) -> None:
+    """Of the same kind as the one that ships, down to the special tokens; only smaller."""
+    script = FOLDER / "09_build_reviews_lm.py"
+    out = tmp_path / "lm"
+    command = [sys.executable, str(script), "--smoke", "--out", str(out)]
+    subprocess.run(command, capture_output=True, timeout=240, check=True)
+    built, shipped = (AutoModelForCausalLM.from_pretrained(folder) for folder in (out, REVIEWS_LM))
+    words, shipped_words = (AutoTokenizer.from_pretrained(folder) for folder in (out, REVIEWS_LM))
+    assert type(built) is type(shipped)
+    assert (built.config.n_embd, len(words)) == (16, 600)
+    same = ("n_positions", "eos_token_id", "bos_token_id", "pad_token_id", "tie_word_embeddings", "resid_pdrop")
+    for name in same:
+        assert getattr(built.config, name) == getattr(shipped.config, name), name
+    assert words.special_tokens_map == shipped_words.special_tokens_map
+    assert words.model_max_length == shipped_words.model_max_length
 
 
 def test_the_public_download_is_converted_faithfully(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_gym.assets import REVIEWS_LM
-from lm_gym.assets.build_reviews_lm import BuildConfig, build
-from lm_gym.errors import ConfigError
 from lm_gym.reviews import corpus, is_grammatical, prompts, true_score
 
 
@@ -88,37 +86,3 @@ def test_its_samples_are_english_of_middling_quality(model, tokenizer) -> None:
     assert np.mean(true_score(lines, texts)) == pytest.approx(0.46, abs=0.06)
     assert np.std(true_score(lines, texts)) > 0.12
     assert len(set(texts)) > 190
-
-
-def test_a_tiny_build_writes_a_folder_that_loads(tmp_path) -> None:
-    config = BuildConfig(
-        out=tmp_path / "lm",
-        vocab_size=600,
-        n_tokenizer_rows=200,
-        n_layer=1,
-        n_head=2,
-        n_embd=16,
-        n_steps=3,
-        batch_size=4,
-        n_threads=1,
-    )
-    threads = torch.get_num_threads()
-    try:
-        first, second = build(config), build(config)
-    finally:
-        torch.set_num_threads(threads)
-    assert first == second
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lm"]
-    assert AutoModelForCausalLM.from_pretrained(config.out).config.n_embd == 16
-    assert len(AutoTokenizer.from_pretrained(config.out)) == 600
-
-
-def test_build_settings_are_checked(tmp_path) -> None:
-    narrow = BuildConfig(out=tmp_path / "lm", vocab_size=300, n_tokenizer_rows=20, n_embd=16, n_positions=40)
-    with pytest.raises(ConfigError, match=r"BuildConfig.n_positions: .* got 40 and a row of \d+ tokens; raise it"):
-        build(narrow)
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(ConfigError, match=r"BuildConfig.n_steps: must be at least 1, got 0; raise it"):
-        BuildConfig(out=tmp_path, n_steps=0)
-    with pytest.raises(ConfigError, match=r"BuildConfig.vocab_size: .* got 100; pass 257"):
-        BuildConfig(out=tmp_path, vocab_size=100)
