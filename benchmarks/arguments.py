@@ -34,7 +34,6 @@ from lm_gym.reward_models import (
     RewardTrainingConfig,
     evaluate_reward_model,
     load_judgements,
-    rankings_of,
 )
 
 FOLDS = 4
@@ -109,7 +108,7 @@ def main() -> None:
             start = time.monotonic()
             model = train(options, train_on, encoder, Path(cache))
             seconds = time.monotonic() - start
-            found = evaluate_reward_model(model, rankings_of(pairs), group_of=topic_of)
+            found = evaluate_reward_model(model, pairs, group_of=topic_of)
             numbers = [found.accuracy, found.length_accuracy, found.nll, found.ece, found.ece_at_temperature]
             rows.append([*numbers, rank_correlation(model, rankings), seconds])
             table.add_row(str(fold), str(found.pairs), *(f"{number:.3f}" for number in rows[-1][:-1]), f"{seconds:.0f}")

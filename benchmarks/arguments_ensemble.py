@@ -27,7 +27,6 @@ from lm_gym.reward_models import (
     error_detection,
     evaluate_reward_model,
     load_judgements,
-    rankings_of,
 )
 
 
@@ -57,7 +56,7 @@ def main() -> None:
         for fold in range(FOLDS):
             held_out = set(topics[fold::FOLDS])
             train = [one for one in pairs if topic_of(one.prompt) not in held_out]
-            test = rankings_of([one for one in pairs if topic_of(one.prompt) in held_out])
+            test = [one for one in pairs if topic_of(one.prompt) in held_out]
             model = ensemble(train, encoder, options.members, cache)
             found = error_detection(model, test)
             assert found is not None

@@ -38,8 +38,8 @@ from lm_gym.reward_models import (
     CrossEncoderRewardModel,
     EmbeddingRewardModel,
     EmbeddingTrainingConfig,
+    Judgement,
     PreferenceRewardModel,
-    Ranking,
     SentenceFeatures,
 )
 
@@ -112,8 +112,8 @@ def main() -> None:
         modules = [base := Transformer(str(folder), max_seq_length=LONGEST), Pooling(base.get_embedding_dimension())]
         encoder = SentenceTransformer(modules=modules, device="cpu")
         features = SentenceFeatures(encoder, source="random")
-        rankings = [Ranking.pair("p", words(9), words(9)) for _ in range(8)]
-        embedding = EmbeddingRewardModel.train(rankings, features, EmbeddingTrainingConfig())
+        judgements = [Judgement.pair("p", words(9), words(9)) for _ in range(8)]
+        embedding = EmbeddingRewardModel.train(judgements, features, EmbeddingTrainingConfig())
         joined = [scorer.encoder.template.join(p, r) for p, r in zip(prompts, mixed, strict=True)]
         same = [scorer.encoder.template.join(p, r) for p, r in zip(prompts, even, strict=False)]
 

@@ -17,11 +17,12 @@ import numpy as np
 from lm_gym import load_reward_model, reviews
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.reward_models import (
+    AnnotatorPool,
     BradleyTerryAnnotator,
     PreferenceRewardModel,
+    Question,
     RewardTrainingConfig,
     evaluate_reward_model,
-    rank_all,
 )
 
 
@@ -34,15 +35,15 @@ def main() -> None:
 
     rng = np.random.default_rng(0)
     prompts = reviews.prompts("train")[:train_count] + reviews.prompts("held_out")[:held_out_count]
-    items = [(prompt, [reviews.sample_review(prompt, rng) for _ in range(4)]) for prompt in prompts]
+    items = [Question.of(prompt, [reviews.sample_review(prompt, rng) for _ in range(4)]) for prompt in prompts]
     people = [BradleyTerryAnnotator(reviews.true_score, temperature=0.1, seed=number) for number in range(5)]
-    rankings = rank_all(items, people)
+    judgements = AnnotatorPool(people).ask(items)
 
     with tempfile.TemporaryDirectory() as folder:
         config = RewardTrainingConfig(epochs=1 if options.smoke else 4, learning_rate=5e-4)
-        PreferenceRewardModel.train(rankings[:train_count], REVIEWS_LM, config, output_dir=Path(folder) / "reward")
+        PreferenceRewardModel.train(judgements[:train_count], REVIEWS_LM, config, output_dir=Path(folder) / "reward")
         reward_model = load_reward_model(Path(folder) / "reward")
-    found = evaluate_reward_model(reward_model, rankings[train_count:])
+    found = evaluate_reward_model(reward_model, judgements[train_count:])
     print(f"accuracy {found.accuracy:.3f} on {found.pairs} held-out pairs; length alone {found.length_accuracy:.3f}")
 
     env = gymnasium.make("lm_gym/Reviews-v0", max_new_tokens=4)

@@ -21,8 +21,8 @@ from lm_gym.reward_models import (
     BradleyTerryAnnotator,
     EnsembleRewardModel,
     PreferenceRewardModel,
+    Question,
     RewardTrainingConfig,
-    rank_all,
 )
 
 
@@ -47,8 +47,9 @@ def main() -> None:
     count, iterations, episodes, epochs = (8, 2, 8, 1) if options.smoke else (192, 15, 64, 3)
 
     rng = np.random.default_rng(0)
-    items = [(p, [reviews.sample_review(p, rng) for _ in range(4)]) for p in reviews.prompts("train")[:count]]
-    rankings = rank_all(items, [BradleyTerryAnnotator(reviews.true_score, temperature=0.1, seed=0)])
+    prompts = reviews.prompts("train")[:count]
+    items = [Question.of(prompt, [reviews.sample_review(prompt, rng) for _ in range(4)]) for prompt in prompts]
+    rankings = BradleyTerryAnnotator(reviews.true_score, temperature=0.1, seed=0).ask(items)
     members = [
         PreferenceRewardModel.train(
             rankings, REVIEWS_LM, RewardTrainingConfig(epochs=epochs, learning_rate=5e-4, seed=seed), seed=seed

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .annotators import AnnotatorAgreement, OneAnnotator, annotator_agreement
     from .calibration import expected_calibration_error, fit_temperature
     from .card import RewardModelCard, reward_card
-    from .comparisons import Ranking, Split, load_rankings, rankings_from_rows, refuse_leaks, split_by_prompt, to_rows
+    from .comparisons import Split, refuse_leaks, split_by_prompt
     from .cross_encoder import CrossEncoderRewardModel
     from .curve import CurvePoint, learning_curve
     from .detection import ErrorDetection, error_detection
@@ -35,17 +35,20 @@ if TYPE_CHECKING:
     from .judgements import BestOf, Choice, Critique, Judgement, Ranks, Rating, Response, Thumb, Value, Vote, Votes
     from .lora import LoraSettings
     from .losses import bradley_terry_nll, plackett_luce_nll, score_centering_penalty
-    from .oracle import BradleyTerryAnnotator, OracleRewardModel, agreement, expected_agreement, rank_all
+    from .oracle import OracleRewardModel
     from .preference import PreferenceRewardModel
     from .probes import ProbeResult, probe_reward_model
+    from .questions import Annotator, AnnotatorPool, Question, RecordedAnnotator
     from .rules import FluencyReward, LengthReward, LexiconReward, RegexReward, RepetitionPenalty, SimilarityReward
     from .score_cache import CachedRewardModel
-    from .targets import rankings_of
+    from .simulated_annotator import BradleyTerryAnnotator, agreement, expected_agreement
     from .training import RewardTrainingConfig
     from .weighted_sum import WeightedSum
 
 __all__ = [
+    "Annotator",
     "AnnotatorAgreement",
+    "AnnotatorPool",
     "BestOf",
     "BradleyTerryAnnotator",
     "CachedRewardModel",
@@ -72,9 +75,10 @@ __all__ = [
     "PreferenceRewardModel",
     "ProbeResult",
     "PromptAccuracy",
-    "Ranking",
+    "Question",
     "Ranks",
     "Rating",
+    "RecordedAnnotator",
     "RegexReward",
     "ReliabilityBin",
     "RemoteJudge",
@@ -106,14 +110,10 @@ __all__ = [
     "judgement_from_row",
     "learning_curve",
     "load_judgements",
-    "load_rankings",
     "ordinal_nll",
     "pair_utility",
     "plackett_luce_nll",
     "probe_reward_model",
-    "rank_all",
-    "rankings_from_rows",
-    "rankings_of",
     "rao_kupper_nll",
     "refuse_leaks",
     "reward_card",
@@ -122,7 +122,6 @@ __all__ = [
     "soft_bradley_terry_nll",
     "split_by_prompt",
     "thumb_nll",
-    "to_rows",
     "value_error",
 ]
 
@@ -131,22 +130,37 @@ _HOMES = {
         "choose_pairs",
         "pair_utility",
     ),
-    "annotators": ("AnnotatorAgreement", "OneAnnotator", "annotator_agreement"),
-    "calibration": ("expected_calibration_error", "fit_temperature"),
-    "card": ("RewardModelCard", "reward_card"),
+    "annotators": (
+        "AnnotatorAgreement",
+        "OneAnnotator",
+        "annotator_agreement",
+    ),
+    "calibration": (
+        "expected_calibration_error",
+        "fit_temperature",
+    ),
+    "card": (
+        "RewardModelCard",
+        "reward_card",
+    ),
     "comparisons": (
-        "Ranking",
         "Split",
-        "load_rankings",
-        "rankings_from_rows",
         "refuse_leaks",
         "split_by_prompt",
-        "to_rows",
     ),
     "cross_encoder": ("CrossEncoderRewardModel",),
-    "curve": ("CurvePoint", "learning_curve"),
-    "detection": ("ErrorDetection", "error_detection"),
-    "embedding": ("EmbeddingRewardModel", "EmbeddingTrainingConfig"),
+    "curve": (
+        "CurvePoint",
+        "learning_curve",
+    ),
+    "detection": (
+        "ErrorDetection",
+        "error_detection",
+    ),
+    "embedding": (
+        "EmbeddingRewardModel",
+        "EmbeddingTrainingConfig",
+    ),
     "embedding_cache": ("SentenceFeatures",),
     "ensemble": ("EnsembleRewardModel",),
     "evaluation": (
@@ -199,17 +213,17 @@ _HOMES = {
         "plackett_luce_nll",
         "score_centering_penalty",
     ),
-    "oracle": (
-        "BradleyTerryAnnotator",
-        "OracleRewardModel",
-        "agreement",
-        "expected_agreement",
-        "rank_all",
-    ),
+    "oracle": ("OracleRewardModel",),
     "preference": ("PreferenceRewardModel",),
     "probes": (
         "ProbeResult",
         "probe_reward_model",
+    ),
+    "questions": (
+        "Annotator",
+        "AnnotatorPool",
+        "Question",
+        "RecordedAnnotator",
     ),
     "rules": (
         "FluencyReward",
@@ -220,7 +234,11 @@ _HOMES = {
         "SimilarityReward",
     ),
     "score_cache": ("CachedRewardModel",),
-    "targets": ("rankings_of",),
+    "simulated_annotator": (
+        "BradleyTerryAnnotator",
+        "agreement",
+        "expected_agreement",
+    ),
     "training": ("RewardTrainingConfig",),
     "weighted_sum": ("WeightedSum",),
 }

@@ -16,14 +16,13 @@ from lm_gym.extras import require
 from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
 
 from .annotators import AnnotatorAgreement, annotator_agreement, votes_of
-from .comparisons import Ranking, prompt_itself
+from .comparisons import prompt_itself
 from .curve import CurvePoint
 from .detection import ErrorDetection, error_detection
 from .evaluation import RewardEvaluation, evaluate_reward_model
 from .judgements import POINTS_OF_A, Judgement
 from .probes import ProbeResult, probe_reward_model
 from .score_cache import CachedRewardModel
-from .targets import rankings_of
 from .text_baseline import text_baseline_accuracy
 
 __all__ = ["Disagreement", "RewardModelCard", "ShareAccuracy", "reward_card"]
@@ -136,25 +135,25 @@ def reward_card(
     seen = sorted({group_of(one.prompt) for one in judgements} & set(trained_on))
     plain = as_reward_model(model)
     model = CachedRewardModel(plain, progress=progress)
-    rankings = rankings_of(judgements)
-    texts = sorted({(one.prompt, text) for one in rankings for text in one.responses})
-    evaluation = evaluate_reward_model(model, rankings, group_of=group_of)
+    comparing = [one for one in judgements if one.compares]
+    texts = sorted({(one.prompt, text) for one in comparing for text in one.texts})
+    evaluation = evaluate_reward_model(model, comparing, group_of=group_of)
     compared = [one for one in judgements if votes_of(one) and one.texts[0] != one.texts[1]]
     margins = _margins(model, compared)
     return RewardModelCard(
         name=model.name,
         seen_groups=tuple(seen),
         evaluation=evaluation,
-        text_baseline_accuracy=text_baseline_accuracy(rankings, group_of=group_of),
-        length_correlation=_length_correlation(model, rankings),
-        rank_correlation=_rank_correlation(model, rankings),
+        text_baseline_accuracy=text_baseline_accuracy(comparing, group_of=group_of),
+        length_correlation=_length_correlation(model, texts),
+        rank_correlation=_rank_correlation(model, comparing),
         by_share=_by_share(compared, margins),
-        error_detection=error_detection(model, rankings, members=getattr(plain, "member_scores", None)),
+        error_detection=error_detection(model, comparing, members=getattr(plain, "member_scores", None)),
         learning_curve=tuple(learning_curve),
         texts=len(texts),
         texts_cut=plain.count_cut(*zip(*texts, strict=True)) if hasattr(plain, "count_cut") and texts else None,
         agreement=_agreement(compared, margins),
-        probes=tuple(_probes(model, rankings)),
+        probes=tuple(_probes(model, comparing)),
         disagreements=_disagreements(compared, margins),
     )
 
@@ -220,34 +219,33 @@ def _disagreements(judgements: Sequence[Judgement], margins: np.ndarray) -> tupl
     return tuple(found)
 
 
-def _probes(model: RewardModel, rankings: Sequence[Ranking]) -> list[ProbeResult]:
+def _probes(model: RewardModel, judgements: Sequence[Judgement]) -> list[ProbeResult]:
     """Real answers of each prompt, the most often preferred first."""
     wins: dict[str, dict[str, float]] = {}
-    for one in rankings:
+    for one in judgements:
         of_prompt = wins.setdefault(one.prompt, {})
-        for text in one.responses:
+        for text in one.texts:
             of_prompt.setdefault(text, 0.0)
         for better, worse in one.pairs():
-            of_prompt[one.responses[better]] += 1
-            of_prompt[one.responses[worse]] -= 1
+            of_prompt[one.texts[better]] += 1
+            of_prompt[one.texts[worse]] -= 1
     answers = [sorted(of_prompt, key=lambda text: -of_prompt[text]) for of_prompt in wins.values()]
     return probe_reward_model(model, list(wins), answers)
 
 
-def _length_correlation(model: RewardModel, rankings: Sequence[Ranking]) -> float | None:
-    rows = sorted({(one.prompt, text) for one in rankings for text in one.responses})
+def _length_correlation(model: RewardModel, rows: Sequence[tuple[str, str]]) -> float | None:
     scores = checked_scores(model, [prompt for prompt, _ in rows], [text for _, text in rows])
     words = np.array([len(text.split()) for _, text in rows])
     return _spearman(scores.value[scores.valid], words[scores.valid])
 
 
-def _rank_correlation(model: RewardModel, rankings: Sequence[Ranking]) -> float | None:
+def _rank_correlation(model: RewardModel, judgements: Sequence[Judgement]) -> float | None:
     found = []
-    for one in rankings:
-        if len(one.responses) < 3:
+    for one in judgements:
+        if len(one.texts) < 3:
             continue
-        scores = checked_scores(model, [one.prompt] * len(one.responses), one.responses)
-        value = _spearman(scores.value[scores.valid], -np.array(one.ranks)[scores.valid])
+        scores = checked_scores(model, [one.prompt] * len(one.texts), one.texts)
+        value = _spearman(scores.value[scores.valid], -np.array(one.places)[scores.valid])
         if value is not None:
             found.append(value)
     return float(np.mean(found)) if found else None

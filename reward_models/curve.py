@@ -15,7 +15,6 @@ from lm_gym.scoring import RewardModel
 from .comparisons import prompt_itself
 from .evaluation import evaluate_reward_model
 from .judgements import Judgement
-from .targets import rankings_of
 
 __all__ = ["CurvePoint", "learning_curve"]
 
@@ -60,7 +59,6 @@ def learning_curve(
     """
     if not all(0 < share <= 1 for share in shares):
         raise ConfigError(f"learning_curve: shares must lie in (0, 1], got {tuple(shares)}")
-    rankings = rankings_of(held_out)
     order = random.Random(seed).sample(range(len(judgements)), len(judgements))
     for share in sorted(shares):
         part = [judgements[row] for row in sorted(order[: max(1, round(share * len(order)))])]
@@ -68,7 +66,7 @@ def learning_curve(
             model = fit(part)
         except DataError:
             continue
-        found = evaluate_reward_model(model, rankings, group_of=group_of)
+        found = evaluate_reward_model(model, held_out, group_of=group_of)
         del model  # the next one needs its memory
         yield CurvePoint(
             judgements=len(part), accuracy=found.accuracy, accuracy_standard_error=found.accuracy_standard_error

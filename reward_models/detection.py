@@ -16,7 +16,7 @@ from lm_gym.extras import require
 from lm_gym.scoring import RewardModel, checked_scores
 
 from .active import pair_utility
-from .comparisons import Ranking
+from .judgements import Judgement
 
 __all__ = ["ErrorDetection", "error_detection"]
 
@@ -41,13 +41,13 @@ class ErrorDetection:
 
 
 def error_detection(
-    model: RewardModel, rankings: Sequence[Ranking], *, members: MemberScores | None = None
+    model: RewardModel, judgements: Sequence[Judgement], *, members: MemberScores | None = None
 ) -> ErrorDetection | None:
-    """Measure an uncertain reward model on held-out rankings.
+    """Measure the uncertainty of a reward model as a detector of its errors.
 
     Args:
         model: an ensemble, or any model with ``Scores.std`` (the two stds of a pair are taken as independent).
-        rankings: not seen in training.
+        judgements: not seen in training; those that compare nothing are left out.
         members: every member's scores, whose differences are compared pair by pair; None takes the model's own
             ``member_scores``, if it has them.
 
@@ -57,11 +57,12 @@ def error_detection(
         RewardModelError: the model raised or returned a bad score.
         MissingExtraError: scikit-learn is not installed.
     """
-    rows = sorted({(one.prompt, text) for one in rankings for text in one.responses})
+    judgements = [one for one in judgements if one.compares]
+    rows = sorted({(one.prompt, text) for one in judgements for text in one.texts})
     place = {row: number for number, row in enumerate(rows)}
     pairs = [
-        (place[one.prompt, one.responses[better]], place[one.prompt, one.responses[worse]])
-        for one in rankings
+        (place[one.prompt, one.texts[better]], place[one.prompt, one.texts[worse]])
+        for one in judgements
         for better, worse in one.pairs()
     ]
     if not pairs:

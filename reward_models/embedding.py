@@ -24,7 +24,6 @@ from lm_gym.errors import ConfigError
 from lm_gym.scoring import Scores, require_rows
 
 from . import embedding_artifact
-from .comparisons import Ranking
 from .embedding_cache import EmbeddingCache, SentenceFeatures
 from .joint_loss import JudgementLoss, LossConfig, target_tensors
 from .judgements import Judgement
@@ -139,7 +138,7 @@ class EmbeddingRewardModel:
     @classmethod
     def train(
         cls,
-        judgements: Sequence[Judgement | Ranking],
+        judgements: Sequence[Judgement],
         encoder: str | Path | SentenceFeatures,
         config: EmbeddingTrainingConfig | None = None,
         *,

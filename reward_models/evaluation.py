@@ -1,4 +1,4 @@
-"""How well a reward model predicts held-out judgements, beside what the length of the texts alone predicts.
+"""Accuracy, likelihood and calibration of a reward model on held-out judgements, beside a length-only baseline.
 
 Knows: pairs, accuracy, likelihood, calibration. Does not know: how the model was made.
 """
@@ -16,7 +16,8 @@ from lm_gym.errors import DataError
 from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
 
 from .calibration import BINS, cross_fitted, expected_calibration_error, fit_temperature
-from .comparisons import Ranking, prompt_itself
+from .comparisons import prompt_itself
+from .judgements import Judgement
 
 __all__ = ["MarginAccuracy", "PromptAccuracy", "ReliabilityBin", "RewardEvaluation", "evaluate_reward_model"]
 
@@ -69,7 +70,7 @@ class PromptAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardEvaluation:
-    """Results over every comparison in some rankings; tied responses form none."""
+    """Results over every comparison in some judgements; tied responses form none."""
 
     pairs: int
     """Comparisons scored."""
@@ -107,7 +108,7 @@ class RewardEvaluation:
 
 def evaluate_reward_model(
     model: RewardModel | RewardFunction,
-    rankings: Sequence[Ranking],
+    judgements: Sequence[Judgement],
     *,
     group_of: Callable[[str], str] = prompt_itself,
 ) -> RewardEvaluation:
@@ -115,7 +116,7 @@ def evaluate_reward_model(
 
     Args:
         model: any reward model, or a plain reward function.
-        rankings: the judgements, not seen in training.
+        judgements: of any kinds, not seen in training; those that compare nothing are left out.
         group_of: maps a prompt to the group that results are listed by and that the standard error clusters
             on.
 
@@ -123,13 +124,14 @@ def evaluate_reward_model(
         DataError: there is no comparison, or the model abstained on all.
         RewardModelError: the model raised or returned a bad score.
     """
+    judgements = [one for one in judgements if one.compares]
     scores = checked_scores(
         as_reward_model(model),
-        [ranking.prompt for ranking in rankings for _ in ranking.responses],
-        [response for ranking in rankings for response in ranking.responses],
+        [one.prompt for one in judgements for _ in one.texts],
+        [text for one in judgements for text in one.texts],
     )
-    words = np.array([len(response.split()) for ranking in rankings for response in ranking.responses], dtype=float)
-    better, worse, groups = _pairs(rankings, group_of)
+    words = np.array([len(text.split()) for one in judgements for text in one.texts], dtype=float)
+    better, worse, groups = _pairs(judgements, group_of)
     kept = scores.valid[better] & scores.valid[worse] if len(better) else np.zeros(0, dtype=bool)
     if not kept.any():
         raise DataError(
@@ -168,14 +170,16 @@ def evaluate_reward_model(
     )
 
 
-def _pairs(rankings: Sequence[Ranking], group_of: Callable[[str], str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pairs(
+    judgements: Sequence[Judgement], group_of: Callable[[str], str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     better, worse, groups, start = [], [], [], 0
-    for ranking in rankings:
-        for first, second in ranking.pairs():
+    for one in judgements:
+        for first, second in one.pairs():
             better.append(start + first)
             worse.append(start + second)
-            groups.append(group_of(ranking.prompt))
-        start += len(ranking.responses)
+            groups.append(group_of(one.prompt))
+        start += len(one.texts)
     return np.array(better, dtype=int), np.array(worse, dtype=int), np.array(groups, dtype=object)
 
 

@@ -1,20 +1,19 @@
-"""What people said about answers, as one typed record: a prompt, K responses, and a verdict.
+"""The record of one judgement: a prompt, K responses, a verdict on them. There is no other record.
 
-Knows: the kinds of verdict and what makes a record unusable. Does not know: files, losses, models.
+Knows: the kinds of verdict, what makes a record unusable, and the order of the responses that a verdict implies (a
+ranking is read off a judgement, never stored beside it). Does not know: files, losses, models.
 
-A verdict names places, never texts: response 0 is "a", response 1 is "b".
+A verdict refers to responses by place, never by text: response 0 is "a", response 1 is "b".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from lm_gym.errors import DataError
-
-from .comparisons import is_ranking
 
 __all__ = [
     "KINDS",
@@ -40,10 +39,10 @@ LOWEST_RATING, HIGHEST_RATING = 0, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """An answer and where it came from."""
+    """A response and the model that wrote it."""
 
     text: str
-    """What was judged; it may be empty, since a policy can emit nothing."""
+    """The response; it may be empty, since a policy can emit nothing."""
     model: str | None = None
     """Name of the model that wrote it."""
     version: str | None = None
@@ -77,9 +76,9 @@ class Vote:
     winner: Winner
     """As in :class:`Choice`."""
     comment: str | None = None
-    """Why, in the annotator's words."""
+    """The annotator's reason, in their own words."""
     annotator: str | None = None
-    """Who."""
+    """Name of the annotator."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Ranks:
         _require_count("ranks", count, least=2)
         if len(self.ranks) != count:
             raise DataError(f"ranks: must give one rank per response, got {len(self.ranks)} for {count} responses")
-        if not is_ranking(self.ranks):
+        if not _are_places(self.ranks):
             raise DataError(
                 f"ranks: must be places that start at 1 and leave no gap (1 = best, ties share a place), "
                 f"got {list(self.ranks)}"
@@ -198,12 +197,12 @@ Verdict = Choice | Votes | Ranks | BestOf | Thumb | Rating | Value | Critique
 KINDS: dict[str, type[Verdict]] = {verdict.kind: verdict for verdict in get_args(Verdict)}
 """Every kind of verdict by its name."""
 POINTS_OF_A: dict[str, float] = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
-"""What a choice is worth for the first response, as the target of a comparison."""
+"""Points of the first response by winner: 1 for a win, 0 for a loss, one half for a tie."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """One thing that was said about one or more responses to one prompt.
+    """One statement about one or more responses to one prompt.
 
     Raises:
         DataError: a text is no string, the verdict does not fit the responses, a comparison has no two different
@@ -211,19 +210,25 @@ class Judgement:
     """
 
     prompt: str
-    """What the responses answer; a conversation is written as a transcript (``lm_gym.reward_models.transcripts``)."""
+    """The prompt; a conversation is written as a transcript (``lm_gym.reward_models.transcripts``)."""
     responses: tuple[Response, ...]
-    """K >= 1 answers."""
+    """K >= 1 responses."""
     verdict: Verdict
-    """What was said."""
+    """The statement."""
     comment: str | None = None
-    """Why, in the annotator's words."""
+    """The annotator's reason, in their own words."""
     overall_rating: int | None = None
     """0 to 5, beside a choice: how good the preferred response is (either one after a tie)."""
+    margin: float | None = None
+    """Beside a choice with a winner: by how much it is better, in units of the score, >= 0. Training takes it off the
+    winner's lead before the lead counts (Touvron et al. 2023, eq. 2)."""
     annotator: str | None = None
-    """Who said it; votes name theirs."""
+    """Name of the annotator; votes carry their own."""
     origin: Origin = "labelling"
     """``"product"`` for what users of a product left behind, who see one answer and seldom vote."""
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Further keys of the row that it was read from, plain JSON values. They are kept and written back; no loss reads
+    them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "responses", tuple(self.responses))
@@ -243,6 +248,12 @@ class Judgement:
             if not isinstance(self.verdict, Choice):
                 raise DataError(f"{self.kind}: only a choice has an overall_rating beside it; use kind 'rating'")
             require_rating("overall_rating", self.overall_rating)
+        if self.margin is not None:
+            _require_margin(self.verdict, self.margin)
+        for name in ("comment", "annotator"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, str)):
+                raise DataError(f"judgement: {name} must be a string, got {value!r}")
 
     @property
     def kind(self) -> str:
@@ -254,10 +265,72 @@ class Judgement:
         """The K response texts."""
         return tuple(response.text for response in self.responses)
 
+    @property
+    def places(self) -> tuple[int, ...] | None:
+        """The ranking that the verdict implies: K places, 1 = best, equal = tied; None if it compares no responses.
+
+        Votes give the majority's order, a pick of the best two places.
+        """
+        verdict = self.verdict
+        if isinstance(verdict, Ranks):
+            return verdict.ranks
+        if isinstance(verdict, BestOf):
+            return tuple(1 if place == verdict.best else 2 for place in range(len(self.responses)))
+        if isinstance(verdict, Choice):
+            share = POINTS_OF_A[verdict.winner]
+        elif isinstance(verdict, Votes):
+            share = verdict.share_for_a
+        else:
+            return None
+        return (1, 1) if share == 0.5 else ((1, 2) if share > 0.5 else (2, 1))
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Every comparison in it as (place of the better response, place of the worse).
+
+        Tied responses form none, nor do two copies of one text: no score of the text can tell them apart.
+        """
+        ranks, texts = self.places or (), self.texts
+        for better, rank in enumerate(ranks):
+            for worse, other in enumerate(ranks):
+                if rank < other and texts[better] != texts[worse]:
+                    yield better, worse
+
+    @property
+    def compares(self) -> bool:
+        """Whether it puts some response above another."""
+        return next(self.pairs(), None) is not None
+
     @classmethod
     def of(cls, prompt: str, texts: Sequence[str], verdict: Verdict, **rest: Any) -> Judgement:
         """A judgement of bare texts."""
         return cls(prompt=prompt, responses=tuple(Response(text=text) for text in texts), verdict=verdict, **rest)
+
+    @classmethod
+    def pair(cls, prompt: str, chosen: str, rejected: str, **rest: Any) -> Judgement:
+        """A choice between two texts that the first one won."""
+        return cls.of(prompt, (chosen, rejected), Choice("a"), **rest)
+
+    @classmethod
+    def ranking(cls, prompt: str, texts: Sequence[str], ranks: Sequence[int], **rest: Any) -> Judgement:
+        """A ranking of K texts; see :class:`Ranks`."""
+        return cls.of(prompt, texts, Ranks(tuple(ranks)), **rest)
+
+
+def _are_places(ranks: Sequence[Any]) -> bool:
+    """Whether the numbers are places from 1 on without a gap, with ties counted on densely or by size."""
+    if any(isinstance(rank, bool) or not isinstance(rank, int) for rank in ranks):
+        return False
+    dense = {rank: place for place, rank in enumerate(sorted(set(ranks)), start=1)}
+    if all(dense[rank] == rank for rank in ranks):
+        return True
+    return all(rank == 1 + sum(other < rank for other in ranks) for rank in ranks)
+
+
+def _require_margin(verdict: Verdict, margin: Any) -> None:
+    if not isinstance(verdict, Choice) or verdict.winner not in ("a", "b"):
+        raise DataError(f"{verdict.kind}: only a choice with a winner has a margin beside it")
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
+        raise DataError(f"judgement: margin must be a finite number >= 0, got {margin!r}")
 
 
 def require_rating(subject: str, value: Any) -> None:

@@ -1,31 +1,26 @@
-"""The oracle: a hidden true score, and annotators who see it through noise.
+"""The oracle: a hidden true score as a reward model.
 
-It stands for the theoretical reward that no real project can read: a reward model is trained on what the
-annotators say, an agent is trained on the reward model, and the truth says afterwards how good the responses
-really became.
+It stands for the theoretical reward that no real project can read: annotators see it through noise
+(``simulated_annotator``), a reward model is trained on their judgements, an agent is trained on the reward model, and
+the truth says afterwards how good the responses really became.
 
-Knows: the Plackett-Luce model of noisy choice. Does not know: how a truth is computed (the core's reviews
-world supplies the built-in one). A saved oracle names a truth of this list, never code.
+Does not know: how a truth is computed (the core's reviews world supplies the built-in one). A saved oracle names a
+truth of this list, never code.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lm_gym.errors import ArtifactError, ConfigError, DataError, RewardModelError
+from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.files import replaced_folder, write_json
 from lm_gym.scoring import RewardFunction, RewardModel, Scores, as_reward_model, checked_scores
 
-from .comparisons import Ranking
-
-__all__ = ["BradleyTerryAnnotator", "OracleRewardModel", "agreement", "expected_agreement", "rank_all"]
+__all__ = ["OracleRewardModel"]
 
 ARTIFACT_FILE = "lm_gym_reward_model.json"
 BUILT_IN_TRUTHS = {"reviews": ("lm_gym.reviews", "true_score")}
@@ -105,151 +100,3 @@ class OracleRewardModel:
                 f"oracle {path}: must be kind 'oracle' with a truth of {sorted(BUILT_IN_TRUTHS)}, got {record!r}"
             )
         return cls(truth=truth)
-
-
-class BradleyTerryAnnotator:
-    """A judge who prefers what truly scores higher, up to noise of a set size.
-
-    Rankings are drawn from the Plackett-Luce model with utilities ``true score / temperature``; for two
-    responses that is Bradley-Terry, ``P(a beats b) = sigmoid((score_a - score_b) / temperature)``.
-    """
-
-    def __init__(
-        self,
-        true_score: RewardModel | RewardFunction | None = None,
-        *,
-        temperature: float = 1.0,
-        seed: int = 0,
-        name: str = "annotator",
-    ) -> None:
-        """Store the truth and the noise.
-
-        Args:
-            true_score: what the judge sees; None is the built-in truth of :class:`OracleRewardModel`.
-            temperature: noise, in units of the true score; 0 never errs and breaks equal scores by a fair
-                draw.
-            seed: seed of the judge's own generator.
-            name: what records call this judge.
-
-        Raises:
-            ConfigError: the temperature is negative or not finite.
-        """
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise ConfigError(f"annotator {name}: temperature must be finite and >= 0, got {temperature}")
-        self.truth = OracleRewardModel(true_score)
-        self.temperature = float(temperature)
-        self.name = name
-        self._rng = np.random.default_rng(seed)
-
-    def rank(self, prompt: str, responses: Sequence[str]) -> Ranking:
-        """Judge K >= 2 responses; the ranking has no ties.
-
-        Raises:
-            RewardModelError: the truth fails, or abstains on one of them.
-            DataError: fewer than two different responses.
-        """
-        return self._rank_scored(prompt, responses, _true_values(self.truth, [prompt] * len(responses), responses))
-
-    def choose(self, prompt: str, first: str, second: str) -> int:
-        """Judge two responses. Returns: 0 if ``first`` wins, 1 if ``second`` does."""
-        return self.rank(prompt, (first, second)).ranks.index(1)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the judge's generator, ready for JSON."""
-        return {"rng": self._rng.bit_generator.state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on drawing from a state that :meth:`state_dict` gave."""
-        self._rng.bit_generator.state = state["rng"]
-
-    def _rank_scored(self, prompt: str, responses: Sequence[str], values: np.ndarray) -> Ranking:
-        # Sorting utilities plus standard Gumbel noise samples Plackett-Luce exactly (Yellott 1977).
-        noise = self._rng.gumbel(size=len(values))
-        if self.temperature > 0:
-            order = np.argsort(-(values / self.temperature + noise))
-        else:
-            order = np.lexsort((noise, -values))
-        ranks = np.empty(len(values), dtype=int)
-        ranks[order] = np.arange(1, len(values) + 1)
-        return Ranking(prompt, tuple(responses), tuple(ranks.tolist()))
-
-
-def _true_values(truth: RewardModel, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-    scores = checked_scores(truth, prompts, responses)
-    if not scores.valid.all():
-        row = int(np.flatnonzero(~scores.valid)[0])
-        raise RewardModelError(
-            f"true score: must score every response that an annotator judges, and it abstained on {responses[row]!r}"
-        )
-    return scores.value.astype(np.float64)
-
-
-def rank_all(
-    items: Sequence[tuple[str, Sequence[str]]], annotators: Sequence[BradleyTerryAnnotator], *, seed: int = 0
-) -> list[Ranking]:
-    """Have a pool judge many items, each by one annotator drawn at random.
-
-    Args:
-        items: (prompt, K >= 2 responses) each.
-        annotators: the pool; all see one truth, which is asked once for all items.
-        seed: seed of who judges what.
-
-    Returns:
-        One ranking per item, in order.
-
-    Raises:
-        ConfigError: the pool is empty.
-        RewardModelError: the truth fails or abstains.
-        DataError: an item is no comparison.
-    """
-    if not annotators:
-        raise ConfigError("rank_all: needs at least one annotator, got none")
-    prompts = [prompt for prompt, responses in items for _ in responses]
-    texts = [text for _, responses in items for text in responses]
-    values = _true_values(annotators[0].truth, prompts, texts)
-    who = np.random.default_rng(seed).integers(len(annotators), size=len(items))
-    rankings, start = [], 0
-    for (prompt, responses), index in zip(items, who, strict=True):
-        end = start + len(responses)
-        rankings.append(annotators[index]._rank_scored(prompt, responses, values[start:end]))
-        start = end
-    return rankings
-
-
-def agreement(first: Sequence[Ranking], second: Sequence[Ranking]) -> float:
-    """Share of the comparisons of ``first`` that ``second`` orders the same way; a tie in ``second`` counts
-    half.
-
-    Raises:
-        DataError: the two do not judge the same responses, row by row, or ``first`` compares nothing.
-    """
-    if len(first) != len(second):
-        raise DataError(f"agreement: needs two judgements of the same items, got {len(first)} and {len(second)}")
-    points, pairs = 0.0, 0
-    for row, (one, other) in enumerate(zip(first, second, strict=True)):
-        if one.prompt != other.prompt or set(one.responses) != set(other.responses):
-            raise DataError(f"agreement: row {row} must hold the same prompt and responses on both sides, and differs")
-        place = dict(zip(other.responses, other.ranks, strict=True))
-        for better, worse in one.pairs():
-            gap = place[one.responses[worse]] - place[one.responses[better]]
-            points += 0.5 * (1 + np.sign(gap))
-            pairs += 1
-    if not pairs:
-        raise DataError("agreement: the first judgements must compare something, and hold no comparison")
-    return float(points / pairs)
-
-
-def expected_agreement(score_gaps: Sequence[float] | np.ndarray, temperature: float) -> float:
-    """Mean probability that a Bradley-Terry annotator picks the truly better response of each pair.
-
-    Args:
-        score_gaps: true score differences of the pairs, any sign; a gap of 0 counts one half. Shape: (P,).
-        temperature: the annotator's noise, in units of the true score.
-
-    Returns:
-        The best pairwise accuracy that any reward model can expect on this annotator's judgements.
-    """
-    gaps = np.abs(np.asarray(score_gaps, dtype=np.float64))
-    if temperature == 0:
-        return float(np.where(gaps > 0, 1.0, 0.5).mean())
-    return float((1 / (1 + np.exp(-gaps / temperature))).mean())

@@ -24,7 +24,6 @@ from lm_gym.language_model import resolve_device
 from lm_gym.scoring import Scores, require_rows
 
 from . import artifact
-from .comparisons import Ranking
 from .encoding import (
     CHAT_TEMPLATE,
     DEFAULT_TEMPLATE,
@@ -271,12 +270,11 @@ class PreferenceRewardModel:
     @classmethod
     def train(
         cls,
-        judgements: Sequence[Judgement | Ranking],
+        judgements: Sequence[Judgement],
         base: Any,
         config: RewardTrainingConfig | None = None,
         *,
         output_dir: str | Path | None = None,
-        eval_rankings: Sequence[Ranking] | None = None,
         **from_base: Any,
     ) -> Self:
         """Build one on a language model, fit it to judgements of any kinds, and save it.
@@ -288,7 +286,6 @@ class PreferenceRewardModel:
             output_dir: where the artefact goes; None saves nothing. With ``checkpoint_every_steps`` the checkpoints
                 lie beside it, in ``<output_dir>.checkpoints``, until the artefact is written; calling again with the
                 same arguments after a kill goes on from there.
-            eval_rankings: held-out rankings; their evaluation goes into the model's ``training`` summary.
             **from_base: other arguments of :meth:`from_base`.
 
         Raises:
@@ -298,21 +295,20 @@ class PreferenceRewardModel:
         from .training import fit_and_save
 
         made = cls.from_base(base, **from_base)
-        fit_and_save(made, judgements, config, output_dir=output_dir, eval_rankings=eval_rankings)
+        fit_and_save(made, judgements, config, output_dir=output_dir)
         return made
 
     def fit(
         self,
-        judgements: Sequence[Judgement | Ranking],
+        judgements: Sequence[Judgement],
         config: RewardTrainingConfig | None = None,
         *,
-        eval_rankings: Sequence[Ranking] | None = None,
         checkpoint_dir: str | Path | None = None,
     ) -> dict[str, Any]:
         """Fit it in place; see :func:`lm_gym.reward_models.training.fit`. Returns: the summary, also ``training``."""
         from .training import fit
 
-        return fit(self, judgements, config, eval_rankings=eval_rankings, checkpoint_dir=checkpoint_dir)
+        return fit(self, judgements, config, checkpoint_dir=checkpoint_dir)
 
     def fit_normalizer(self, prompts: Sequence[str], responses: Sequence[str], *, fitted_on: str) -> ScoreNormalizer:
         """Fit the map that gives these responses (samples of the reference model) mean 0 and deviation 1.

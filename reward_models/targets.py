@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 from lm_gym.errors import DataError
 
-from .comparisons import Ranking
-from .judgements import POINTS_OF_A, BestOf, Choice, Critique, Judgement, Ranks, Rating, Thumb, Value, Votes, Winner
+from .judgements import BestOf, Choice, Critique, Judgement, Ranks, Rating, Thumb, Value, Votes, Winner
 
 __all__ = [
     "Item",
@@ -29,7 +28,6 @@ __all__ = [
     "count_judged_both_ways",
     "counts_of",
     "items_of",
-    "rankings_of",
     "require_lesson",
 ]
 
@@ -167,7 +165,7 @@ def _once(places: tuple[int, ...], ranks: tuple[int, ...]) -> Ranked:
     return Ranked(tuple(best), tuple(best.values()))
 
 
-def items_of(judgements: Iterable[Judgement | Ranking]) -> list[Item]:
+def items_of(judgements: Iterable[Judgement]) -> list[Item]:
     """Targets of judgements, in the order in which their prompts come.
 
     Votes weigh as one comparison, by their shares. A choice of ``"both_bad"`` is a tie and two thumbs down; an
@@ -177,26 +175,14 @@ def items_of(judgements: Iterable[Judgement | Ranking]) -> list[Item]:
     by_prompt: dict[str, _Collected] = {}
     alone: list[tuple[str, _Collected]] = []
     for one in judgements:
-        prompt = one.prompt
-        ranks = _ranks(one)
-        if ranks is not None:
+        if isinstance(one.verdict, Ranks | BestOf):
             collected = _Collected()
-            collected.rank(one.responses if isinstance(one, Ranking) else one.texts, ranks)
-            alone.append((prompt, collected))
-        elif isinstance(one, Judgement):
-            _add(one, by_prompt.setdefault(prompt, _Collected()))
+            collected.rank(one.texts, one.places or ())
+            alone.append((one.prompt, collected))
+        else:
+            _add(one, by_prompt.setdefault(one.prompt, _Collected()))
     made = [collected.item(prompt) for prompt, collected in (*alone, *by_prompt.items())]
     return [item for item in made if len(item.targets)]
-
-
-def _ranks(one: Judgement | Ranking) -> tuple[int, ...] | None:
-    if isinstance(one, Ranking):
-        return one.ranks
-    if isinstance(one.verdict, Ranks):
-        return one.verdict.ranks
-    if isinstance(one.verdict, BestOf):
-        return tuple(1 if place == one.verdict.best else 2 for place in range(len(one.responses)))
-    return None
 
 
 def _add(judgement: Judgement, collected: _Collected) -> None:
@@ -225,35 +211,6 @@ def _outcome(winners: Sequence[Winner]) -> tuple[float, float, float]:
     return counts["a"] / total, (counts["tie"] + counts["both_bad"]) / total, counts["b"] / total
 
 
-def rankings_of(judgements: Iterable[Judgement | Ranking]) -> list[Ranking]:
-    """The comparisons in judgements, for measuring: what most people said of a pair, and rankings as they are.
-
-    Ties, votes without a majority, and judgements of single responses compare nothing and are left out.
-    """
-    found = []
-    for one in judgements:
-        if isinstance(one, Ranking):
-            ranking = one
-        elif (ranks := _ranks(one) or _pair_ranks(one)) is None or len(set(one.texts)) < 2:
-            continue
-        else:
-            ranking = Ranking(one.prompt, one.texts, ranks)
-        if not ranking.is_tie:
-            found.append(ranking)
-    return found
-
-
-def _pair_ranks(judgement: Judgement) -> tuple[int, ...] | None:
-    verdict = judgement.verdict
-    if isinstance(verdict, Choice):
-        share = POINTS_OF_A[verdict.winner]
-    elif isinstance(verdict, Votes):
-        share = verdict.share_for_a
-    else:
-        return None
-    return None if share == 0.5 else ((1, 2) if share > 0.5 else (2, 1))
-
-
 def counts_of(items: Iterable[Item]) -> dict[str, int]:
     """How many targets of each sort there are."""
     totals: Counter[str] = Counter()
@@ -263,25 +220,24 @@ def counts_of(items: Iterable[Item]) -> dict[str, int]:
     return dict(totals)
 
 
-def count_idle(judgements: Iterable[Judgement | Ranking]) -> dict[str, int]:
+def count_idle(judgements: Iterable[Judgement]) -> dict[str, int]:
     """How many judgements of each kind no target comes from: critiques, all-tied rankings, votes on equal texts."""
     idle: Counter[str] = Counter()
     for one in judgements:
         if not items_of([one]):
-            idle["ranks" if isinstance(one, Ranking) else one.kind] += 1
+            idle[one.kind] += 1
     return dict(idle)
 
 
-def count_judged_both_ways(judgements: Iterable[Judgement | Ranking]) -> int:
+def count_judged_both_ways(judgements: Iterable[Judgement]) -> int:
     """How many pairs of responses to one prompt were judged both ways: by two judgements, or by votes of one."""
     said: set[tuple[str, str, str]] = set()
     for one in judgements:
-        if isinstance(one, Judgement) and isinstance(one.verdict, Votes):
+        if isinstance(one.verdict, Votes):
             winners = {vote.winner for vote in one.verdict.votes}
             ordered = [(0, 1)] * ("a" in winners) + [(1, 0)] * ("b" in winners)
             said |= {(one.prompt, one.texts[better], one.texts[worse]) for better, worse in ordered}
-        for ranking in rankings_of([one]):
-            said |= {(one.prompt, ranking.responses[x], ranking.responses[y]) for x, y in ranking.pairs()}
+        said |= {(one.prompt, one.texts[better], one.texts[worse]) for better, worse in one.pairs()}
     return sum((prompt, worse, better) in said for prompt, better, worse in said) // 2
 
 

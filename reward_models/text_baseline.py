@@ -1,4 +1,4 @@
-"""What words alone predict: a Bradley-Terry model that is linear in TF-IDF features, to be shown beside a reward model.
+"""A words-only baseline: a Bradley-Terry model that is linear in TF-IDF features, shown beside a reward model.
 
 Knows: scikit-learn. Does not know: reward models.
 """
@@ -11,20 +11,21 @@ import numpy as np
 
 from lm_gym.extras import require
 
-from .comparisons import Ranking, prompt_itself
+from .comparisons import prompt_itself
+from .judgements import Judgement
 
 __all__ = ["text_baseline_accuracy"]
 
 
 def text_baseline_accuracy(
-    rankings: Sequence[Ranking], *, group_of: Callable[[str], str] = prompt_itself
+    judgements: Sequence[Judgement], *, group_of: Callable[[str], str] = prompt_itself
 ) -> float | None:
     """Accuracy of a Bradley-Terry model that is linear in TF-IDF words.
 
     It is fitted on one half of the groups (dealt in the order of their names) and measured on the other, both ways.
 
     Args:
-        rankings: to fit and measure on.
+        judgements: to fit and measure on.
         group_of: maps a prompt to its group.
 
     Returns: equal scores count half; None where a half has fewer than two pairs.
@@ -34,12 +35,12 @@ def text_baseline_accuracy(
     """
     text = require("sklearn.feature_extraction.text", extra="evaluation", purpose="the TF-IDF baseline")
     linear = require("sklearn.linear_model", extra="evaluation", purpose="the TF-IDF baseline")
-    names = sorted({group_of(one.prompt) for one in rankings})
+    names = sorted({group_of(one.prompt) for one in judgements})
     halves = (set(names[::2]), set(names[1::2]))
     points: list[np.ndarray] = []
     for own, other in (halves, halves[::-1]):
-        train = _pair_texts(rankings, other, group_of)
-        test = _pair_texts(rankings, own, group_of)
+        train = _pair_texts(judgements, other, group_of)
+        test = _pair_texts(judgements, own, group_of)
         if len(train) < 2 or len(test) < 2:
             return None
         words = text.TfidfVectorizer(sublinear_tf=True, norm=None, token_pattern=r"\S+")
@@ -54,10 +55,12 @@ def text_baseline_accuracy(
     return float(np.concatenate(points).mean())
 
 
-def _pair_texts(rankings: Sequence[Ranking], groups: set[str], group_of: Callable[[str], str]) -> list[tuple[str, str]]:
+def _pair_texts(
+    judgements: Sequence[Judgement], groups: set[str], group_of: Callable[[str], str]
+) -> list[tuple[str, str]]:
     return [
-        (one.responses[better], one.responses[worse])
-        for one in rankings
+        (one.texts[better], one.texts[worse])
+        for one in judgements
         if group_of(one.prompt) in groups
         for better, worse in one.pairs()
     ]

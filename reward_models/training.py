@@ -31,8 +31,6 @@ from transformers.trainer_callback import PrinterCallback
 from lm_gym.errors import ConfigError, DataError
 
 from .checkpoints import last_whole_checkpoint, mark_run
-from .comparisons import Ranking
-from .evaluation import evaluate_reward_model
 from .joint_loss import JudgementLoss, LossConfig
 from .judgements import Judgement
 from .lora import trunk_fingerprint
@@ -158,10 +156,9 @@ class _JudgementTrainer(Trainer):
 
 def fit(
     reward_model: PreferenceRewardModel,
-    judgements: Sequence[Judgement | Ranking],
+    judgements: Sequence[Judgement],
     config: RewardTrainingConfig | None = None,
     *,
-    eval_rankings: Sequence[Ranking] | None = None,
     checkpoint_dir: str | Path | None = None,
 ) -> dict[str, Any]:
     """Fit a preference model in place.
@@ -174,7 +171,6 @@ def fit(
         reward_model: what is fitted; it is in eval mode afterwards.
         judgements: what it is fitted to, of any kinds.
         config: settings; None takes the defaults.
-        eval_rankings: if given, the summary holds their evaluation under ``"evaluation"``.
         checkpoint_dir: folder of checkpoints; a run that was killed goes on from the last whole one. Needed
             with ``checkpoint_every_steps``.
 
@@ -222,8 +218,6 @@ def fit(
         "config": asdict(config),
         "losses": losses,
     }
-    if eval_rankings is not None:
-        reward_model.training["evaluation"] = evaluate_reward_model(reward_model, eval_rankings).to_json()
     return reward_model.training
 
 
@@ -333,18 +327,17 @@ def checkpoints_beside(output_dir: str | Path) -> Path:
 
 def fit_and_save(
     reward_model: PreferenceRewardModel,
-    judgements: Sequence[Judgement | Ranking],
+    judgements: Sequence[Judgement],
     config: RewardTrainingConfig | None = None,
     *,
     output_dir: str | Path | None = None,
-    eval_rankings: Sequence[Ranking] | None = None,
 ) -> None:
     """Fit a preference model in place and save it; see :meth:`PreferenceRewardModel.train` for the arguments."""
     config = config or RewardTrainingConfig()
     checkpoints = None
     if output_dir is not None and config.checkpoint_every_steps is not None:
         checkpoints = checkpoints_beside(output_dir)
-    fit(reward_model, judgements, config, eval_rankings=eval_rankings, checkpoint_dir=checkpoints)
+    fit(reward_model, judgements, config, checkpoint_dir=checkpoints)
     if output_dir is not None and int(os.environ.get("RANK", "0")) == 0:  # RANK: set by accelerate and torchrun
         reward_model.save(output_dir)
         if checkpoints is not None:

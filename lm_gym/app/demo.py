@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from lm_gym import reviews
@@ -10,11 +9,11 @@ from lm_gym.agents import SupervisedConfig
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.config import RewardConfig, SamplingConfig
-from lm_gym.reward_models.comparisons import Ranking
-from lm_gym.reward_models.oracle import BradleyTerryAnnotator, rank_all
+from lm_gym.reward_models.questions import AnnotatorPool
+from lm_gym.reward_models.simulated_annotator import BradleyTerryAnnotator
 from lm_gym.reward_models.training import RewardTrainingConfig
 
-from .plan import Judge, LoopPlan
+from .plan import LoopPlan
 
 __all__ = ["demo_plan"]
 
@@ -42,7 +41,7 @@ def demo_plan(*, seed: int = 0, smoke: bool = False) -> LoopPlan:
         train_prompts=tuple(reviews.prompts("train")),
         held_out_prompts=tuple(reviews.prompts("held_out")[:48]),
         demonstrations=tuple(reviews.demonstrations(96, seed)),
-        judge=_annotators(seed),
+        annotator=_annotators(seed),
         rounds=2,
         prompts_per_round=384,
         answers_per_prompt=4,
@@ -61,20 +60,17 @@ def demo_plan(*, seed: int = 0, smoke: bool = False) -> LoopPlan:
     return _shortened(plan) if smoke else plan
 
 
-def _annotators(seed: int) -> Judge:
-    def judge(items: Sequence[tuple[str, Sequence[str]]], *, seed: int = seed) -> list[Ranking]:
-        pool = [
-            BradleyTerryAnnotator(
-                reviews.true_score,
-                temperature=ANNOTATOR_TEMPERATURE,
-                seed=100 * seed + number,
-                name=f"annotator {number}",
-            )
-            for number in range(ANNOTATORS)
-        ]
-        return rank_all(items, pool, seed=seed)
-
-    return judge
+def _annotators(seed: int) -> AnnotatorPool:
+    pool = [
+        BradleyTerryAnnotator(
+            reviews.true_score,
+            temperature=ANNOTATOR_TEMPERATURE,
+            seed=100 * seed + number,
+            name=f"annotator {number}",
+        )
+        for number in range(ANNOTATORS)
+    ]
+    return AnnotatorPool(pool, seed=seed)
 
 
 def _shortened(plan: LoopPlan) -> LoopPlan:

@@ -11,24 +11,25 @@ from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
 from lm_gym.files import write_jsonl
-from lm_gym.reward_models.comparisons import Ranking, load_rankings, split_by_prompt
+from lm_gym.reward_models.comparisons import Split, split_by_prompt
+from lm_gym.reward_models.judgement_rows import load_judgements
 from lm_gym.reward_models.training import RewardTrainingConfig
 
 from .loop import run_loop
 from .options import FileRun
-from .plan import LoopPlan, Rankings
+from .plan import LoopPlan
 from .report_data import Report
 from .reward_files import grouped_by
 from .workspace import Workspace
 
-__all__ = ["HumanRankings", "read_human_rankings", "run_from_files"]
+__all__ = ["HumanJudgements", "read_human_judgements", "run_from_files"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HumanRankings:
-    """Rankings by people, divided by prompt, as the loop uses them; prompts end in the separator."""
+class HumanJudgements:
+    """Judgements by people, divided by prompt, as the loop uses them; prompts end in the separator."""
 
-    rankings: Rankings
+    split: Split
     """Training and held-out judgements."""
     group_of: Callable[[str], str]
     """Group of a prompt; groups are never divided."""
@@ -36,36 +37,38 @@ class HumanRankings:
     @property
     def train_prompts(self) -> tuple[str, ...]:
         """Distinct prompts of the training side."""
-        return tuple(dict.fromkeys(ranking.prompt for ranking in self.rankings.train))
+        return tuple(dict.fromkeys(one.prompt for one in self.split.train))
 
     @property
     def held_out_prompts(self) -> tuple[str, ...]:
         """Distinct prompts of the other side."""
-        return tuple(dict.fromkeys(ranking.prompt for ranking in self.rankings.held_out))
+        return tuple(dict.fromkeys(one.prompt for one in self.split.held_out))
 
     def documents(self) -> list[dict[str, str]]:
         """Every answer of the training side, once, as a row of prompt and completion."""
-        seen = dict.fromkeys((one.prompt, text) for one in self.rankings.train for text in one.responses)
+        seen = dict.fromkeys((one.prompt, text) for one in self.split.train for text in one.texts)
         return [{"prompt": prompt, "completion": text} for prompt, text in seen if text.strip()]
 
     def best_answers(self, share: float) -> list[dict[str, str]]:
-        """The best-ranked share of every training ranking, at least one answer each."""
+        """The best-placed share of every training judgement that compares answers, at least one answer each."""
         rows: dict[tuple[str, str], None] = {}
-        for one in self.rankings.train:
-            order = sorted(range(len(one.responses)), key=one.ranks.__getitem__)
+        for one in self.split.train:
+            if (places := one.places) is None or not one.compares:
+                continue
+            order = sorted(range(len(places)), key=places.__getitem__)
             for place in order[: max(1, round(share * len(order)))]:
-                if one.responses[place].strip():
-                    rows[one.prompt, one.responses[place]] = None
+                if one.texts[place].strip():
+                    rows[one.prompt, one.texts[place]] = None
         return [{"prompt": prompt, "completion": text} for prompt, text in rows]
 
 
-def read_human_rankings(
+def read_human_judgements(
     paths: Sequence[Path], *, separator: str, group_separator: str | None, held_out: float, seed: int
-) -> HumanRankings:
-    """Read ranking files and hold out whole groups of prompts.
+) -> HumanJudgements:
+    """Read files of judgements and hold out whole groups of prompts.
 
     Args:
-        paths: files of ``{"prompt", "chosen", "rejected"}`` or ``{"prompt", "responses", "ranks"}`` rows.
+        paths: files in any form that ``load_judgements`` reads.
         separator: put after every prompt, so that a language model sees where the answer begins.
         group_separator: prompts alike before this text belong together; None groups by the whole prompt.
         held_out: share of the groups, in (0, 1).
@@ -76,21 +79,21 @@ def read_human_rankings(
         ConfigError: no files, or too few groups.
     """
     if not paths:
-        raise ConfigError("rankings: needs at least one file, got none")
-    found = [ranking for path in paths for ranking in load_rankings(path)]
+        raise ConfigError("run: needs at least one file of judgements (--rankings), got none")
+    found = load_judgements(paths).judgements
     ended = [replace(one, prompt=one.prompt.removesuffix(separator) + separator) for one in found]
     group_of = grouped_by(group_separator)
     split = split_by_prompt(ended, held_out=held_out, seed=seed, group_of=group_of)
-    return HumanRankings(rankings=Rankings(train=tuple(split.train), held_out=tuple(split.held_out)), group_of=group_of)
+    return HumanJudgements(split=split, group_of=group_of)
 
 
 def run_from_files(options: FileRun, workspace: Workspace, *, command: str) -> Report:
-    """Language model from scratch (unless one is given), then the loop with fixed rankings.
+    """Language model from scratch (unless one is given), then the loop with fixed judgements.
 
     Raises:
         ConfigError: neither texts nor a base model.
     """
-    human = read_human_rankings(
+    human = read_human_judgements(
         options.rankings,
         separator=options.separator,
         group_separator=options.group_separator,
@@ -101,7 +104,7 @@ def run_from_files(options: FileRun, workspace: Workspace, *, command: str) -> R
     return run_loop(_plan(options, human, base), workspace, command=command)
 
 
-def _pretrained(options: FileRun, human: HumanRankings, workspace: Workspace) -> Path:
+def _pretrained(options: FileRun, human: HumanJudgements, workspace: Workspace) -> Path:
     if not options.texts:
         raise ConfigError("run: needs --texts to train a language model on, or --base to start from one; got neither")
 
@@ -114,20 +117,20 @@ def _pretrained(options: FileRun, human: HumanRankings, workspace: Workspace) ->
     return workspace.stage("pretrain", make, lambda folder: folder / "model")
 
 
-def _plan(options: FileRun, human: HumanRankings, base: Path) -> LoopPlan:
-    responses = sum(len(one.responses) for one in human.rankings.train)
+def _plan(options: FileRun, human: HumanJudgements, base: Path) -> LoopPlan:
+    responses = sum(len(one.responses) for one in human.split.train)
     return LoopPlan(
-        title="RLHF from people's rankings",
+        title="RLHF from people's judgements",
         summary=(
             f"A language model is fine-tuned on the best-ranked answers, a reward model is fitted to "
-            f"{len(human.rankings.train)} rankings ({responses} answers) and measured on "
-            f"{len(human.rankings.held_out)} rankings of other prompts, and PPO learns against it on a KL leash."
+            f"{len(human.split.train)} judgements ({responses} answers) and measured on {len(human.split.held_out)} "
+            f"judgements of other prompts, and PPO learns against it under a KL penalty."
         ),
         base=base,
         train_prompts=human.train_prompts,
         held_out_prompts=human.held_out_prompts,
         demonstrations=tuple(human.best_answers(options.best_share)),
-        rankings=_deduplicated(human.rankings),
+        judgements=Split(*(list(dict.fromkeys(side)) for side in human.split)),
         sampling=SamplingConfig(max_new_tokens=options.max_new_tokens, temperature=options.temperature),
         reward=RewardConfig(kl_coef=options.kl_coef),
         kl_target=options.kl_target,
@@ -143,10 +146,3 @@ def _plan(options: FileRun, human: HumanRankings, base: Path) -> LoopPlan:
         group_of=human.group_of,
         seed=options.seed,
     )
-
-
-def _deduplicated(rankings: Rankings) -> Rankings:
-    def once(side: tuple[Ranking, ...]) -> tuple[Ranking, ...]:
-        return tuple(dict.fromkeys(one for one in side if not one.is_tie))
-
-    return Rankings(train=once(rankings.train), held_out=once(rankings.held_out))

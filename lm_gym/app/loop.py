@@ -1,30 +1,33 @@
-"""The loop: fine-tune, collect rankings, fit the reward model, learn against it, collect again, and tell what came.
+"""The loop: fine-tune, collect judgements, fit the reward model, learn against it, collect again, and tell what came.
 
 One function for every run: the demo and ``lm-gym run`` are two plans.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lm_gym.agents import supervised_finetune
-from lm_gym.reward_models.comparisons import Ranking
+from lm_gym.files import write_json
+from lm_gym.reward_models.comparisons import Split
+from lm_gym.reward_models.judgements import Judgement
 from lm_gym.reward_models.preference import PreferenceRewardModel
 
 from .measure import measure
 from .plan import LoopPlan
 from .report_data import Curve, ModelRow, Report, RewardCard
 from .stages import (
-    collect_rankings,
+    collect_judgements,
     fit_reward_model,
     make_env,
     ppo_policy_folder,
-    rankings_of,
     read_evaluation,
     read_history,
+    read_judgements,
     run_ppo,
     sample_answers,
     truth_metrics,
@@ -35,6 +38,7 @@ from .workspace import Workspace, machine_description
 __all__ = ["run_loop"]
 
 NORMALIZER_PROMPTS = 64
+ANNOTATOR_STATE = "annotator.json"
 NOTES = (
     "Every model answers each held-out prompt at least twice; the intervals of win rates take all as independent; "
     "that makes them somewhat too narrow.",
@@ -46,7 +50,7 @@ NOTES = (
 @dataclass(frozen=True, kw_only=True)
 class _Round:
     number: int
-    rankings: list[Ranking]
+    judgements: list[Judgement]
     reward_model: PreferenceRewardModel
     card: RewardCard
     policy: Path
@@ -112,8 +116,8 @@ def _fine_tuned(plan: LoopPlan, workspace: Workspace) -> Path:
 def _round(plan: LoopPlan, workspace: Workspace, number: int, reference: Path, earlier: Sequence[_Round]) -> _Round:
     start = earlier[-1].policy if earlier else reference
     name = f"round-{number}"
-    train, held_out = _rankings(plan, workspace, name, number, start)
-    everything = [ranking for before in earlier for ranking in before.rankings] + train
+    train, held_out = _judgements(plan, workspace, name, number, start)
+    everything = [one for before in earlier for one in before.judgements] + train
     samples = _reference_samples(plan, workspace, reference)
 
     def fit(folder: Path, left: bool) -> None:
@@ -129,33 +133,37 @@ def _round(plan: LoopPlan, workspace: Workspace, number: int, reference: Path, e
     policy, curve = _reinforced(
         plan, workspace, f"{name}/ppo", start, reference, reward_model, label=f"round {number}", leashed=True
     )
-    return _Round(number=number, rankings=train, reward_model=reward_model, card=card, policy=policy, curve=curve)
+    return _Round(number=number, judgements=train, reward_model=reward_model, card=card, policy=policy, curve=curve)
 
 
-def _rankings(
-    plan: LoopPlan, workspace: Workspace, name: str, number: int, start: Path
-) -> tuple[list[Ranking], list[Ranking]]:
-    if plan.rankings is not None:
-        return list(plan.rankings.train), list(plan.rankings.held_out)
-    judge = plan.judge
-    assert judge is not None  # LoopPlan checks that there is one or the other
+def _judgements(plan: LoopPlan, workspace: Workspace, name: str, number: int, start: Path) -> Split:
+    if plan.judgements is not None:
+        return plan.judgements
+    annotator = plan.annotator
+    assert annotator is not None  # LoopPlan checks that there is one or the other
     seed = plan.seed + 1000 * number
 
     def make(folder: Path, left: bool) -> None:
         count = min(plan.prompts_per_round, len(plan.train_prompts))
         chosen = random.Random(seed).sample(list(plan.train_prompts), count)
-        for file, prompts in (("rankings", chosen), ("held_out_rankings", list(plan.held_out_prompts))):
-            collect_rankings(
+        for file, prompts in (("train", chosen), ("held_out", list(plan.held_out_prompts))):
+            collect_judgements(
                 start,
                 prompts,
-                judge,
+                annotator,
                 folder / f"{file}.jsonl",
                 answers=plan.answers_per_prompt,
                 sampling=plan.sampling,
                 seed=seed,
             )
 
-    return workspace.stage(f"{name}/rankings", make, rankings_of)
+        write_json(folder / ANNOTATOR_STATE, annotator.state_dict())
+
+    def load(folder: Path) -> Split:
+        annotator.load_state_dict(json.loads((folder / ANNOTATOR_STATE).read_text(encoding="utf-8")))
+        return read_judgements(folder)
+
+    return workspace.stage(f"{name}/judgements", make, load)
 
 
 def _reference_samples(plan: LoopPlan, workspace: Workspace, reference: Path) -> list[tuple[str, str]]:
@@ -211,7 +219,7 @@ def _main_models(plan: LoopPlan, reference: Path, rounds: Sequence[_Round]) -> l
         text = f"fine-tuned on {len(plan.demonstrations)} demonstrations; every KL is measured to it"
         models.append(_Model(name="before RL (SFT)", description=text, folder=reference, trained_against=first))
     for found in rounds:
-        text = f"PPO with the KL leash against the reward model fitted to {found.card.trained_on} rankings"
+        text = f"PPO with the KL leash against the reward model fitted to {found.card.trained_on} judgements"
         models.append(
             _Model(
                 name=f"round {found.number}",
@@ -232,7 +240,7 @@ def _arms(plan: LoopPlan, workspace: Workspace, reference: Path, rounds: Sequenc
     loose, curve = _reinforced(
         plan, workspace, "without-kl", reference, reference, first.reward_model, label="without KL", leashed=False
     )
-    rows = winners([ranking for found in rounds for ranking in found.rankings])
+    rows = winners([one for found in rounds for one in found.judgements])
 
     def make(folder: Path, left: bool) -> None:
         supervised_finetune(reference, rows, folder / "model", plan.supervised, resume=left)
@@ -248,7 +256,7 @@ def _arms(plan: LoopPlan, workspace: Workspace, reference: Path, rounds: Sequenc
         ),
         _Model(
             name="SFT on winners",
-            description=f"no RL: fine-tuned on the {len(rows)} top-ranked answers of the same rankings",
+            description=f"no RL: fine-tuned on the {len(rows)} top-ranked answers of the same judgements",
             folder=imitator,
             trained_against=rounds[-1].reward_model,
         ),

@@ -14,6 +14,7 @@ from lm_gym.agents.policy import LanguageModelPolicy
 from lm_gym.episodes import Episodes
 from lm_gym.evaluation import Evaluation, evaluate
 from lm_gym.reward_models.evaluation import evaluate_reward_model
+from lm_gym.reward_models.questions import Question
 from lm_gym.scoring import RewardModel
 from lm_gym.vector_env import TextGenerationVectorEnv
 
@@ -62,7 +63,7 @@ def measure(
     """At least two responses to every held-out prompt: scored, judged, compared with the reference.
 
     Args:
-        plan: prompts, truth and judge.
+        plan: prompts, truth and annotator.
         env: reference and newest reward model.
         model: folder of the language model.
         name, description: for the table.
@@ -115,14 +116,17 @@ def _grammatical(plan: LoopPlan, prompts: Sequence[str], texts: Sequence[str]) -
 def _accuracy(
     plan: LoopPlan, reward_model: RewardModel | None, prompts: Sequence[str], texts: Sequence[str]
 ) -> float | None:
-    """How often the reward model agrees with the judge on this model's own responses."""
-    if reward_model is None or plan.judge is None:
+    """Share of pairs of this model's own responses that the reward model orders as the annotator does."""
+    if reward_model is None or plan.annotator is None:
         return None
-    pairs = [(prompts[row], [texts[row], texts[row + 1]]) for row in range(0, len(prompts), 2)]
-    different = [(prompt, answers) for prompt, answers in pairs if answers[0] != answers[1]]
+    pairs = [Question.of(prompts[row], (texts[row], texts[row + 1])) for row in range(0, len(prompts), 2)]
+    different = [pair for pair in pairs if len(set(pair.texts)) == 2]
     if not different:
         return None
-    return evaluate_reward_model(reward_model, plan.judge(different, seed=plan.seed + 1)).accuracy
+    state = plan.annotator.state_dict()  # put back: every model is measured under the same noise, whatever the order
+    judgements = plan.annotator.ask(different)
+    plan.annotator.load_state_dict(state)
+    return evaluate_reward_model(reward_model, judgements).accuracy
 
 
 def _samples(plan: LoopPlan, found: Evaluation) -> tuple[Sample, ...]:

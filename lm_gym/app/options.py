@@ -102,7 +102,7 @@ class FileRun:
     """The whole loop on a user's own files."""
 
     rankings: tuple[Path, ...]
-    """Files of judgements by people: {"prompt", "responses", "ranks"} or {"prompt", "chosen", "rejected"} rows."""
+    """Files of judgements by people, in any form that reward training reads (.jsonl, .jsonl.gz)."""
     texts: tuple[Path, ...] = ()
     """Text files to train a language model from scratch on (together with the answers of the training rankings)."""
     base: str | None = None

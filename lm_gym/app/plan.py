@@ -1,48 +1,31 @@
-"""What a run of the loop is made of: models, texts, people, and how long each stage takes."""
+"""The plan of a run of the loop: its models, texts, annotators, and the length of each stage."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lm_gym.agents import SupervisedConfig
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
-from lm_gym.reward_models.comparisons import Ranking
+from lm_gym.reward_models.comparisons import Split
+from lm_gym.reward_models.questions import Annotator
 from lm_gym.reward_models.training import RewardTrainingConfig
 from lm_gym.scoring import RewardFunction
 
-__all__ = ["Judge", "LoopPlan", "Rankings"]
+__all__ = ["LoopPlan"]
 
 MEASURED = 96
 """Responses that a model is measured on, at least."""
 
 
-class Judge(Protocol):
-    """Whoever ranks answers: simulated annotators, or people."""
-
-    def __call__(self, items: Sequence[tuple[str, Sequence[str]]], *, seed: int) -> list[Ranking]:
-        """Rank the answers to each prompt. Args: items: (prompt, answers) each; seed: of any chance in it."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rankings:
-    """Judgements that exist before the run starts."""
-
-    train: tuple[Ranking, ...]
-    """To fit the reward model to."""
-    held_out: tuple[Ranking, ...]
-    """To measure it on; no prompt (or group) of these is in ``train``."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class LoopPlan:
-    """base LM -> SFT -> rankings -> reward model -> RL with a KL leash -> rankings of the new policy -> ..."""
+    """base LM -> SFT -> judgements -> reward model -> RL with a KL penalty -> judgements of the new policy -> ..."""
 
     title: str
     """Heading of the report."""
@@ -51,23 +34,23 @@ class LoopPlan:
     base: Path
     """Folder of the language model that everything starts from."""
     train_prompts: tuple[str, ...]
-    """Prompts of rankings and RL."""
+    """Prompts of judgements and RL."""
     held_out_prompts: tuple[str, ...]
     """Prompts that models are measured on."""
     demonstrations: tuple[Mapping[str, Any], ...] = ()
     """Rows for supervised fine-tuning; none skips it."""
-    judge: Judge | None = None
-    """Ranks fresh answers in every round."""
-    rankings: Rankings | None = None
-    """Judgements given from the start; used where there is no judge."""
+    annotator: Annotator | None = None
+    """Judges fresh answers in every round."""
+    judgements: Split | None = None
+    """Judgements that exist before the run starts, in place of an annotator; no prompt (or group) is on both sides."""
     rounds: int = 1
-    """Times that rankings, reward model and RL are done."""
+    """Times that judgements, reward model and RL are done."""
     prompts_per_round: int = 128
-    """Prompts whose answers are ranked in a round."""
+    """Prompts whose answers are judged in a round."""
     answers_per_prompt: int = 4
-    """Answers that are ranked against each other."""
+    """Answers to a prompt that are judged together."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """How answers are drawn, in rankings, RL and measurement."""
+    """How answers are drawn, for judgements, RL and measurement."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Start value of the KL coefficient and the other rules of payment."""
     kl_target: float | None = None
@@ -83,7 +66,7 @@ class LoopPlan:
     iterations: int = 100
     """Length of RL in one round."""
     reference_arms: bool = True
-    """Also run the same PPO without the KL, and fine-tuning on the winners of the same rankings."""
+    """Also run the same PPO without the KL, and fine-tuning on the winners of the same judgements."""
     true_score: RewardFunction | None = None
     """The hidden truth, for the report only; no stage learns from it."""
     is_grammatical: Callable[[str, str], bool] | None = None
@@ -94,10 +77,10 @@ class LoopPlan:
     """Of every stage."""
 
     def __post_init__(self) -> None:
-        if (self.judge is None) == (self.rankings is None):
-            raise ConfigError("LoopPlan: needs exactly one of judge and rankings")
-        if self.rounds < 1 or (self.rankings is not None and self.rounds != 1):
-            raise ConfigError(f"LoopPlan.rounds: must be >= 1, and 1 with fixed rankings, got {self.rounds}")
+        if (self.annotator is None) == (self.judgements is None):
+            raise ConfigError("LoopPlan: needs exactly one of annotator and judgements")
+        if self.rounds < 1 or (self.judgements is not None and self.rounds != 1):
+            raise ConfigError(f"LoopPlan.rounds: must be >= 1, and 1 with fixed judgements, got {self.rounds}")
         if not self.train_prompts or not self.held_out_prompts:
             raise ConfigError("LoopPlan: needs training prompts and held-out prompts, got none of one kind")
         if set(self.train_prompts) & set(self.held_out_prompts):

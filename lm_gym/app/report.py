@@ -220,7 +220,7 @@ _SPECS = (
         unit="% of pairs",
         short="reward\naccuracy",
         definition="How often the reward model of the row (the one that RL ran against, or the one that goes with "
-        "its data) ranks two of the model's own responses as the judge does; 50% is chance.",
+        "its data) ranks two of the model's own responses as the annotators do; 50% is chance.",
         write=lambda values: [_percent(value) for value in values],
     ),
     _Spec(

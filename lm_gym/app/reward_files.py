@@ -27,7 +27,6 @@ from lm_gym.reward_models import (
     RewardTrainingConfig,
     learning_curve,
     load_judgements,
-    rankings_of,
     refuse_leaks,
     reward_card,
     split_by_prompt,
@@ -78,7 +77,8 @@ def train_reward_model(
     model.fit_normalizer(*zip(*texts, strict=True), fitted_on=f"{len(texts)} judged responses")
     model.training["groups"] = sorted({grouped_by(options.group_separator)(one.prompt) for one in train})
     model.save(out)  # measuring may take long, and may fail
-    card = _measured(options, model, train, held_out, checkpoints, console) if rankings_of(held_out) else None
+    measurable = any(one.compares for one in held_out)
+    card = _measured(options, model, train, held_out, checkpoints, console) if measurable else None
     model.training["evaluation"] = None if card is None else card.evaluation.to_json()
     if card is not None:  # sigmoid(difference of scores / temperature) is the probability of a preference
         model.links["temperature"] = card.evaluation.temperature

@@ -42,7 +42,7 @@ def accuracy_plot(cards: Sequence[RewardCard]) -> Plot | None:
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_yticks(range(len(shown)), [card.name for _, card in shown], parse_math=False)
         axes.xaxis.set_major_formatter("{x:.0%}")
-        axes.set_xlabel("held-out pairs ranked as the judge ranked them", color=MUTED)
+        axes.set_xlabel("held-out pairs ranked as people ranked them", color=MUTED)
 
     return Plot(
         title="Accuracy beside the length rule",

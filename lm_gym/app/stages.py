@@ -17,27 +17,29 @@ from lm_gym.agents.training import EpisodeMetrics, TrainResult, train
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.decoding import generate
 from lm_gym.episodes import Episodes
-from lm_gym.files import read_jsonl, write_json, write_jsonl
+from lm_gym.files import read_jsonl, write_json
 from lm_gym.kl_control import AdaptiveKL
 from lm_gym.language_model import load_language_model
 from lm_gym.prompts import load_prompts
 from lm_gym.reference import Reference
-from lm_gym.reward_models.comparisons import Ranking, load_rankings, to_rows
+from lm_gym.reward_models.comparisons import Split
 from lm_gym.reward_models.evaluation import evaluate_reward_model
+from lm_gym.reward_models.judgement_rows import load_judgements, save_judgements
+from lm_gym.reward_models.judgements import Judgement
 from lm_gym.reward_models.preference import PreferenceRewardModel
+from lm_gym.reward_models.questions import Annotator, Question
 from lm_gym.reward_models.training import RewardTrainingConfig
 from lm_gym.sampling import StopRule
 from lm_gym.scoring import RewardModel
 from lm_gym.vector_env import TextGenerationVectorEnv
 
-from .plan import Judge
-
 __all__ = [
-    "collect_rankings",
+    "collect_judgements",
     "fit_reward_model",
     "make_env",
     "ppo_policy_folder",
     "read_history",
+    "read_judgements",
     "run_ppo",
     "sample_answers",
     "winners",
@@ -64,29 +66,29 @@ def sample_answers(
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 
-def collect_rankings(
+def collect_judgements(
     model: str | Path,
     prompts: Sequence[str],
-    judge: Judge,
+    annotator: Annotator,
     path: Path,
     *,
     answers: int,
     sampling: SamplingConfig,
     seed: int,
-) -> list[Ranking]:
-    """Draw answers, have them ranked, and write the rankings; prompts whose answers are all the same are left out."""
+) -> list[Judgement]:
+    """Draw answers, have them judged, and write the judgements; prompts whose answers are all the same are left out."""
     drawn = sample_answers(model, prompts, answers, sampling, seed=seed)
-    items = [(prompt, texts) for prompt, texts in zip(prompts, drawn, strict=True) if len(set(texts)) > 1]
-    rankings = judge(items, seed=seed)
-    write_jsonl(path, to_rows(rankings))
-    return rankings
+    items = [Question.of(prompt, texts) for prompt, texts in zip(prompts, drawn, strict=True) if len(set(texts)) > 1]
+    judgements = annotator.ask(items)
+    save_judgements(path, judgements)
+    return judgements
 
 
 def fit_reward_model(
     folder: Path,
     base: str | Path,
-    rankings: Sequence[Ranking],
-    held_out: Sequence[Ranking],
+    judgements: Sequence[Judgement],
+    held_out: Sequence[Judgement],
     reference_samples: Sequence[tuple[str, str]],
     config: RewardTrainingConfig,
     *,
@@ -98,20 +100,20 @@ def fit_reward_model(
     Args:
         folder: gets ``model/`` and ``evaluation.json``.
         base: language model that the scalar head is put on.
-        rankings: to fit to.
+        judgements: to fit to.
         held_out: to measure on.
         reference_samples: (prompt, response) of the reference, for the normaliser.
         config: of the fit.
         group_of: maps a prompt to the group that the standard error clusters on.
         max_length: longest text, in tokens.
     """
-    model = PreferenceRewardModel.train(rankings, base, config, max_length=max_length, seed=config.seed)
+    model = PreferenceRewardModel.train(judgements, base, config, max_length=max_length, seed=config.seed)
     prompts, responses = zip(*reference_samples, strict=True)
     model.fit_normalizer(prompts, responses, fitted_on=f"{len(prompts)} samples of the reference model")
     model.save(folder / "model")
     grouping = {} if group_of is None else {"group_of": group_of}
     found = evaluate_reward_model(model, held_out, **grouping)
-    write_json(folder / "evaluation.json", {"trained_on": len(rankings), **found.to_json()})
+    write_json(folder / "evaluation.json", {"trained_on": len(judgements), **found.to_json()})
     return model
 
 
@@ -200,13 +202,13 @@ def read_history(run_dir: Path) -> tuple[dict[str, float | None], ...]:
     return tuple(read_jsonl(run_dir / "metrics.jsonl"))
 
 
-def winners(rankings: Sequence[Ranking]) -> list[dict[str, str]]:
-    """The best answer of every ranking, as rows for fine-tuning."""
+def winners(judgements: Sequence[Judgement]) -> list[dict[str, str]]:
+    """The best answer of every judgement that compares some, as rows for fine-tuning."""
     rows = []
-    for ranking in rankings:
-        best = ranking.responses[int(np.argmin(ranking.ranks))]
-        if best.strip():
-            rows.append({"prompt": ranking.prompt, "completion": best})
+    for one in judgements:
+        best = one.texts[int(np.argmin(one.places or (1,)))]
+        if one.compares and best.strip():
+            rows.append({"prompt": one.prompt, "completion": best})
     return rows
 
 
@@ -227,6 +229,7 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     return found
 
 
-def rankings_of(folder: Path) -> tuple[list[Ranking], list[Ranking]]:
-    """Training and held-out rankings of one round."""
-    return load_rankings(folder / "rankings.jsonl"), load_rankings(folder / "held_out_rankings.jsonl")
+def read_judgements(folder: Path) -> Split:
+    """Training and held-out judgements of one round."""
+    train, held_out = (load_judgements(folder / f"{name}.jsonl").judgements for name in ("train", "held_out"))
+    return Split(train, held_out)

@@ -100,8 +100,8 @@ def compare_models(
     if reward_model is None:
         rows = [(prompt, one, two) for prompt, one, two in zip(prompts, *texts, strict=True)]
     else:
-        judge = load_reward_model(reward_model)
-        scores = [checked_scores(judge, prompts, side).value for side in texts]
+        scorer = load_reward_model(reward_model)
+        scores = [checked_scores(scorer, prompts, side).value for side in texts]
         rows = [
             (prompt, f"{one}\n({s:.3f})", f"{two}\n({t:.3f})")
             for prompt, one, two, s, t in zip(prompts, *texts, *scores, strict=True)

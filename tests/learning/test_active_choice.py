@@ -12,11 +12,11 @@ from lm_gym import reviews
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.reward_models import (
     BradleyTerryAnnotator,
-    Choice,
     EmbeddingRewardModel,
     EmbeddingTrainingConfig,
     EnsembleRewardModel,
     Judgement,
+    Question,
     SentenceFeatures,
     choose_pairs,
 )
@@ -37,7 +37,7 @@ class World:
             return [one for one in made if one[1] != one[2]]
 
         self.pool, self.test = pairs(reviews.prompts("train"), 1200), pairs(reviews.prompts("held_out"), 1000)
-        self.judge = BradleyTerryAnnotator(reviews.true_score, temperature=0.1, seed=seed)
+        self.annotator = BradleyTerryAnnotator(reviews.true_score, temperature=0.1, seed=seed)
         truth = [np.array(reviews.true_score([p] * 2, [a, b])) for p, a, b in self.test]
         self.lead = np.array([first - second for first, second in truth])
         self.labels: dict[int, Judgement] = {}
@@ -46,9 +46,7 @@ class World:
     def label(self, index: int) -> Judgement:
         if index not in self.labels:
             prompt, first, second = self.pool[index]
-            ranking = self.judge.rank(prompt, (first, second))
-            winner: Any = "a" if ranking.ranks[0] < ranking.ranks[1] else "b"
-            self.labels[index] = Judgement.of(prompt, (first, second), Choice(winner))
+            (self.labels[index],) = self.annotator.ask([Question.of(prompt, (first, second))])
         return self.labels[index]
 
     def fitted(self, judgements: list[Judgement]) -> EmbeddingRewardModel:

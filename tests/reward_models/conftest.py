@@ -121,7 +121,7 @@ def _word_score(prompts: list[str], completions: list[str]) -> list[float]:
 
 def _judged_texts(count: int, responses: int, seed: int) -> list[Any]:
     """Noise-free rankings of random texts under the word score, ties kept."""
-    from lm_gym.reward_models import Ranking
+    from lm_gym.reward_models import Judgement
 
     rng = random.Random(seed)
     rankings: list[Any] = []
@@ -130,7 +130,7 @@ def _judged_texts(count: int, responses: int, seed: int) -> list[Any]:
         scores = _word_score([], texts)
         ranks = tuple(1 + sum(other > score for other in scores) for score in scores)
         if len(set(ranks)) > 1:
-            rankings.append(Ranking("write a review :", tuple(texts), ranks))
+            rankings.append(Judgement.ranking("write a review :", texts, ranks))
     return rankings
 
 

@@ -16,7 +16,6 @@ from lm_gym.reward_models import (
     Choice,
     EnsembleRewardModel,
     Judgement,
-    Ranking,
     Ranks,
     Thumb,
     Vote,
@@ -122,13 +121,13 @@ def test_the_text_baseline_finds_words_that_win_in_other_groups() -> None:
     rankings = []
     for number in range(200):
         good, bad = (" ".join([mark, *rng.choice(fillers, 6)]) for mark in ("brilliant", "awful"))
-        rankings.append(Ranking.pair(f"p{number % 4}", good, bad))
+        rankings.append(Judgement.pair(f"p{number % 4}", good, bad))
     assert text_baseline_accuracy(rankings) == 1.0
-    shuffled = [r if n // 4 % 2 else Ranking(r.prompt, r.responses, (2, 1)) for n, r in enumerate(rankings)]
+    shuffled = [r if n // 4 % 2 else Judgement.ranking(r.prompt, r.texts, (2, 1)) for n, r in enumerate(rankings)]
     found = text_baseline_accuracy(shuffled)
     assert found is not None
     assert 0.3 < found < 0.7
-    assert text_baseline_accuracy([Ranking.pair("one", "a b", "c d")]) is None
+    assert text_baseline_accuracy([Judgement.pair("one", "a b", "c d")]) is None
 
 
 def test_each_text_is_scored_once() -> None:
@@ -157,7 +156,7 @@ def test_quarters_by_margin_are_those_of_the_definition() -> None:
 
 def test_the_closest_calls_come_first() -> None:
     # The score is the number in the text: wrong by 1, right by 2, wrong by 3, right by 8.
-    rankings = [Ranking.pair("p", *texts) for texts in (("1", "2"), ("4", "2"), ("3", "6"), ("9", "1"))]
+    rankings = [Judgement.pair("p", *texts) for texts in (("1", "2"), ("4", "2"), ("3", "6"), ("9", "1"))]
     found = evaluate_reward_model(lambda prompts, completions: [float(text) for text in completions], rankings[::-1])
     assert [(one.low, one.accuracy) for one in found.by_margin] == [(1.0, 0.0), (2.0, 1.0), (3.0, 0.0), (8.0, 1.0)]
 
@@ -180,7 +179,7 @@ def test_an_ensemble_that_disagrees_where_it_errs_is_a_detector() -> None:
     for number in range(300):
         kind = ("calm", "wild")[number % 2]
         short, long = (f"{kind} {'x' * int(length)}" for length in (rng.integers(1, 20), rng.integers(25, 45)))
-        rankings.append(Ranking.pair(f"p{number}", long, short))
+        rankings.append(Judgement.pair(f"p{number}", long, short))
     ensemble = EnsembleRewardModel([noisy_member(seed, noise) for seed in range(5)])
     found = error_detection(ensemble, rankings)
     assert found is not None
@@ -191,7 +190,7 @@ def test_an_ensemble_that_disagrees_where_it_errs_is_a_detector() -> None:
     assert found.by_disagreement > 0.6
     # The area is the chance that an error has the larger spread, counted pair by pair.
     values, _ = ensemble.member_scores(
-        [one.prompt for one in rankings for _ in (0, 1)], [text for one in rankings for text in one.responses]
+        [one.prompt for one in rankings for _ in (0, 1)], [text for one in rankings for text in one.texts]
     )
     margins = values[:, ::2] - values[:, 1::2]
     wrong, spread = margins.mean(axis=0) < 0, margins.std(axis=0)
@@ -200,7 +199,7 @@ def test_an_ensemble_that_disagrees_where_it_errs_is_a_detector() -> None:
         assert area == pytest.approx(np.mean(wins))
     assert found.errors == wrong.sum()
     assert error_detection(as_reward_model(model), rankings) is None  # no spread
-    judged = [Judgement.of(one.prompt, one.responses, Ranks(one.ranks)) for one in rankings]
+    judged = [Judgement.ranking(one.prompt, one.texts, one.places) for one in rankings]
     assert reward_card(ensemble, judged).error_detection == found
 
 
@@ -209,7 +208,7 @@ def test_a_spread_of_the_models_own_is_used() -> None:
         def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
             return Scores.of([len(text) for text in responses], std=[4.0 if "?" in text else 0.1 for text in responses])
 
-    rankings = [Ranking.pair("p", "long enough", "s"), Ranking.pair("q", "s?", "long")]
+    rankings = [Judgement.pair("p", "long enough", "s"), Judgement.pair("q", "s?", "long")]
     found = error_detection(Unsure(), rankings)
     assert found is not None
     assert (found.errors, found.by_spread, found.by_disagreement) == (1, 1.0, None)

@@ -88,7 +88,7 @@ def test_every_kind_teaches_the_same_scalar(
     kind: str, loaded: SentenceFeatures, judged_texts: Callable[..., Any], word_score: Callable[..., list[float]]
 ) -> None:
     rng = np.random.default_rng(0)
-    texts = sorted({text for one in judged_texts(60, 4, 0) for text in one.responses})
+    texts = sorted({text for one in judged_texts(60, 4, 0) for text in one.texts})
     truth = np.array(word_score([], texts)) / 2
     kinds = ["choice", "votes", "thumb", "rating", "value"] if kind == "mix" else [kind]
     said = [one for each in kinds for one in judgements_of(each, texts, truth, rng)]
@@ -168,7 +168,7 @@ def test_an_interrupted_embedding_goes_on(
         return embed
 
     rankings = judged_texts(20, 3, 0)
-    unique = len({text for one in rankings for text in one.responses})
+    unique = len({text for one in rankings for text in one.texts})
     assert unique > 24
     monkeypatch.setattr(SentenceFeatures, "__call__", counting(16))
     with pytest.raises(KeyboardInterrupt):
@@ -188,7 +188,7 @@ def test_each_text_is_embedded_once_across_objects(
     first = EmbeddingRewardModel.train(judged_texts(20, 3, 0), encoder, SOFT, cache_dir=tmp_path, device="cpu")
     monkeypatch.setattr(SentenceFeatures, "__call__", lambda *args, **kwargs: pytest.fail("embedded again"))
     again = EmbeddingRewardModel.train(judged_texts(20, 3, 0), encoder, SOFT, cache_dir=tmp_path, device="cpu")
-    texts = list(judged_texts(20, 3, 0)[0].responses)
+    texts = list(judged_texts(20, 3, 0)[0].texts)
     assert (
         first.score(["p"] * len(texts), texts).value.tolist() == again.score(["p"] * len(texts), texts).value.tolist()
     )
@@ -234,7 +234,7 @@ def test_bad_input_is_named(loaded: SentenceFeatures, tmp_path: Path) -> None:
 )
 def test_a_real_encoder_on_real_judgements(tmp_path: Path) -> None:
     """One fold of four; docs/log.md has all of them."""
-    from lm_gym.reward_models import Ranking, load_judgements
+    from lm_gym.reward_models import Judgement, load_judgements
 
     said = load_judgements(Path(os.environ["LM_GYM_DATA"]) / "arguments" / "pairs.jsonl").judgements
 
@@ -243,7 +243,7 @@ def test_a_real_encoder_on_real_judgements(tmp_path: Path) -> None:
 
     held_out = sorted({topic(one) for one in said})[2::4]
     train = [one for one in said if topic(one) not in held_out]
-    test = [Ranking.pair(one.prompt, *one.texts) for one in said if topic(one) in held_out]
+    test = [Judgement.pair(one.prompt, *one.texts) for one in said if topic(one) in held_out]
     model = EmbeddingRewardModel.train(train, os.environ["LM_GYM_ENCODER"], cache_dir=tmp_path)
     result = evaluate_reward_model(model, test)
     assert result.accuracy > 0.76

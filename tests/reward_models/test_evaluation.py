@@ -6,7 +6,7 @@ import math
 import pytest
 
 from lm_gym.errors import DataError
-from lm_gym.reward_models import Ranking, evaluate_reward_model
+from lm_gym.reward_models import Judgement, evaluate_reward_model
 
 SCORES = {"a": 2.0, "b b": 1.0, "c c c": 1.0, "d": -1.0}
 
@@ -21,9 +21,9 @@ def nll(gap: float) -> float:
 
 def test_numbers_by_hand() -> None:
     rankings = [
-        Ranking("p", ("a", "b b", "c c c"), (1, 2, 3)),  # gaps 1, 1, 0
-        Ranking("q", ("d", "b b"), (1, 2)),  # gap -2: wrong
-        Ranking("q", ("a", "d"), (1, 2)),  # gap 3, equal lengths
+        Judgement.ranking("p", ("a", "b b", "c c c"), (1, 2, 3)),  # gaps 1, 1, 0
+        Judgement.ranking("q", ("d", "b b"), (1, 2)),  # gap -2: wrong
+        Judgement.ranking("q", ("a", "d"), (1, 2)),  # gap 3, equal lengths
     ]
     result = evaluate_reward_model(lookup, rankings)
     assert (result.pairs, result.abstained) == (5, 0)
@@ -43,7 +43,7 @@ def test_numbers_by_hand() -> None:
 
 
 def test_ties_form_no_pair_and_abstentions_are_counted() -> None:
-    rankings = [Ranking("p", ("a", "b b", "d"), (1, 1, 2)), Ranking("p", ("a", "unknown"), (1, 2))]
+    rankings = [Judgement.ranking("p", ("a", "b b", "d"), (1, 1, 2)), Judgement.ranking("p", ("a", "unknown"), (1, 2))]
     result = evaluate_reward_model(lookup, rankings)
     assert (result.pairs, result.abstained) == (2, 1)
     assert result.accuracy == 1.0
@@ -51,23 +51,25 @@ def test_ties_form_no_pair_and_abstentions_are_counted() -> None:
 
 
 def test_groups_of_prompts() -> None:
-    rankings = [Ranking(f"t {side}", ("a", "d"), (1, 2)) for side in ("pro", "con")]
+    rankings = [Judgement.ranking(f"t {side}", ("a", "d"), (1, 2)) for side in ("pro", "con")]
     result = evaluate_reward_model(lookup, rankings, group_of=lambda prompt: prompt.split()[0])
     assert [(group.group, group.pairs) for group in result.groups] == [("t", 2)]
 
 
 def test_the_result_is_json() -> None:
-    result = evaluate_reward_model(lookup, [Ranking("p", ("a", "d"), (1, 2))])
+    result = evaluate_reward_model(lookup, [Judgement.ranking("p", ("a", "d"), (1, 2))])
     assert json.loads(json.dumps(result.to_json()))["bins"][9]["pairs"] == 1
 
 
 def test_an_empty_response_is_shorter_than_any() -> None:
-    result = evaluate_reward_model(lambda prompts, completions: [0.0] * 2, [Ranking("p", ("a", ""), (1, 2))])
+    result = evaluate_reward_model(lambda prompts, completions: [0.0] * 2, [Judgement.ranking("p", ("a", ""), (1, 2))])
     assert (result.length_accuracy, result.accuracy, result.pairs_at_matched_length) == (1.0, 0.5, 0)
     assert result.nll == pytest.approx(math.log(2))
 
 
-@pytest.mark.parametrize("rankings", [[], [Ranking("p", ("a", "d"), (1, 1))], [Ranking("p", ("x", "y"), (1, 2))]])
+@pytest.mark.parametrize(
+    "rankings", [[], [Judgement.ranking("p", ("a", "d"), (1, 1))], [Judgement.ranking("p", ("x", "y"), (1, 2))]]
+)
 def test_nothing_to_compare_is_refused(rankings) -> None:
     with pytest.raises(DataError, match="at least one comparison with two scores"):
         evaluate_reward_model(lookup, rankings)

@@ -54,12 +54,12 @@ def test_only_the_updates_and_the_head_learn(kind: str, save_base, judged_texts,
     base = save_base(kind, tmp_path / "lm")
     made = PreferenceRewardModel.from_base(base, lora=LORA, device="cpu")
     before = {name: weight.detach().clone() for name, weight in made.model.named_parameters()}
-    summary = made.fit(judged_texts(100, 4, 0), QUICK, eval_rankings=judged_texts(40, 4, 1))
+    made.fit(judged_texts(100, 4, 0), QUICK)
     moved = {name for name, weight in made.model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved
     assert all("lora_" in name or "modules_to_save" in name for name in moved)
     assert any("modules_to_save" in name for name in moved)
-    assert summary["evaluation"]["accuracy"] > 0.8
+    assert evaluate_reward_model(made, judged_texts(40, 4, 1)).accuracy > 0.8
     if kind == "bert":  # its pooler is not part of a masked language model, so it starts at random and must be kept
         assert any("pooler" in name for name in moved)
 

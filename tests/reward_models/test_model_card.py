@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lm_gym.reward_models import LoraSettings, PreferenceRewardModel, RewardTrainingConfig
+from lm_gym.reward_models import LoraSettings, PreferenceRewardModel, RewardTrainingConfig, evaluate_reward_model
 
 
 def test_the_page_tells_what_is_known(save_base: Any, judged_texts: Any, tmp_path: Path) -> None:
@@ -14,7 +14,8 @@ def test_the_page_tells_what_is_known(save_base: Any, judged_texts: Any, tmp_pat
     assert "Nothing was measured" in bare
     assert "No normaliser was fitted" in bare
     rankings = judged_texts(12, 3, 0)
-    found = model.fit([*rankings, *rankings[:2]], RewardTrainingConfig(), eval_rankings=judged_texts(9, 3, 1))
+    found = model.fit([*rankings, *rankings[:2]], RewardTrainingConfig())
+    model.training["evaluation"] = evaluate_reward_model(model, judged_texts(9, 3, 1)).to_json()
     normalizer = model.fit_normalizer(["one", "one"], ["good", "bad"], fitted_on="two texts")
     told = (model.save(tmp_path / "rm") / "README.md").read_text(encoding="utf-8")
     assert f"An adapter on `{base}`" in told

@@ -10,7 +10,6 @@ from lm_gym.reward_models import (
     Choice,
     Critique,
     Judgement,
-    Ranking,
     Ranks,
     Rating,
     Thumb,
@@ -27,7 +26,6 @@ from lm_gym.reward_models.targets import (
     count_judged_both_ways,
     counts_of,
     items_of,
-    rankings_of,
     require_lesson,
 )
 
@@ -40,7 +38,7 @@ def test_everything_about_one_prompt_is_one_item_and_a_ranking_is_its_own() -> N
         Judgement.of("p", ("z",), Rating(3)),
         Judgement.of("p", ("x", "y", "z"), Ranks((1, 2, 2))),
         Judgement.of("p", ("w",), Value(-4)),
-        Ranking("p", ("x", "z"), (2, 1)),
+        Judgement.ranking("p", ("x", "z"), (2, 1)),
         Judgement.of("p", ("x", "y", "z"), BestOf(1)),
     ]
     ranks, ranking, best, rest, other = items_of(said)
@@ -72,10 +70,9 @@ def test_what_teaches_nothing_is_left_out_and_counted() -> None:
         Judgement.of("p", ("x",), Critique(), comment="so so"),
         Judgement.of("p", ("x", "y"), Ranks((1, 1))),
         Judgement.of("p", ("x", "x"), Votes((Vote("a"),))),
-        Ranking("p", ("x", "y"), (1, 1)),
     ]
     assert items_of(idle) == []
-    assert count_idle([*idle, Judgement.of("p", ("x", "y"), Choice("a"))]) == {"critique": 1, "ranks": 2, "votes": 1}
+    assert count_idle([*idle, Judgement.of("p", ("x", "y"), Choice("a"))]) == {"critique": 1, "ranks": 1, "votes": 1}
 
 
 def test_contradictory_votes_are_half_and_half() -> None:
@@ -115,26 +112,6 @@ def test_one_class_beside_another_kind_is_enough() -> None:
     require_lesson(items_of([Judgement.of("p", ("x",), Thumb(True)), Judgement.of("p", ("x", "y"), Choice("a"))]))
 
 
-def test_comparisons_for_measuring_are_what_most_people_said() -> None:
-    said = [
-        Judgement.of("p", ("x", "y"), Choice("b")),
-        Judgement.of("p", ("x", "y"), Choice("tie")),
-        Judgement.of("p", ("x", "y"), Votes((Vote("a"), Vote("tie"), Vote("b"), Vote("a")))),
-        Judgement.of("p", ("x", "y"), Votes((Vote("a"), Vote("b")))),
-        Judgement.of("p", ("x", "x"), Votes((Vote("a"),))),
-        Judgement.of("p", ("x", "y", "z"), BestOf(2)),
-        Judgement.of("p", ("x", "y"), Ranks((1, 1))),
-        Judgement.of("p", ("x",), Thumb(True)),
-        Ranking("p", ("x", "y"), (2, 1)),
-    ]
-    assert rankings_of(said) == [
-        Ranking("p", ("x", "y"), (2, 1)),
-        Ranking("p", ("x", "y"), (1, 2)),
-        Ranking("p", ("x", "y", "z"), (2, 2, 1)),
-        Ranking("p", ("x", "y"), (2, 1)),
-    ]
-
-
 def test_pairs_that_were_judged_both_ways_are_counted() -> None:
     def said(first: str, second: str, winner: str) -> Judgement:
         return Judgement.of("p", (first, second), Choice(winner))  # type: ignore[arg-type]
@@ -143,5 +120,5 @@ def test_pairs_that_were_judged_both_ways_are_counted() -> None:
     agreed = Judgement.of("p", ("g", "h"), Votes((Vote("a"), Vote("a"), Vote("tie"))))
     judgements = [said("x", "y", "a"), said("y", "x", "a"), said("x", "y", "a"), said("x", "z", "b"), split, agreed]
     assert count_judged_both_ways(judgements) == 2  # x and y; e and f
-    assert count_judged_both_ways([*judgements, Ranking("p", ("x", "z", "y"), (1, 2, 3))]) == 3  # and x and z
-    assert count_judged_both_ways([Ranking("other", ("x", "z"), (1, 2)), said("x", "z", "b")]) == 0
+    assert count_judged_both_ways([*judgements, Judgement.ranking("p", ("x", "z", "y"), (1, 2, 3))]) == 3  # and x and z
+    assert count_judged_both_ways([Judgement.ranking("other", ("x", "z"), (1, 2)), said("x", "z", "b")]) == 0

@@ -11,9 +11,10 @@ import torch
 from lm_gym.errors import ConfigError, DataError, RewardModelError
 from lm_gym.reward_models import (
     BradleyTerryAnnotator,
+    Judgement,
     LossConfig,
     PreferenceRewardModel,
-    Ranking,
+    Question,
     RewardTrainingConfig,
     evaluate_reward_model,
     plackett_luce_nll,
@@ -36,17 +37,17 @@ def test_it_learns_a_truth_from_rankings(kind: str, reward_of, judged_texts) -> 
     reward_model = reward_of(kind)
     train, test = judged_texts(200, 4, 0), judged_texts(50, 4, 1)
     before = evaluate_reward_model(reward_model, test).accuracy
-    summary = reward_model.fit(train, QUICK, eval_rankings=test)
+    summary = reward_model.fit(train, QUICK)
     assert before < 0.75
-    assert summary["evaluation"]["accuracy"] > 0.85
+    assert evaluate_reward_model(reward_model, test).accuracy > 0.85
     assert summary["losses"][-1][1] < summary["losses"][0][1]
     assert not reward_model.model.training
 
 
 def test_it_learns_from_the_pairs_of_a_noisy_annotator(reward_of, word_score, judged_texts) -> None:
     texts = judged_texts(300, 2, 2)
-    judge = BradleyTerryAnnotator(word_score, temperature=0.5, seed=0)
-    pairs = [judge.rank(one.prompt, one.responses) for one in texts]
+    annotator = BradleyTerryAnnotator(word_score, temperature=0.5, seed=0)
+    pairs = annotator.ask([Question.of(one.prompt, one.texts) for one in texts])
     reward_model = reward_of("llama")
     reward_model.fit(pairs, QUICK)
     assert evaluate_reward_model(reward_model, judged_texts(50, 4, 3)).accuracy > 0.85
@@ -57,9 +58,9 @@ def test_the_first_loss_is_that_of_the_likelihood(reward_of, judged_texts) -> No
     rankings = judged_texts(16, 4, 0)
     expected = []
     for one in rankings:
-        scores = reward_model.score([one.prompt] * len(one.responses), one.responses).value
+        scores = reward_model.score([one.prompt] * len(one.texts), one.texts).value
         row = torch.tensor(scores)[None]
-        nll, _ = plackett_luce_nll(row, torch.tensor([one.ranks]), torch.ones_like(row, dtype=torch.bool))
+        nll, _ = plackett_luce_nll(row, torch.tensor([one.places]), torch.ones_like(row, dtype=torch.bool))
         expected.append(nll.item())
     config = RewardTrainingConfig(items_per_step=16, log_every_steps=1, progress=False)
     # A Llama has no dropout, so the training pass scores as the evaluation pass does.
@@ -68,7 +69,7 @@ def test_the_first_loss_is_that_of_the_likelihood(reward_of, judged_texts) -> No
 
 @pytest.mark.parametrize("sizes", [(16, 1), (4, 4), (5, 4)])
 def test_gradient_accumulation_divides_by_all_rankings(sizes: tuple[int, int], reward_of, judged_texts) -> None:
-    tie = Ranking("write a review :", ("good", "bad"), (1, 1))
+    tie = Judgement.ranking("write a review :", ("good", "bad"), (1, 1))
     results = []
     for batch, steps in (sizes, (16, 1)):
         reward_model = reward_of("llama")
@@ -109,7 +110,7 @@ def test_score_centering_moves_the_mean_to_zero(reward_of, judged_texts) -> None
         reward_model.fit(
             rankings, RewardTrainingConfig(epochs=2, learning_rate=3e-3, loss=LossConfig(score_centering=weight))
         )
-        texts = [text for one in rankings for text in one.responses]
+        texts = [text for one in rankings for text in one.texts]
         means[weight] = abs(reward_model.score(["write a review :"] * len(texts), texts).value.mean())
     print(means)
     assert means[1.0] < means[0.0] / 2
@@ -203,15 +204,12 @@ def test_checkpoints_of_another_run_are_refused(reward_of, judged_texts, tmp_pat
         reward_of("gpt2").fit(judged_texts(8, 3, 0), config)
 
 
-def test_a_model_is_built_fitted_evaluated_and_saved_in_one_call(save_base, judged_texts, tmp_path) -> None:
+def test_a_model_is_built_fitted_and_saved_in_one_call(save_base, judged_texts, tmp_path) -> None:
     base, out = save_base("llama", tmp_path / "lm"), tmp_path / "rm"
-    made = PreferenceRewardModel.train(
-        judged_texts(40, 3, 0), str(base), QUICK, output_dir=out, eval_rankings=judged_texts(9, 3, 1), name="critic"
-    )
+    PreferenceRewardModel.train(judged_texts(40, 3, 0), str(base), QUICK, output_dir=out, name="critic")
     again = PreferenceRewardModel.load(out)
     assert again.name == "critic"
     assert again.training["judgements"] == 40
-    assert again.training["evaluation"]["pairs"] == made.training["evaluation"]["pairs"] > 9
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lm", "rm"]
 
 
@@ -223,12 +221,12 @@ def test_training_drops_the_old_normalizer(reward_of, judged_texts) -> None:
 
 
 def test_data_that_teaches_nothing_is_refused(reward_of) -> None:
-    tie = Ranking("one", ("good", "bad"), (1, 1))
+    tie = Judgement.ranking("one", ("good", "bad"), (1, 1))
     for rankings in ([], [tie, tie]):
         with pytest.raises(DataError, match="some judgement must tell responses apart"):
             reward_of("gpt2").fit(rankings)
     with pytest.raises(DataError, match="every text must have a token"):
-        reward_of("gpt2").fit([Ranking("", ("", "good"), (2, 1))])
+        reward_of("gpt2").fit([Judgement.ranking("", ("", "good"), (2, 1))])
 
 
 def test_a_loss_that_is_no_number_stops_the_run(reward_of, judged_texts) -> None:
@@ -261,11 +259,11 @@ def test_bad_settings_are_refused(bad: dict[str, object]) -> None:
 
 
 def test_real_judgements_are_learned_from(data_folder: Path, tiny_model, tokenizer_for) -> None:
-    from lm_gym.reward_models import load_rankings
+    from lm_gym.reward_models import load_judgements
 
-    rankings = load_rankings(data_folder / "arguments" / "rankings.jsonl")
+    rankings = load_judgements(data_folder / "arguments" / "rankings.jsonl").judgements
     assert len(rankings) == 24
     model = PreferenceRewardModel.from_base(tiny_model("llama"), tokenizer_for("llama"), device="cpu", max_length=64)
-    summary = model.fit(rankings[:4], RewardTrainingConfig(learning_rate=1e-3), eval_rankings=rankings[4:6])
+    model.fit(rankings[:4], RewardTrainingConfig(learning_rate=1e-3))
     # The baseline is a property of the data, whatever the model.
-    assert 0.6 < summary["evaluation"]["length_accuracy"] < 0.9
+    assert 0.6 < evaluate_reward_model(model, rankings[4:6]).length_accuracy < 0.9

@@ -57,7 +57,7 @@ KINDS = ["choice", "votes", "best_of", "thumb", "rating", "value"]
 
 @pytest.fixture(scope="module")
 def data(judged_texts: Callable[..., Any], word_score: Callable[..., list[float]]) -> tuple[list[str], list[float]]:
-    texts = sorted({text for one in judged_texts(120, 4, 0) for text in one.responses})
+    texts = sorted({text for one in judged_texts(120, 4, 0) for text in one.texts})
     return texts, word_score([], texts)
 
 

@@ -60,7 +60,7 @@ def test_resume_does_no_stage_again(finished: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a finished stage was done again")
 
-    for stage in ("supervised_finetune", "collect_rankings", "fit_reward_model", "run_ppo"):
+    for stage in ("supervised_finetune", "collect_judgements", "fit_reward_model", "run_ppo"):
         monkeypatch.setattr(loop, stage, refuse)
     before = json.loads((finished / "report.json").read_text())
     assert main(["demo", "--smoke", "--out", str(finished), "--resume"]) == 0
