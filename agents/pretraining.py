@@ -23,7 +23,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lm_gym.language_model import load_tokenizer
+from lm_gym.digests import digest_parts
+from lm_gym.global_state import restored_global_state
 
 from .pretraining_text import (
     Document,
@@ -35,7 +36,7 @@ from .pretraining_text import (
     train_tokenizer,
 )
 from .supervised_loop import LoopResult, train_language_model
-from .supervised_run import RunFolder, digest, is_main_process, open_run, save_finished
+from .supervised_run import identity_of, open_shared_run, save_finished
 from .supervised_trainer import LoopConfig
 
 __all__ = ["PretrainConfig", "PretrainResult", "pretrain"]
@@ -140,50 +141,57 @@ def pretrain(
 ) -> PretrainResult:
     """Train a tokenizer and a language model from scratch, and save both.
 
+    The same arguments give the same weights, whether the run was killed and resumed or not. Random generators,
+    environment variables and accelerate's singletons are as before when this returns or raises.
+
     Args:
         texts_or_paths: files (.txt, .jsonl, .jsonl.gz) or texts; see
             :func:`lm_gym.agents.pretraining_text.read_documents`.
         output_dir: a new or empty folder. While the run goes on it holds checkpoints; at the end, the model.
         config: settings; None takes the defaults.
-        overwrite: replace what ``output_dir`` holds.
+        overwrite: replace the run or the model that an earlier call left in ``output_dir``; nothing else is.
         resume: continue a killed run in ``output_dir`` with the same arguments; a finished one returns its
             result.
         progress: show a bar if standard error is a terminal.
 
     Raises:
         DataError: a file or a row cannot be used, or there is too little text.
-        OutputExistsError: ``output_dir`` holds something, and neither ``overwrite`` nor ``resume`` was asked
-            for.
-        ConfigError: ``resume`` with other settings or data.
+        OutputExistsError: ``output_dir`` holds a run, and neither ``overwrite`` nor ``resume`` was asked for; it
+            holds something else; or another process works there.
+        ConfigError: ``resume`` with other settings, or texts.
         DivergedError: a loss, a gradient or a weight became NaN or infinite; the run stops before the optimiser
             step, and its last checkpoint stays.
     """
     config = config or PretrainConfig()
     documents = read_documents(texts_or_paths, rule=config.documents)
     train, held_out = split_documents(documents, validation_fraction=config.validation_fraction, seed=config.seed)
-    data = digest(part for document in documents for part in (*document.parts, "\0"))
-    run = open_run(output_dir, kind="pretraining", config=config, data_sha256=data, overwrite=overwrite, resume=resume)
-    if run.finished is not None:
-        logger.info("pretraining run %s: is finished already; nothing to resume", run.path)
-        return PretrainResult(**run.finished)
-    tokenizer = _tokenizer(run, train, config)
+    tokenizer = train_tokenizer(train, vocab_size=config.vocab_size, max_length=config.context)
     blocks = PackedBlocks(encode_documents(train, tokenizer), length=config.context)
     held_out_ids = encode_documents(held_out, tokenizer)
     validation = list(PackedBlocks(held_out_ids, length=config.context)) if len(held_out_ids) > 1 else None
     model = _new_model(config, tokenizer)
-    outcome = train_language_model(
-        model,
-        blocks,
-        validation,
-        config=config,
-        run=run,
-        pad_id=int(tokenizer.eos_token_id),
-        progress=progress,
-        title="pretraining",
-    )
-    _without_dropout(model)
-    result = _result(output_dir, outcome, model, blocks, held_out, len(held_out_ids))
-    save_finished(run, model, tokenizer, asdict(result))
+    data = {"text": digest_parts(part for document in documents for part in (*document.parts, "\0"))}
+    identity = identity_of("pretraining", config, model, tokenizer, data)
+    with (
+        restored_global_state(),
+        open_shared_run(output_dir, identity, resume=resume, overwrite=overwrite, device=config.device) as run,
+    ):
+        if run.result is not None:
+            logger.info("pretraining run %s: is finished already; nothing to resume", run.folder)
+            return PretrainResult(**run.result)
+        outcome = train_language_model(
+            model,
+            blocks,
+            validation,
+            config=config,
+            run=run,
+            pad_id=int(tokenizer.eos_token_id),
+            progress=progress,
+            title="pretraining",
+        )
+        _without_dropout(model)
+        result = _result(output_dir, outcome, model, blocks, held_out, len(held_out_ids))
+        save_finished(run, model, tokenizer, asdict(result))
     return result
 
 
@@ -208,16 +216,6 @@ def _result(
         tokens_per_second=round(outcome.epochs * len(blocks.ids) / outcome.seconds, 1),
         seconds=outcome.seconds,
     )
-
-
-def _tokenizer(run: RunFolder, train: Sequence[Document], config: PretrainConfig) -> PreTrainedTokenizerBase:
-    folder = run.path / "tokenizer"
-    if (folder / "tokenizer_config.json").is_file() and run.checkpoint() is not None:
-        return load_tokenizer(folder)
-    tokenizer = train_tokenizer(train, vocab_size=config.vocab_size, max_length=config.context)
-    if is_main_process():
-        tokenizer.save_pretrained(folder)
-    return tokenizer
 
 
 def _new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -15,14 +15,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lm_gym.digests import digest_parts
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
 from lm_gym.files import read_jsonl
+from lm_gym.global_state import restored_global_state
 from lm_gym.language_model import load_tokenizer, load_weights
 
 from .supervised_loop import LoopResult, train_language_model
-from .supervised_run import digest, open_run, save_finished
+from .supervised_run import identity_of, open_shared_run, save_finished
 from .supervised_trainer import LoopConfig
 from .text_rows import INSTRUCTION_TEMPLATE, LongRowRule, TokenizedRows, tokenize_rows
 
@@ -102,6 +105,8 @@ def supervised_finetune(
 ) -> SupervisedResult:
     """Fine-tune a causal language model on rows of text and save it.
 
+    Random generators, environment variables and accelerate's singletons are as before when this returns or raises.
+
     Args:
         model_or_path: a folder, a hub id, or a model (which is then trained in place).
         rows_or_path: rows, or a ``.jsonl``/``.jsonl.gz`` file of them; see :mod:`lm_gym.agents.text_rows`.
@@ -109,7 +114,7 @@ def supervised_finetune(
         config: settings; None takes the defaults.
         eval_rows: held-out rows or their file.
         tokenizer: needed with a model object, and where the model's folder has none.
-        overwrite: replace what ``output_dir`` holds.
+        overwrite: replace the run or the model that an earlier call left in ``output_dir``; nothing else is.
         resume: continue a killed run in ``output_dir`` with the same arguments; a finished one returns its
             result.
         progress: show a bar if standard error is a terminal.
@@ -119,9 +124,9 @@ def supervised_finetune(
         ModelLoadError: the model or tokenizer does not load.
         UnsupportedModelError: no EOS token, no chat template, encoder-decoder, or a tokenizer of another
             vocabulary.
-        OutputExistsError: ``output_dir`` holds something, and neither ``overwrite`` nor ``resume`` was asked
-            for.
-        ConfigError: ``resume`` with other settings or data.
+        OutputExistsError: ``output_dir`` holds a run, and neither ``overwrite`` nor ``resume`` was asked for; it
+            holds something else; or another process works there.
+        ConfigError: ``resume`` with other settings, texts, tokenizer or starting weights.
         DivergedError: a loss, a gradient or a weight became NaN or infinite; the run stops before the optimiser
             step, and its last checkpoint stays.
     """
@@ -130,24 +135,32 @@ def supervised_finetune(
     parts = [_tokenized(rows_or_path, words, config, model, "training rows")]
     if eval_rows is not None:
         parts.append(_tokenized(eval_rows, words, config, model, "eval_rows"))
-    data = digest(f"{part.rows}" for part in parts)
-    run = open_run(output_dir, kind="supervised", config=config, data_sha256=data, overwrite=overwrite, resume=resume)
-    if run.finished is not None:
-        logger.info("supervised run %s: is finished already; nothing to resume", run.path)
-        return SupervisedResult(**run.finished)
-    outcome = train_language_model(
-        model,
-        parts[0].rows,
-        parts[1].rows if eval_rows is not None else None,
-        config=config,
-        run=run,
-        pad_id=int(words.eos_token_id),  # under the mask any id will do, and this one exists
-        progress=progress,
-        title="supervised fine-tuning",
-    )
-    result = _result(output_dir, outcome, parts)
-    save_finished(run, model, words, asdict(result))
+    data = {name: _digest(part) for name, part in zip(("rows", "eval_rows"), parts, strict=False)}
+    identity = identity_of("supervised", config, model, words, data)
+    with (
+        restored_global_state(),
+        open_shared_run(output_dir, identity, resume=resume, overwrite=overwrite, device=config.device) as run,
+    ):
+        if run.result is not None:
+            logger.info("supervised run %s: is finished already; nothing to resume", run.folder)
+            return SupervisedResult(**run.result)
+        outcome = train_language_model(
+            model,
+            parts[0].rows,
+            parts[1].rows if eval_rows is not None else None,
+            config=config,
+            run=run,
+            pad_id=int(words.eos_token_id),  # under the mask any id will do, and this one exists
+            progress=progress,
+            title="supervised fine-tuning",
+        )
+        result = _result(output_dir, outcome, parts)
+        save_finished(run, model, words, asdict(result))
     return result
+
+
+def _digest(part: TokenizedRows) -> str:
+    return digest_parts(np.asarray(row).tobytes() for text in part.rows for row in (text.input_ids, text.loss_mask))
 
 
 def _result(output_dir: str | Path, outcome: LoopResult, parts: Sequence[TokenizedRows]) -> SupervisedResult:

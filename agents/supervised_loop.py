@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
-from lm_gym.files import write_json
+from lm_gym.files import write_text
 from lm_gym.quiet import quiet_transformers
+from lm_gym.runs import Run
 
-from .supervised_run import CHECKPOINTS, COMPLETE, METRICS, RunFolder
+from .supervised_run import METRICS
 from .supervised_trainer import LoopConfig, TokenLossTrainer
 from .text_rows import TokenizedText
 
@@ -54,7 +55,7 @@ def train_language_model(
     eval_rows: Sequence[TokenizedText] | None,
     *,
     config: LoopConfig,
-    run: RunFolder,
+    run: Run,
     pad_id: int,
     progress: bool,
     title: str,
@@ -71,8 +72,7 @@ def train_language_model(
     Raises:
         DivergedError: a loss, a gradient or a weight became NaN or infinite.
     """
-    found = run.checkpoint()
-    note: dict[str, Any] = found[1] if found else {"step": 0, "seconds": 0.0}
+    found = run.newest_checkpoint()
     use_cache = model.config.use_cache
     trainer = TokenLossTrainer(
         config=config,
@@ -81,21 +81,23 @@ def train_language_model(
         pad_id=pad_id,
         title=title,
         model=model,
-        args=_arguments(run.path / CHECKPOINTS, config, has_eval=eval_rows is not None),
+        args=_arguments(run.checkpoints, config, has_eval=eval_rows is not None),
     )
-    watcher = RunWatcher(run, trainer, row_count=len(rows), spent_seconds=note["seconds"])
-    watcher.forget_after(note["step"])
+    watcher = RunWatcher(run, trainer, row_count=len(rows), spent_seconds=found.note["seconds"] if found else 0.0)
+    watcher.forget_after(found.number if found else 0)
     trainer.add_callback(watcher)
     trainer.remove_callback(PrinterCallback)
-    with quiet_transformers(), _progress_bar(progress, title) as bar:
-        watcher.show_on(bar)
-        outcome = trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
-        seconds = watcher.seconds()
-        trainer.require_finite_weights()
-        if eval_rows is not None and watcher.last_eval_step != outcome.global_step:
-            trainer.evaluate()
-    model.eval()
-    model.config.use_cache = use_cache  # Trainer switches it off, and a saved model without it decodes slowly
+    try:
+        with quiet_transformers(), _progress_bar(progress, title) as bar:
+            watcher.show_on(bar)
+            outcome = trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+            seconds = watcher.seconds()
+            trainer.require_finite_weights()
+            if eval_rows is not None and watcher.last_eval_step != outcome.global_step:
+                trainer.evaluate()
+    finally:
+        model.eval()
+        model.config.use_cache = use_cache  # Trainer switches it off, and a saved model without it decodes slowly
     return LoopResult(
         steps=outcome.global_step,
         train_loss=watcher.loss,
@@ -156,7 +158,7 @@ def _progress_bar(shown: bool, title: str) -> Progress:
 class RunWatcher(TrainerCallback):
     """Writes metrics, marks whole checkpoints, moves the bar."""
 
-    def __init__(self, run: RunFolder, trainer: TokenLossTrainer, *, row_count: int, spent_seconds: float) -> None:
+    def __init__(self, run: Run, trainer: TokenLossTrainer, *, row_count: int, spent_seconds: float) -> None:
         """Args: row_count: rows trained on. spent_seconds: training time of earlier processes of this run."""
         self.run = run
         self.trainer = trainer
@@ -185,7 +187,7 @@ class RunWatcher(TrainerCallback):
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a killed run logged and a resumed one will do again."""
-        path = self.run.path / METRICS
+        path = self.run.folder / METRICS
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         kept = []
         for line in lines:
@@ -197,7 +199,7 @@ class RunWatcher(TrainerCallback):
                 kept.append(line)
                 self._remember(row)
         if lines:
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            write_text(path, "".join(line + "\n" for line in kept))
 
     def _remember(self, row: Mapping[str, Any]) -> None:
         self.loss = row.get("loss", self.loss)
@@ -214,16 +216,17 @@ class RunWatcher(TrainerCallback):
         self._remember(row)
         if not state.is_world_process_zero:
             return
-        with (self.run.path / METRICS).open("a", encoding="utf-8") as file:
+        with (self.run.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         logger.info("%s", row)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint as whole: Trainer writes its files one by one, and a kill may come in between."""
+        """Declare the checkpoint whole, once every process has written its part."""
         self.trainer.require_finite_weights()  # nobody has seen what the last step made of them
-        note = {"step": state.global_step, "seconds": self.seconds()}
+        self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
-            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, note)
+            folder = self.run.checkpoints / f"checkpoint-{state.global_step}"
+            self.run.seal(folder, note={"seconds": self.seconds()})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log the last step too; move the bar."""

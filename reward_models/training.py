@@ -29,6 +29,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from lm_gym.errors import ConfigError, DataError
+from lm_gym.global_state import restored_global_state
 
 from .checkpoints import last_whole_checkpoint, mark_run
 from .joint_loss import JudgementLoss, LossConfig
@@ -37,7 +38,6 @@ from .lora import trunk_fingerprint
 from .preference import PreferenceRewardModel
 from .progress import FitProgress
 from .schedule import EncodedItem, JudgementSchedule, collate
-from .surroundings import untouched_surroundings
 from .targets import Item, count_idle, count_judged_both_ways, counts_of, items_of, require_lesson
 
 __all__ = ["RewardTrainingConfig", "checkpoints_beside", "fit", "fit_and_save"]
@@ -196,7 +196,7 @@ def fit(
     schedule = _scheduled(encoded, config)
     start = time.monotonic()
     with ExitStack() as stack:
-        stack.enter_context(untouched_surroundings())
+        stack.enter_context(restored_global_state())
         if checkpoint_dir is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:

@@ -1,12 +1,15 @@
 import json
 import logging
 import math
+import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_gym.agents import SupervisedConfig, supervised_finetune
@@ -138,6 +141,17 @@ class Killed(Exception):
     pass
 
 
+def killed_at(step):
+    original = RunWatcher.on_step_end
+
+    def kill(self, args, state, control, **kwargs):
+        original(self, args, state, control, **kwargs)
+        if state.global_step == step:
+            raise Killed
+
+    return kill
+
+
 @pytest.mark.parametrize("dropout", [False, True])
 def test_resume_after_a_kill_equals_the_run_without_one(make_model, tokenizer, tmp_path, monkeypatch, dropout):
     config = SupervisedConfig(
@@ -148,15 +162,8 @@ def test_resume_after_a_kill_equals_the_run_without_one(make_model, tokenizer, t
     whole = make_model()
     expected = supervised_finetune(whole, ROWS, tmp_path / "whole", **options)
 
-    original = RunWatcher.on_step_end
-
-    def kill(self, args, state, control, **kwargs):
-        original(self, args, state, control, **kwargs)
-        if state.global_step == 9:
-            raise Killed
-
     out = tmp_path / "killed"
-    monkeypatch.setattr(RunWatcher, "on_step_end", kill)
+    monkeypatch.setattr(RunWatcher, "on_step_end", killed_at(9))
     with pytest.raises(Killed):
         supervised_finetune(make_model(), ROWS, out, **options)
     monkeypatch.undo()
@@ -168,7 +175,7 @@ def test_resume_after_a_kill_equals_the_run_without_one(make_model, tokenizer, t
     with pytest.raises(ValueError, match="Unrecognized model"):
         AutoModelForCausalLM.from_pretrained(out)
 
-    resumed = make_model(seed=5)
+    resumed = make_model()
     result = supervised_finetune(resumed, ROWS, out, **options, resume=True)
     assert torch.equal(weights(resumed), weights(whole))
     assert result.steps == 12
@@ -180,34 +187,78 @@ def test_resume_after_a_kill_equals_the_run_without_one(make_model, tokenizer, t
     assert again == result, "a finished run returns what it reached"
 
 
-def test_resume_refuses_other_settings_data_or_folders(make_model, tokenizer, tmp_path):
-    options = {"tokenizer": tokenizer}
-    out = tmp_path / "run"
+def test_resume_refuses_another_run_and_names_what_differs(make_model, tokenizer, merging_tokenizer, tmp_path):
     config = SupervisedConfig(max_steps=1, **QUICK)
-    supervised_finetune(make_model(), UNEVEN, out, config, **options, resume=True)
-    other = SupervisedConfig(max_steps=2, **QUICK)
-    with pytest.raises(ConfigError, match=r"same settings and data, got other max_steps \(was 1, is 2\); restore"):
-        supervised_finetune(make_model(), UNEVEN, out, other, **options, resume=True)
-    with pytest.raises(ConfigError, match="got other data_sha256"):
-        supervised_finetune(make_model(), ROWS, out, config, **options, resume=True)
-    with pytest.raises(ConfigError, match="overwrite and resume must not both be True"):
-        supervised_finetune(make_model(), ROWS, out, config, **options, resume=True, overwrite=True)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.tex").write_text("mine")
-    with pytest.raises(OutputExistsError, match="must hold a supervised run to resume"):
-        supervised_finetune(make_model(), ROWS, tmp_path / "other", config, **options, resume=True)
+    usual = {"model": make_model(), "rows": UNEVEN, "config": config, "tokenizer": tokenizer}
+
+    def resume(eval_rows=None, **changes):
+        model, rows, config, words = (usual | {"model": make_model()} | changes).values()
+        out = tmp_path / "run"
+        supervised_finetune(model, rows, out, config, tokenizer=words, eval_rows=eval_rows, resume=True)
+
+    resume()
+    resume()
+    other_dropout = make_model(resid_pdrop=0.5)
+    for changes, named in [
+        ({"config": replace(config, max_steps=2)}, r"max_steps \(was 1, is 2\); restore"),
+        ({"rows": ROWS}, "input rows "),
+        ({"eval_rows": ROWS}, r"input eval_rows \(was not set"),
+        ({"model": make_model(seed=5)}, "input start_weights "),
+        ({"model": other_dropout}, "input model_config "),
+        ({"tokenizer": merging_tokenizer, "model": make_model()}, "input tokenizer "),
+    ]:
+        with pytest.raises(ConfigError, match=f"must go on with the same .* differ: {named}"):
+            resume(**changes)
 
 
-def test_output_folder_is_kept_unless_overwrite(make_model, tokenizer, tmp_path):
+def test_another_base_model_is_refused_before_it_is_trained(make_model, tokenizer, tmp_path, monkeypatch):
+    """The folder of the base model is the same, what it holds is not."""
+    config = SupervisedConfig(max_steps=4, checkpoint_every=2, log_every=1)
+    base, out = tmp_path / "base", tmp_path / "run"
+    make_model().save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    monkeypatch.setattr(RunWatcher, "on_step_end", killed_at(3))
+    with pytest.raises(Killed):
+        supervised_finetune(base, UNEVEN, out, config)
+    monkeypatch.undo()
+    make_model(seed=5).save_pretrained(base)
+    with pytest.raises(ConfigError, match="differ: input start_weights "):
+        supervised_finetune(base, UNEVEN, out, config, resume=True)
+    make_model().save_pretrained(base)
+    assert supervised_finetune(base, UNEVEN, out, config, resume=True).steps == 4
+
+
+def test_an_output_folder_that_no_run_wrote_is_never_touched(make_model, tokenizer, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     config = SupervisedConfig(max_steps=1, **QUICK)
-    with pytest.raises(OutputExistsError, match="holds another run; choose another path"):
-        supervised_finetune(make_model(), UNEVEN, tmp_path, config, tokenizer=tokenizer)
+    for flags in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(OutputExistsError, match=r"holds thesis\.tex, which no run wrote and nothing here deletes"):
+            supervised_finetune(make_model(), UNEVEN, tmp_path, config, tokenizer=tokenizer, **flags)
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+def test_overwrite_replaces_an_earlier_run_once_the_rows_are_read(make_model, tokenizer, tmp_path):
+    config = SupervisedConfig(max_steps=1, **QUICK)
+    supervised_finetune(make_model(), UNEVEN, tmp_path, config, tokenizer=tokenizer)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        supervised_finetune(make_model(seed=5), UNEVEN, tmp_path, config, tokenizer=tokenizer)
     with pytest.raises(DataError, match="row 1"):
-        supervised_finetune(make_model(), [{}], tmp_path, config, tokenizer=tokenizer, overwrite=True)
-    assert (tmp_path / "thesis.tex").exists(), "bad rows are found before anything is replaced"
-    supervised_finetune(make_model(), UNEVEN, tmp_path, config, tokenizer=tokenizer, overwrite=True)
-    assert not (tmp_path / "thesis.tex").exists()
+        supervised_finetune(make_model(seed=5), [{}], tmp_path, config, tokenizer=tokenizer, overwrite=True)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    supervised_finetune(make_model(seed=5), UNEVEN, tmp_path, config, tokenizer=tokenizer, overwrite=True)
+    assert (tmp_path / "model.safetensors").read_bytes() != before
+
+
+def test_the_process_is_left_as_it_was(make_model, tokenizer, tmp_path, monkeypatch):
+    model = make_model()
+    monkeypatch.setitem(PartialState._shared_state, "mark", 1)
+    draws, environment, accelerate = torch.get_rng_state(), dict(os.environ), dict(PartialState._shared_state)
+    with torch.no_grad():
+        supervised_finetune(model, UNEVEN, tmp_path / "m", SupervisedConfig(max_steps=1), tokenizer=tokenizer)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(torch.get_rng_state(), draws)
+    assert (dict(os.environ), dict(PartialState._shared_state)) == (environment, accelerate)
 
 
 def test_a_saved_model_can_be_trained_again_in_its_own_folder(make_model, tokenizer, tmp_path):

@@ -1,4 +1,4 @@
-"""Runs a block that seeds, logs and sets up devices as it likes, and puts the process back as it was."""
+"""Restoring the process-wide state that a ``Trainer`` of transformers changes: seeds, switches, singletons."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from transformers.utils import logging as hf_logging
 
-__all__ = ["untouched_surroundings"]
+__all__ = ["restored_global_state"]
 
 
 @contextmanager
-def untouched_surroundings() -> Iterator[None]:
-    """Restore, after the block, what a Trainer changes.
+def restored_global_state() -> Iterator[None]:
+    """Restore, after the block, the process-wide state that it found; within it, gradients are on.
 
-    That is: Python's, NumPy's and torch's random generators, grad mode, environment variables, transformers'
-    log level, and accelerate's process-wide state, which a Trainer empties under an Accelerator of the
-    caller.
+    That is: Python's, NumPy's and torch's random generators, grad mode, environment variables, transformers' log level,
+    and accelerate's singletons, which a Trainer empties under an Accelerator of the caller.
     """
     singletons = (PartialState, AcceleratorState, GradientState)
     states = [dict(singleton._shared_state) for singleton in singletons]
