@@ -6,17 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .advantages import GAE, AdvantageEstimator, RewardToGo, Targets
     from .callbacks import Callback, JsonlTracker, ProgressDisplay, TensorBoardTracker
     from .metrics import METRICS
     from .policy import LanguageModelPolicy
     from .ppo import PPO, PPOConfig
     from .pretraining import PretrainConfig, PretrainResult, pretrain
     from .supervised import SupervisedConfig, SupervisedResult, supervised_finetune
+    from .surrogate import SurrogateAgent, SurrogateConfig
     from .training import TrainResult, train
 
 __all__ = [
+    "GAE",
     "METRICS",
     "PPO",
+    "AdvantageEstimator",
     "Callback",
     "JsonlTracker",
     "LanguageModelPolicy",
@@ -24,8 +28,12 @@ __all__ = [
     "PretrainConfig",
     "PretrainResult",
     "ProgressDisplay",
+    "RewardToGo",
     "SupervisedConfig",
     "SupervisedResult",
+    "SurrogateAgent",
+    "SurrogateConfig",
+    "Targets",
     "TensorBoardTracker",
     "TrainResult",
     "pretrain",
@@ -34,11 +42,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "advantages": ("GAE", "AdvantageEstimator", "RewardToGo", "Targets"),
     "callbacks": ("Callback", "JsonlTracker", "ProgressDisplay", "TensorBoardTracker"),
     "metrics": ("METRICS",),
     "policy": ("LanguageModelPolicy",),
     "ppo": ("PPO", "PPOConfig"),
     "pretraining": ("PretrainConfig", "PretrainResult", "pretrain"),
+    "surrogate": ("SurrogateAgent", "SurrogateConfig"),
     "supervised": ("SupervisedConfig", "SupervisedResult", "supervised_finetune"),
     "training": ("TrainResult", "train"),
 }

@@ -3,13 +3,16 @@
 Knows: returns, advantages, whitening, KL estimators, losses, diagnostics. Does not know: models, optimisers, text.
 
 Shapes: B = episodes, T = tokens of the longest response. ``mask`` is (B, T) bool, True = counts; rows are
-right-padded, so the counted tokens of a row come first. Log-probabilities, KL and entropies are in nats.
+right-padded, so the counted tokens of a row come first. Log-probabilities, KL and entropies are in nats. With
+``processes`` a mean, a variance or a whitening is that of the batches of all of them together.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from lm_gym.processes import ONE_PROCESS, Processes
 
 __all__ = [
     "clipped_policy_loss",
@@ -86,17 +89,20 @@ def gae(
     return advantages, torch.where(mask, advantages + values, 0.0)
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor, *, processes: Processes = ONE_PROCESS) -> Tensor:
     """Mean over counted entries; 0 if there are none. Args: values, mask of one shape. Returns: scalar."""
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+    return processes.sum(torch.where(mask, values, 0.0).sum()) / processes.sum(mask.sum()).clamp(min=1)
 
 
-def masked_var(values: Tensor, mask: Tensor) -> Tensor:
+def masked_var(values: Tensor, mask: Tensor, *, processes: Processes = ONE_PROCESS) -> Tensor:
     """Population variance over counted entries. Args: values, mask of one shape. Returns: scalar."""
-    return masked_mean((values - masked_mean(values, mask)) ** 2, mask)
+    mean = masked_mean(values, mask, processes=processes)
+    return masked_mean((values - mean) ** 2, mask, processes=processes)
 
 
-def masked_whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
+def masked_whiten(
+    values: Tensor, mask: Tensor, *, shift_mean: bool = True, eps: float = 1e-8, processes: Processes = ONE_PROCESS
+) -> Tensor:
     """Scale counted entries to unit variance and, with ``shift_mean``, zero mean.
 
     Args: values, mask of shape (B, T); eps is added to the variance.
@@ -104,8 +110,8 @@ def masked_whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True, eps:
     Returns: 0 where the mask is False. Shape: (B, T).
     """
     _check(mask, values=values)
-    mean = masked_mean(values, mask)
-    white = (values - mean) * torch.rsqrt(masked_var(values, mask) + eps)
+    mean = masked_mean(values, mask, processes=processes)
+    white = (values - mean) * torch.rsqrt(masked_var(values, mask, processes=processes) + eps)
     return torch.where(mask, white if shift_mean else white + mean, 0.0)
 
 
@@ -177,8 +183,9 @@ def clipped_value_loss(
     return torch.maximum(unclipped, clipped), clipped > unclipped
 
 
-def explained_variance(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+def explained_variance(values: Tensor, targets: Tensor, mask: Tensor, *, processes: Processes = ONE_PROCESS) -> Tensor:
     """``1 - Var[target - value] / Var[target]`` over counted tokens; 0 if the targets do not vary. Returns: scalar."""
     _check(mask, values=values, targets=targets)
-    spread = masked_var(targets, mask)
-    return torch.where(spread > 0, 1.0 - masked_var(targets - values, mask) / spread.clamp(min=1e-12), 0.0)
+    spread = masked_var(targets, mask, processes=processes)
+    left = masked_var(targets - values, mask, processes=processes)
+    return torch.where(spread > 0, 1.0 - left / spread.clamp(min=1e-12), 0.0)

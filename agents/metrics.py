@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from lm_gym.episodes import Episodes
+from lm_gym.processes import ONE_PROCESS, Processes
 from lm_gym.rollout import PhaseTimer
 
 __all__ = ["METRICS", "episode_metrics", "phase_metrics"]
@@ -45,16 +47,25 @@ METRICS = {
 """Name -> formula. All token means are over counted response tokens."""
 
 
-def episode_metrics(episodes: Episodes) -> dict[str, float]:
-    """Metrics that follow from the episodes alone."""
-    scored = episodes.scores[episodes.score_valid]
+def episode_metrics(episodes: Episodes, *, processes: Processes = ONE_PROCESS) -> dict[str, float]:
+    """Metrics that follow from the episodes of all processes alone; NaN where there is nothing to take a mean of."""
+    kl = np.full(len(episodes), math.nan) if episodes.kl is None else episodes.kl.sum(axis=1)
+    mine = {
+        "score": np.where(episodes.score_valid, episodes.scores, math.nan),
+        "kl": kl,
+        "episode_return": episodes.rewards.sum(axis=1),
+        "response_length": episodes.response_lengths,
+        "eos_share": np.array([reason != "length" for reason in episodes.stop_reasons]),
+        "abstained": episodes.abstained,
+    }
+    parts = processes.gather(mine)
+    every = {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in mine}
+    abstained = every.pop("abstained").astype(bool)
+    counted = {name: values[~abstained & ~np.isnan(values)] for name, values in every.items()}
     return {
-        "score": float(scored.mean()) if scored.size else 0.0,
-        "score_std": float(scored.std()) if scored.size else 0.0,
-        "kl": 0.0 if episodes.kl is None else float(episodes.kl.sum(axis=1).mean()),
-        "episode_return": float(episodes.rewards.sum(axis=1).mean()),
-        "response_length": float(episodes.response_lengths.mean()),
-        "eos_share": float(np.mean([reason != "length" for reason in episodes.stop_reasons])),
+        **{name: float(values.mean()) if values.size else math.nan for name, values in counted.items()},
+        "score_std": float(counted["score"].std()) if counted["score"].size else math.nan,
+        "invalid_episodes": float(abstained.sum()),
     }
 
 

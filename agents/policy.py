@@ -167,42 +167,45 @@ class LanguageModelPolicy:
         head = None if self.separate_critic else self._value
         return generate(self.language_model, prompts, sampling, generator=generator, value_head=head)
 
-    def evaluate(self, episodes: Episodes, *, entropy: bool = True) -> PolicyEvaluation:
+    def evaluate(self, episodes: Episodes, *, entropy: bool = True, values: bool = True) -> PolicyEvaluation:
         """One teacher-forced pass; autograd follows if it is on.
 
         Args:
             episodes: what was collected.
             entropy: False leaves the entropies 0, and spares their (N, V) tensors in the backward pass.
+            values: False leaves the values 0, and spares a separate critic's pass.
 
         Returns: log-probabilities, values, entropies (B, T) and final values (B,), float32.
         """
         states = forced_states(self.language_model, episodes)
         statistics = token_statistics(self.language_model, states.before, episodes, entropy=entropy)
+        mask = episodes.response_mask
+        log_probs, entropies = (scatter(flat, mask) for flat in statistics)
+        if not values:
+            return PolicyEvaluation(log_probs, torch.zeros_like(log_probs), entropies, log_probs.new_zeros(len(mask)))
         if self.critic is not None:
             states = forced_states(self.critic, episodes)
-        mask = episodes.response_mask
         return PolicyEvaluation(
-            log_probs=scatter(statistics.log_probs, mask),
-            values=scatter(self._value(states.before), mask),
-            entropy=scatter(statistics.entropy, mask),
-            final_values=self._value(states.after),
+            log_probs, scatter(self._value(states.before), mask), entropies, self._value(states.after)
         )
 
     @torch.no_grad()
-    def evaluate_in_batches(self, episodes: Episodes, max_batch_tokens: int) -> PolicyEvaluation:
+    def evaluate_in_batches(
+        self, episodes: Episodes, max_batch_tokens: int, *, values: bool = True
+    ) -> PolicyEvaluation:
         """:meth:`evaluate` without gradients, at most ``max_batch_tokens`` padded tokens at a time."""
         shape = episodes.response_mask.shape
         grids = [torch.zeros(shape, device=self.device) for _ in range(3)]
         final = torch.zeros(shape[0], device=self.device)
         lengths = episodes.prompt_lengths + episodes.response_lengths
         for rows in token_batches(lengths, max_batch_tokens, self.device):
-            part = self.evaluate(episodes[rows])
+            part = self.evaluate(episodes[rows], values=values)
             index = torch.from_numpy(rows).to(self.device)
-            for grid, values in zip(grids, part[:3], strict=True):
-                grid[index, : values.shape[1]] = values
+            for grid, found in zip(grids, part[:3], strict=True):
+                grid[index, : found.shape[1]] = found
             final[index] = part.final_values
-        log_probs, values, entropy = grids
-        return PolicyEvaluation(log_probs, values, entropy, final)
+        log_probs, found_values, entropies = grids
+        return PolicyEvaluation(log_probs, found_values, entropies, final)
 
     def _value(self, states: Tensor) -> Tensor:
         return self.value_head(states.float()).squeeze(-1)

@@ -53,6 +53,8 @@ class Episodes:
     """Shape: (B,), bool."""
     stop_reasons: tuple[StopReason, ...]
     """Length B."""
+    group: np.ndarray
+    """Number of the prompt draw; responses to one draw share it. Shape: (B,), int64."""
     prompts: tuple[str, ...]
     """Prompt texts. Length B."""
     responses: tuple[str, ...]
@@ -78,6 +80,7 @@ class Episodes:
         if len(self.prompt_mask) != rows:
             raise ValueError(f"Episodes.prompt_mask: must have {rows} rows, got {len(self.prompt_mask)}")
         for name in (
+            "group",
             "scores",
             "score_valid",
             "terminated",
@@ -91,6 +94,14 @@ class Episodes:
 
     def __len__(self) -> int:
         return len(self.response_mask)
+
+    @property
+    def abstained(self) -> np.ndarray:
+        """True where the reward model was asked and gave no score: nothing may be learned from such an episode.
+
+        A truncated response was not asked about, so it is none. Shape: (B,), bool.
+        """
+        return self.terminated & ~self.score_valid
 
     @property
     def prompt_lengths(self) -> np.ndarray:
@@ -142,7 +153,7 @@ class Episodes:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Episodes]) -> Episodes:
-        """Stack several batches, padded to the widest.
+        """Stack several batches, padded to the widest; the groups of one stay apart from those of another.
 
         Raises:
             ValueError: nothing to join, other temperatures, or a field that only some parts have.
@@ -152,6 +163,8 @@ class Episodes:
         width = max(part.response_mask.shape[1] for part in parts)
         prompt_width = max(part.prompt_mask.shape[1] for part in parts)
         vocabularies = [part.keep_sets.vocab_size for part in parts if part.keep_sets is not None]
+        starts = np.cumsum([0, *(int(part.group.max(initial=-1)) + 1 for part in parts[:-1])])
+        parts = [replace(part, group=part.group + start) for part, start in zip(parts, starts, strict=True)]
         joined: dict[str, object] = {}
         for field in fields(cls):
             values = [getattr(part, field.name) for part in parts]

@@ -121,7 +121,7 @@ def evaluate(
         win_rate_low=low,
         win_rate_high=high,
         n=n,
-        invalid=int(np.sum(_abstained(ours) | (False if theirs is None else _abstained(theirs)))),
+        invalid=int(np.sum(ours.abstained | (False if theirs is None else theirs.abstained))),
         episodes=ours,
         reference_episodes=theirs,
     )
@@ -133,11 +133,6 @@ def _check_same_prompts(ours: Episodes, theirs: Episodes | None) -> None:
             f"evaluate: reference_episodes must answer the same prompts in the same order, got {len(theirs)} for "
             f"{len(ours)} prompts; leave them out to have them generated"
         )
-
-
-def _abstained(episodes: Episodes) -> np.ndarray:
-    """A truncated response was not asked about, so it is no abstention."""
-    return episodes.terminated & ~episodes.score_valid
 
 
 def _win_rate(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -47,14 +47,15 @@ def collect(
     *,
     kl_coef: float,
     seed: int,
+    samples_per_prompt: int = 1,
     timer: PhaseTimer | None = None,
 ) -> Episodes:
-    """Generate one response per prompt, score it, and pay it.
+    """Generate responses, score them, and pay them.
 
     Args:
         task: rules and reference.
         policy: generates.
-        prompts: one episode each.
+        prompts: ``samples_per_prompt`` episodes each, side by side.
         reward_model: one batched call; None pays a score of 0.
         kl_coef: beta.
         seed: of the sampler's draws.
@@ -65,6 +66,8 @@ def collect(
         RewardModelError: the reward model failed.
     """
     timer = timer or PhaseTimer()
+    group = np.repeat(np.arange(len(prompts), dtype=np.int64), samples_per_prompt)
+    prompts = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
     size = getattr(policy, "vocab_size", task.vocab_size)
     if task.reference is not None and size != task.vocab_size:
         raise UnsupportedModelError(
@@ -74,7 +77,7 @@ def collect(
     with timer.phase("rollout"):
         generation = policy.generate([prompt.ids for prompt in prompts], replace(task.sampling, seed=seed))
     reasons, texts = _endings(task, generation)
-    episodes = _unpaid(task, prompts, generation, reasons, texts)
+    episodes = _unpaid(task, prompts, group, generation, reasons, texts)
     if task.reference is not None:
         with timer.phase("reference"):
             episodes = replace(episodes, ref_log_probs=task.reference.log_probs(episodes))
@@ -98,6 +101,7 @@ def _endings(task: TextTask, generation: Generation) -> tuple[tuple[StopReason, 
 def _unpaid(
     task: TextTask,
     prompts: Sequence[Prompt],
+    group: np.ndarray,
     generation: Generation,
     reasons: tuple[StopReason, ...],
     texts: tuple[str, ...],
@@ -124,6 +128,7 @@ def _unpaid(
         terminated=~truncated,
         truncated=truncated,
         stop_reasons=reasons,
+        group=group,
         prompts=tuple(prompt.text for prompt in prompts),
         responses=texts,
         temperature=task.sampling.temperature,

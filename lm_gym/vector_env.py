@@ -145,7 +145,14 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             info = self._add_info(info, row_info, index)
         return self._observation(), transition.rewards, transition.terminated, transition.truncated, info
 
-    def rollout(self, policy: Policy, num_episodes: int | None = None, *, timer: PhaseTimer | None = None) -> Episodes:
+    def rollout(
+        self,
+        policy: Policy,
+        num_episodes: int | None = None,
+        *,
+        samples_per_prompt: int = 1,
+        timer: PhaseTimer | None = None,
+    ) -> Episodes:
         """Whole episodes at once: the policy decodes with its own cache, the reference is one teacher-forced pass,
         the reward model one call. It pays what ``step`` would for the same tokens and
         log-probabilities in action mode "token_and_log_prob", in either mode of the env: a rollout knows the policy.
@@ -155,6 +162,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         Args:
             policy: has ``generate``.
             num_episodes: None means ``num_envs``.
+            samples_per_prompt: episodes of each prompt that is drawn; they share a group and stand side by side.
             timer: collects seconds by phase.
 
         Raises:
@@ -162,21 +170,38 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             RewardModelError: the reward model failed.
         """
         count = self.num_envs if num_episodes is None else num_episodes
-        if count < 1:
-            raise ConfigError(f"rollout: needs at least one episode, got {count}")
-        prompts = [self.task.prompts.draw(self.np_random) for _ in range(count)]
-        return self.rollout_on(policy, prompts, timer=timer)
+        if count < 1 or samples_per_prompt < 1 or count % samples_per_prompt:
+            raise ConfigError(
+                "rollout: needs at least one episode, a whole number of times samples_per_prompt, got "
+                f"{count} episodes of {samples_per_prompt} samples"
+            )
+        prompts = [self.task.prompts.draw(self.np_random) for _ in range(count // samples_per_prompt)]
+        return self.rollout_on(policy, prompts, samples_per_prompt=samples_per_prompt, timer=timer)
 
     def rollout_on(
-        self, policy: Policy, prompts: Sequence[Prompt | str], *, timer: PhaseTimer | None = None
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt | str],
+        *,
+        samples_per_prompt: int = 1,
+        timer: PhaseTimer | None = None,
     ) -> Episodes:
-        """:meth:`rollout` on given prompts, one episode each."""
+        """:meth:`rollout` on given prompts, ``samples_per_prompt`` episodes each."""
         if not prompts:
             raise ConfigError("rollout: needs at least one prompt, got none")
         loaded = [self.as_prompt(prompt) for prompt in prompts]
         draws = self.np_random if self._draws is None else self._draws
         seed = int(draws.integers(2**31))
-        return collect(self.task, policy, loaded, self.reward_model, kl_coef=self.kl_coef, seed=seed, timer=timer)
+        return collect(
+            self.task,
+            policy,
+            loaded,
+            self.reward_model,
+            kl_coef=self.kl_coef,
+            seed=seed,
+            samples_per_prompt=samples_per_prompt,
+            timer=timer,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """beta and every random generator; episodes that are being stepped are not in it."""

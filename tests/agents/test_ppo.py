@@ -1,6 +1,7 @@
 """The learner: its first pass, its invariances, its bookkeeping, and a pinned run."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from lm_gym import Episodes, TextGenerationVectorEnv
-from lm_gym.agents import METRICS, PPO, LanguageModelPolicy, PPOConfig
+from lm_gym.agents import METRICS, PPO, LanguageModelPolicy, PPOConfig, RewardToGo
 from lm_gym.errors import ConfigError
 
 MakeEnv = Callable[..., TextGenerationVectorEnv]
@@ -27,9 +28,9 @@ SAMPLINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def agent_of(policy: LanguageModelPolicy, **changes: Any) -> PPO:
+def agent_of(policy: LanguageModelPolicy, estimator: Any = None, **changes: Any) -> PPO:
     settings = {"episodes_per_iteration": 24, "learning_rate": 1e-3} | changes
-    return PPO(policy, PPOConfig(**settings))
+    return PPO(policy, PPOConfig(**settings), estimator=estimator)
 
 
 def gradients(policy: LanguageModelPolicy) -> list[torch.Tensor]:
@@ -114,10 +115,10 @@ def test_padding_does_not_hide_the_largest_ratio(make_env: MakeEnv, make_policy:
     episodes = env.rollout(agent.policy, 6)
     old = agent.policy.evaluate_in_batches(episodes, 10_000)
     mask = torch.from_numpy(episodes.response_mask)
-    targets = agent._targets(episodes, torch.where(mask, old.log_probs + 0.5, 0.0), old.values, old.final_values)
-    step = agent._step(episodes, targets, np.arange(6))
+    raised = old._replace(log_probs=torch.where(mask, old.log_probs + 0.5, 0.0))
+    agent.policy.evaluate_in_batches = lambda *args, **kwargs: raised  # type: ignore[method-assign]
     assert not mask.all()
-    assert step["ratio_max"] == pytest.approx(np.exp(-0.5), rel=1e-4)
+    assert agent.update(episodes)["ratio_max"] == pytest.approx(np.exp(-0.5), rel=1e-4)
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 30, 16_384])
@@ -166,6 +167,7 @@ def test_a_batch_of_abstentions_leaves_the_weights(make_env: MakeEnv, make_polic
     before = [parameter.clone() for parameter in policy.parameters()]
     metrics = agent_of(policy).learn(env)
     assert metrics["invalid_episodes"] == 24.0
+    assert math.isnan(metrics["score"])  # not 0, which would be a score
     assert set(metrics) == set(METRICS)
     assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
 
@@ -179,7 +181,7 @@ def test_truncated_episodes_bootstrap(make_env: MakeEnv, make_policy: MakePolicy
     assert episodes.truncated.any()
     assert episodes.terminated.any()
     old = policy.evaluate_in_batches(episodes, 10_000)
-    targets = agent._targets(episodes, old.log_probs, old.values, old.final_values)
+    targets = agent.estimator(episodes, old)
     rewards = torch.from_numpy(episodes.rewards).float().sum(1)
     bootstrap = torch.where(torch.from_numpy(episodes.truncated), old.final_values, 0.0)
     torch.testing.assert_close(targets.returns[:, 0], rewards + bootstrap, rtol=1e-4, atol=1e-5)
@@ -224,12 +226,12 @@ def test_shared_trunk_gets_both_gradients(make_env: MakeEnv, make_policy: MakePo
         assert all(grad.abs().max() > 0 for grad in found)
 
 
-def test_advantage_return_is_the_published_form(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+def test_reward_to_go_is_the_published_form(make_env: MakeEnv, make_policy: MakePolicy) -> None:
     """``-ratio * R`` on the first pass, nothing else: the value head is not touched."""
     env = make_env()
     policy = make_policy(env)
     episodes = env.rollout(policy, 10)
-    metrics, grads = gradient_of(make_policy, env, episodes, advantage="return")
+    metrics, grads = gradient_of(make_policy, env, episodes, estimator=RewardToGo(), whiten_advantages=False)
     mask = torch.from_numpy(episodes.response_mask)
     to_go = torch.from_numpy(episodes.rewards).float().flip(1).cumsum(1).flip(1)
     assert metrics["policy_loss"] == pytest.approx(-to_go[mask].mean().item(), abs=1e-5)
@@ -287,11 +289,14 @@ def test_state_dict_makes_the_next_iteration_identical(make_env: MakeEnv, make_p
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"epochs": 0}, "epochs: must be > 0, got 0"),
+        ({"epochs": 0}, "epochs: must be > 0 and finite, got 0"),
         ({"learning_rate": 0.0}, "learning_rate: must be > 0"),
         ({"gae_lambda": 1.5}, r"gae_lambda: must lie in \[0, 1\], got 1.5"),
         ({"minibatches": 65}, "minibatches: must be at most episodes_per_iteration = 64, got 65"),
-        ({"advantage": "none"}, 'advantage: must be "gae" or "return"'),
+        ({"learning_rate_decay": "fast"}, "learning_rate_decay: must be linear or none, got 'fast'"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm: must be None, or > 0 and finite, got -1.0"),
+        ({"learning_rate": math.nan}, "learning_rate: must be > 0"),
+        ({"samples_per_prompt": 5}, "samples_per_prompt: must divide episodes_per_iteration = 64, got 5"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], words: str) -> None:

@@ -56,6 +56,7 @@ def make(
         score_valid=rng.random(rows) < 0.8,
         terminated=~truncated,
         truncated=truncated,
+        group=np.arange(rows) // 2,
         stop_reasons=tuple(rng.choice(["eos", "stop_string", "length"], rows).tolist()),
         prompts=tuple(f"p{seed}-{row}" for row in range(rows)),
         responses=tuple(f"r{seed}-{row}" for row in range(rows)),
@@ -110,13 +111,22 @@ def test_a_boolean_mask_selects_the_rows_where_it_is_true() -> None:
     assert chosen.prompts == ("p1-0", "p1-3")
 
 
+def rows_of(episodes: Episodes) -> list[dict[str, Any]]:
+    return [row_content(episodes, row) for row in range(len(episodes))]
+
+
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 4)), min_size=1, max_size=4), st.booleans())
 @settings(max_examples=60)
 def test_concatenated_rows_keep_their_content(parts: list[tuple[int, int]], with_values: bool) -> None:
     batches = [make(seed, rows, values=with_values, reference=with_values) for seed, rows in parts]
     joined = Episodes.concatenate(batches)
     contents = [row_content(batch, row) for batch in batches for row in range(len(batch))]
-    assert [row_content(joined, row) for row in range(len(joined))] == contents
+    found = [row_content(joined, row) for row in range(len(joined))]
+    groups = [(number, content.pop("group")) for number, batch in enumerate(batches) for content in rows_of(batch)]
+    assert [{**row, "group": 0} for row in found] == [{**row, "group": 0} for row in contents]
+    # Rows share a group in the whole exactly where they shared one in the same part.
+    together = [[one["group"] == other["group"] for other in found] for one in found]
+    assert together == [[one == other for other in groups] for one in groups]
 
 
 def test_a_batch_without_keep_sets_joins_one_that_has_them() -> None:
@@ -130,8 +140,8 @@ def test_a_batch_without_keep_sets_joins_one_that_has_them() -> None:
 def test_splitting_and_joining_gives_the_batch_back() -> None:
     episodes = make(7, rows=6)
     again = Episodes.concatenate([episodes[:2], episodes[2:3], episodes[3:]])
-    for row in range(6):
-        assert row_content(again, row) == row_content(episodes, row)
+    for row in range(6):  # the parts are no longer known to have come from one batch, so their groups are apart
+        assert row_content(again, row) | {"group": 0} == row_content(episodes, row) | {"group": 0}
 
 
 @pytest.mark.parametrize("order", [1, -1])

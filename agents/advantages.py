@@ -1,0 +1,111 @@
+"""Advantage estimators: from finished episodes and the policy's own view of them to learning targets.
+
+Each is a callable of (Episodes, PolicyEvaluation) that keeps no state, so an agent is an estimator plus the settings of
+the clipped surrogate (``surrogate.py``). Knows: rewards, values, bootstraps. Does not know: losses, optimisers,
+whitening (the learner does that over the whole batch).
+
+Shapes: B = episodes of a batch, T = longest response.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from lm_gym.episodes import Episodes
+from lm_gym.errors import ConfigError
+from lm_gym.policy import PolicyEvaluation
+
+from .functional import discounted_returns, gae
+
+__all__ = ["GAE", "AdvantageEstimator", "RewardToGo", "Targets"]
+
+
+class Targets(NamedTuple):
+    """Learning targets of one batch, without gradient."""
+
+    advantages: Tensor
+    """Weights of the policy gradient; 0 off the response mask. Shape: (B, T), float32."""
+    returns: Tensor
+    """What the value head is fitted to, in reward units; 0 off the response mask. Shape: (B, T), float32."""
+
+
+class AdvantageEstimator(Protocol):
+    """A rule that says how much better each token was than expected."""
+
+    needs_values: bool
+    """Whether it reads values; then the value head is trained too."""
+    needs_groups: bool
+    """Whether it compares the responses of one prompt draw (``Episodes.group``); then there must be several."""
+
+    def __call__(self, episodes: Episodes, evaluation: PolicyEvaluation) -> Targets:
+        """Targets of a batch.
+
+        Args:
+            episodes: as collected; an abstained one stays in, so that groups are whole, and is masked by the learner.
+            evaluation: of the policy that collected them, without gradient.
+        """
+        ...
+
+
+def rewards_of(episodes: Episodes, device: torch.device) -> Tensor:
+    """Rewards as a tensor. Shape: (B, T), float32."""
+    return torch.from_numpy(episodes.rewards).to(device, torch.float32)
+
+
+class GAE:
+    """Generalised advantage estimation on the policy's values (Schulman et al. 2016, arXiv:1506.02438)."""
+
+    needs_values = True
+    needs_groups = False
+
+    def __init__(self, *, gamma: float = 1.0, lam: float = 0.95) -> None:
+        """Args:
+        gamma: discount per token, in [0, 1].
+        lam: lambda of the exponential average, in [0, 1].
+
+        Raises:
+            ConfigError: one of them lies outside.
+        """
+        self.gamma = _share("GAE.gamma", gamma)
+        self.lam = _share("GAE.lam", lam)
+
+    def __call__(self, episodes: Episodes, evaluation: PolicyEvaluation) -> Targets:
+        """See :class:`AdvantageEstimator`; a truncated episode bootstraps from the value after its last token."""
+        device = evaluation.values.device
+        mask = torch.from_numpy(episodes.response_mask).to(device)
+        bootstrap = evaluation.final_values * torch.from_numpy(episodes.truncated).to(device)
+        rewards = rewards_of(episodes, device)
+        advantages, returns = gae(rewards, evaluation.values, mask, bootstrap, gamma=self.gamma, lam=self.lam)
+        return Targets(advantages, returns)
+
+
+class RewardToGo:
+    """The discounted reward to go itself, without any baseline (Williams 1992, REINFORCE)."""
+
+    needs_values = False
+    needs_groups = False
+
+    def __init__(self, *, gamma: float = 1.0) -> None:
+        """Args: gamma: discount per token, in [0, 1].
+
+        Raises:
+            ConfigError: it lies outside.
+        """
+        self.gamma = _share("RewardToGo.gamma", gamma)
+
+    def __call__(self, episodes: Episodes, evaluation: PolicyEvaluation) -> Targets:
+        """See :class:`AdvantageEstimator`; a truncated episode ends with nothing."""
+        device = evaluation.log_probs.device
+        mask = torch.from_numpy(episodes.response_mask).to(device)
+        rewards = rewards_of(episodes, device)
+        returns = discounted_returns(rewards, mask, rewards.new_zeros(len(rewards)), gamma=self.gamma)
+        return Targets(returns, returns)
+
+
+def _share(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name}: must lie in [0, 1], got {value!r}")
+    return float(value)

@@ -1,0 +1,168 @@
+"""The learner's joints: another estimator, groups, several processes, and a run that diverges."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lm_gym import Episodes, TextGenerationVectorEnv
+from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, RewardToGo, SurrogateAgent, SurrogateConfig, Targets
+from lm_gym.errors import ConfigError, DivergedError
+
+MakeEnv = Callable[..., TextGenerationVectorEnv]
+MakePolicy = Callable[..., LanguageModelPolicy]
+
+
+class GroupMean:
+    """An estimator as a user writes one: the return less the mean return of the responses to the same prompt."""
+
+    needs_values = False
+    needs_groups = True
+
+    def __call__(self, episodes: Episodes, evaluation: Any) -> Targets:
+        returns = torch.from_numpy(episodes.rewards.sum(axis=1)).float()
+        group = torch.from_numpy(episodes.group)
+        sums = torch.zeros(int(group.max()) + 1).index_add(0, group, returns)
+        means = (sums / group.bincount())[group]
+        grid = (returns - means)[:, None] * torch.from_numpy(episodes.response_mask)
+        return Targets(advantages=grid, returns=grid)
+
+
+def test_another_estimator_is_all_that_another_algorithm_needs(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env(kl_coef=0.0, max_new_tokens=3)
+    config = SurrogateConfig(episodes_per_iteration=64, samples_per_prompt=8, learning_rate=3e-3, epochs=1)
+    agent = SurrogateAgent(make_policy(env), GroupMean(), config)
+    history = [agent.learn(env, progress=done / 8) for done in range(8)]
+    assert history[-1]["score"] > history[0]["score"] + 0.2
+    assert math.isnan(history[0]["explained_variance"])
+    assert history[0]["value_loss"] == 0.0
+    episodes = agent.last_episodes
+    assert episodes is not None
+    assert episodes.group.tolist() == np.repeat(np.arange(8), 8).tolist()
+    assert all(len({episodes.prompts[row] for row in np.flatnonzero(episodes.group == g)}) == 1 for g in range(8))
+
+
+def test_groups_stay_whole_when_a_member_abstains(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    seen: list[Episodes] = []
+
+    class Watching(GroupMean):
+        def __call__(self, episodes: Episodes, evaluation: Any) -> Targets:
+            seen.append(episodes)
+            return super().__call__(episodes, evaluation)
+
+    env = make_env(reward_model=lambda prompts, completions: [None, 1.0] * (len(prompts) // 2))
+    agent = SurrogateAgent(
+        make_policy(env), Watching(), SurrogateConfig(episodes_per_iteration=8, samples_per_prompt=2)
+    )
+    metrics = agent.learn(env)
+    assert metrics["invalid_episodes"] == 4.0
+    assert np.bincount(seen[0].group).tolist() == [2, 2, 2, 2]
+    assert np.bincount(seen[0].group[~seen[0].abstained]).tolist() == [1, 1, 1, 1]
+
+
+def test_an_estimator_of_groups_refuses_groups_of_one(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    with pytest.raises(ConfigError, match=r"samples_per_prompt: must be >= 2 for GroupMean.*got 1"):
+        SurrogateAgent(make_policy(make_env()), GroupMean(), SurrogateConfig())
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_rollout_of_broken_groups_is_refused(count: int, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env()
+    with pytest.raises(ConfigError, match=f"got {count} episodes of 2 samples"):
+        env.rollout(make_policy(env), count, samples_per_prompt=2)
+
+
+def test_an_estimator_without_values_does_not_train_the_value_head(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env()
+    policy = make_policy(env, separate_critic=True)
+    critic = policy.critic
+    assert critic is not None
+    before = [weight.clone() for weight in (*policy.value_head.parameters(), *critic.trunk.parameters())]
+    PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-2), estimator=RewardToGo()).learn(env)
+    after = (*policy.value_head.parameters(), *critic.trunk.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("fault", ["score", "weight"])
+def test_a_diverged_update_stops_before_the_step(fault: str, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env(reward_model=lambda prompts, completions: [1e30 if fault == "score" else 1.0] * len(prompts))
+    policy = make_policy(env)
+    agent = PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-2))
+    episodes = env.rollout(policy, 8)
+    if fault == "weight":
+        with torch.no_grad():
+            policy.value_head.bias.fill_(math.nan)
+    before = [weight.clone() for weight in policy.parameters()]
+    with pytest.raises(DivergedError, match=r"PPO: loss and gradient must be finite, got .* lower learning_rate"):
+        agent.update(episodes)
+    for weight, old in zip(policy.parameters(), before, strict=True):
+        torch.testing.assert_close(weight, old, rtol=0, atol=0, equal_nan=True)
+    assert all(weight.grad is None for weight in policy.parameters())
+
+
+PROGRAM = """
+import os, sys
+import numpy as np
+import torch
+from torch import distributed
+from lm_gym import Reference, TextGenerationVectorEnv
+from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
+from lm_gym.agents.policy import own_copy
+from lm_gym.processes import ONE_PROCESS, launched_processes
+from lm_gym.testing import tiny_language_model
+
+torch.set_num_threads(1)
+distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=int(os.environ["RANK"]), world_size=2)
+processes = launched_processes()
+reference = Reference(tiny_language_model("gpt2"))
+score = lambda prompts, completions: [None if len(text) > 9 else len(text) / 5 for text in completions]
+env = TextGenerationVectorEnv(
+    2, reference, ["a b c", "d", "e f"], score, action_mode="token_and_log_prob", max_new_tokens=6, top_k=9
+)
+env.reset(seed=0)
+config = PPOConfig(
+    episodes_per_iteration=12, epochs=1, minibatches=1, learning_rate=1e-30, max_grad_norm=None, max_batch_tokens=40
+)
+
+
+def updated(rows, processes):
+    policy = LanguageModelPolicy(own_copy(reference.language_model))
+    with torch.no_grad():
+        policy.value_head.weight.fill_(0.1)
+    metrics = PPO(policy, config, processes=processes).update(episodes[rows])
+    return metrics, [weight.grad for weight in policy.parameters()]
+
+
+episodes = env.rollout(LanguageModelPolicy(own_copy(reference.language_model)), 12)
+assert episodes.abstained.any()
+alone, expected = updated(np.arange(12), ONE_PROCESS)
+shared, found = updated(np.arange(5) if processes.is_main else np.arange(5, 12), processes)
+for ours, theirs in zip(found, expected, strict=True):
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+for name, value in alone.items():
+    np.testing.assert_allclose(shared[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+print("equal")
+distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
+    """Uneven shares of one batch, abstentions in it: gradients and every metric are those of the whole."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(tmp_path / "meet")],
+            env={"RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=180) for process in started]
+    assert [out.strip() for out, _ in outputs] == ["equal", "equal"], outputs
