@@ -24,14 +24,8 @@ if TYPE_CHECKING:
     from .graded_losses import davidson_nll, ordinal_nll, rao_kupper_nll, soft_bradley_terry_nll, thumb_nll, value_error
     from .joint_loss import JudgementLoss, LossConfig
     from .judge import JudgeRewardModel, RemoteJudge
-    from .judgement_rows import (
-        JudgementFile,
-        SkippedRow,
-        export_rows,
-        judgement_from_row,
-        load_judgements,
-        save_judgements,
-    )
+    from .judgement_forms import export_rows
+    from .judgement_rows import JudgementFile, SkippedRow, judgement_from_row, load_judgements, save_judgements
     from .judgements import BestOf, Choice, Critique, Judgement, Ranks, Rating, Response, Thumb, Value, Vote, Votes
     from .lora import LoraSettings
     from .losses import bradley_terry_nll, plackett_luce_nll, score_centering_penalty
@@ -186,10 +180,10 @@ _HOMES = {
         "JudgeRewardModel",
         "RemoteJudge",
     ),
+    "judgement_forms": ("export_rows",),
     "judgement_rows": (
         "JudgementFile",
         "SkippedRow",
-        "export_rows",
         "judgement_from_row",
         "load_judgements",
         "save_judgements",

@@ -36,7 +36,8 @@ class LossConfig:
     label_smoothing: float = 0.0
     """Share of each comparison's outcome that is spread over both sides, in [0, 0.5)."""
     margin: float = 0.0
-    """Taken off the winner's lead before it counts (Touvron et al. 2023, eq. 2), >= 0; with ``tie_model="half"``."""
+    """Taken off the winner's lead before it counts (Touvron et al. 2023, eq. 2), >= 0, on top of the margin that a
+    choice may have of its own; with ``tie_model="half"``."""
     score_centering: float = 0.0
     """Weight of the squared mean score of each ranking and pair, which pins the free constant; >= 0."""
     rankings_weight: float = 1.0
@@ -81,6 +82,11 @@ class JudgementLoss(nn.Module):
         super().__init__()
         self.config = config or LossConfig()
         data = list(targets)
+        if self.config.tie_model != "half" and any(pair.margin for one in data for pair in one.pairs):
+            raise ConfigError(
+                f'LossConfig.tie_model: must be "half" where choices have a margin, got {self.config.tie_model!r}; '
+                "take the margins out of the data, or choose the tie model half"
+            )
         ties = [pair.outcome[1] for one in data for pair in one.pairs]
         thumbs = [thumb.number for one in data for thumb in one.thumbs]
         ratings = [int(rating.number) for one in data for rating in one.ratings]
@@ -147,7 +153,8 @@ class JudgementLoss(nn.Module):
             nll = davidson_nll(margins, outcomes, self.tie)
         else:
             target = outcomes[:, 0] + outcomes[:, 1] / 2
-            nll = soft_bradley_terry_nll(margins - config.margin * (2 * target - 1), target)
+            needed = config.margin + batch["pair_margin"].to(scores.dtype)
+            nll = soft_bradley_terry_nll(margins - needed * (2 * target - 1), target)
         if config.score_centering:
             nll = nll + config.score_centering * both.mean(dim=1) ** 2
         return nll.sum()
@@ -191,7 +198,8 @@ def target_tensors(targets: Sequence[Targets], rows: Sequence[Sequence[int]]) ->
 
         rank_index, ranks, rank_mask: rows of the ranked texts, their places in the ranking, True where there is one.
             Shapes: (B, K); int64, int64, bool.
-        pair_index, pair_outcome: rows of (a, b) and shares of (a wins, tie, b wins). Shapes: (P, 2), (P, 3).
+        pair_index, pair_outcome, pair_margin: rows of (a, b), shares of (a wins, tie, b wins), and the margin of each.
+            Shapes: (P, 2), (P, 3), (P,).
         thumb_index, thumb, rating_index, rating, value_index, value: rows and what was said. Shapes: (M,).
         labels: 1 for each judgement; what the trainer counts. Shape: (B + P + 3 M,), int64.
     """
@@ -204,13 +212,14 @@ def target_tensors(targets: Sequence[Targets], rows: Sequence[Sequence[int]]) ->
         rank_index[number, : len(order)] = torch.tensor(places)
         ranks[number, : len(order)] = torch.tensor(order)
         mask[number, : len(order)] = True
-    pairs = [((row[one.first], row[one.second]), one.outcome) for target, row in both for one in target.pairs]
+    pairs = [((row[one.first], row[one.second]), one) for target, row in both for one in target.pairs]
     found = {
         "rank_index": rank_index,
         "ranks": ranks,
         "rank_mask": mask,
         "pair_index": torch.tensor([places for places, _ in pairs], dtype=torch.long).reshape(-1, 2),
-        "pair_outcome": torch.tensor([outcome for _, outcome in pairs], dtype=torch.float32).reshape(-1, 3),
+        "pair_outcome": torch.tensor([one.outcome for _, one in pairs], dtype=torch.float32).reshape(-1, 3),
+        "pair_margin": torch.tensor([one.margin for _, one in pairs], dtype=torch.float32),
         "labels": torch.ones(sum(map(len, targets)), dtype=torch.long),
     }
     for name in ("thumb", "rating", "value"):

@@ -41,6 +41,8 @@ class Pair(NamedTuple):
     """Place of "b"."""
     outcome: tuple[float, float, float]
     """Shares of (a wins, tie, b wins); they sum to 1."""
+    margin: float = 0.0
+    """Taken off the winner's lead before it counts, in units of the score."""
 
 
 class Ranked(NamedTuple):
@@ -89,7 +91,9 @@ class Targets:
         return Targets(
             rankings=tuple(part for one in self.rankings if (part := _ranked_part(one, new)) is not None),
             pairs=tuple(
-                Pair(new[p.first], new[p.second], p.outcome) for p in self.pairs if p.first in new and p.second in new
+                p._replace(first=new[p.first], second=new[p.second])
+                for p in self.pairs
+                if p.first in new and p.second in new
             ),
             thumbs=_opinions_part(self.thumbs, new),
             ratings=_opinions_part(self.ratings, new),
@@ -139,9 +143,9 @@ class _Collected:
         if len(set(ranked.ranks)) > 1:
             self.rankings.append(ranked)
 
-    def compare(self, texts: Sequence[str], outcome: tuple[float, float, float]) -> None:
+    def compare(self, texts: Sequence[str], outcome: tuple[float, float, float], margin: float = 0.0) -> None:
         if texts[0] != texts[1]:
-            self.pairs.append(Pair(self.place(texts[0]), self.place(texts[1]), outcome))
+            self.pairs.append(Pair(self.place(texts[0]), self.place(texts[1]), outcome, margin))
 
     def item(self, prompt: str) -> Item:
         return Item(
@@ -188,7 +192,7 @@ def items_of(judgements: Iterable[Judgement]) -> list[Item]:
 def _add(judgement: Judgement, collected: _Collected) -> None:
     texts, verdict = judgement.texts, judgement.verdict
     if isinstance(verdict, Choice):
-        collected.compare(texts, _outcome([verdict.winner]))
+        collected.compare(texts, _outcome([verdict.winner]), float(judgement.margin or 0.0))
         if verdict.winner == "both_bad":
             collected.thumbs += [Opinion(collected.place(text), 0.0) for text in texts]
         if judgement.overall_rating is not None:

@@ -13,12 +13,13 @@ from typing import Any
 
 from lm_gym.errors import DataError
 
-__all__ = ["is_transcript", "messages_of", "split_transcript", "transcript_of"]
+__all__ = ["answer_of", "is_transcript", "messages_of", "split_transcript", "transcript_of", "with_system"]
 
 _NAME_OF = {"system": "System", "user": "Human", "assistant": "Assistant"}
 _ROLE_OF = {name: role for role, name in _NAME_OF.items()}
 _TURN = re.compile(r"\n\n(Human|Assistant|System):")
 _ANSWER = "\n\nAssistant:"
+_SYSTEM = "\n\nSystem:"
 
 
 def transcript_of(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -38,6 +39,20 @@ def transcript_of(messages: Sequence[Mapping[str, Any]]) -> str:
             raise DataError(f"conversation: every role must be one of {', '.join(_NAME_OF)}, got {role!r}")
         turns.append(f"\n\n{_NAME_OF[role]}: {_content(message)}")
     return "".join(turns) + _ANSWER
+
+
+def with_system(system: Any, prompt: str) -> str:
+    """Put a system message before a prompt. Returns: a transcript; a prompt that is none becomes the user's turn.
+
+    Raises:
+        DataError: the system message is no text, or the prompt has one already.
+    """
+    before = {"role": "system", "content": system}
+    if not is_transcript(prompt):
+        return transcript_of([before, {"role": "user", "content": prompt}])
+    if prompt.startswith(_SYSTEM):
+        raise DataError(f"conversation: must have one system message, got another beside {prompt[:80]!r}")
+    return transcript_of([before]).removesuffix(_ANSWER) + prompt
 
 
 def answer_of(messages: Any) -> str:

@@ -151,6 +151,9 @@ def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Jud
         console.print(f"[yellow]skipped[/yellow] {row.where}: {row.reason}", highlight=False)
     if found.skipped:
         console.print(f"skipped {len(found.skipped)} rows, kept {len(found.judgements)}")
+    if found.columns:
+        listed = ", ".join(f"{key} ({rows} rows)" for key, rows in sorted(found.columns.items()))
+        console.print(f"not learned from: the columns {listed}", highlight=False)
     return found.judgements
 
 

@@ -56,6 +56,16 @@ def test_pairs_and_picks_by_hand() -> None:
     assert loss_of([0.3, 0.9, -0.4], best) == pytest.approx(-math.log(odds[1] / sum(odds)), rel=1e-5)
 
 
+def test_the_margin_of_a_row_is_taken_off_the_winners_lead() -> None:
+    by_a = Targets(pairs=(Pair(0, 1, (1.0, 0.0, 0.0), 0.5),))
+    by_b = Targets(pairs=(Pair(0, 1, (0.0, 0.0, 1.0), 0.5),))
+    assert loss_of([0.7, 0.0], by_a) == pytest.approx(-log_sigmoid(0.2), rel=1e-5)
+    assert loss_of([0.7, 0.0], by_b) == pytest.approx(-log_sigmoid(-1.2), rel=1e-5)
+    assert loss_of([0.7, 0.0], by_a, margin=0.1) == pytest.approx(-log_sigmoid(0.1), rel=1e-5)
+    with pytest.raises(ConfigError, match='must be "half" where choices have a margin'):
+        loss_of([0.7, 0.0], by_a, tie_model="davidson")
+
+
 def test_links_start_where_the_frequencies_put_them() -> None:
     thumbs = tuple(Opinion(0, float(number < 3)) for number in range(4))
     ratings = tuple(Opinion(0, float(number % 6)) for number in range(60))

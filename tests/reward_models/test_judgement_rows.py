@@ -30,6 +30,7 @@ from lm_gym.reward_models import (
 )
 
 TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi\nthere"}]
+ANSWERS = {"chosen": [{"role": "assistant", "content": "x"}], "rejected": [{"role": "assistant", "content": "y"}]}
 FOREIGN: dict[str, list[dict[str, Any]]] = {
     "pairs": [{"prompt": "p", "chosen": "good", "rejected": "bad"}],
     "conversations": [
@@ -60,6 +61,7 @@ FOREIGN: dict[str, list[dict[str, Any]]] = {
 NATIVE = [
     Judgement.of("p", ("x", "y"), Choice("both_bad"), comment="neither", annotator="w1"),
     Judgement.of("p", ("x", "y"), Choice("a"), overall_rating=4),
+    Judgement.of("p", ("x", "y"), Choice("b"), margin=0.5, columns={"source": "s", "score_chosen": 7.5}),
     Judgement(
         prompt="p", responses=(Response(text="x", model="m", version="3"), Response(text="y")), verdict=Choice("tie")
     ),
@@ -105,9 +107,57 @@ def test_what_the_foreign_forms_mean() -> None:
     assert judgement_from_row(inside).texts == ("A", "B")
 
 
+def test_a_system_message_becomes_part_of_the_prompt() -> None:
+    pair = {"chosen": "x", "rejected": "y", "system": "Be brief."}
+    plain = judgement_from_row({"prompt": "Why?", **pair})
+    assert plain.prompt == "\n\nSystem: Be brief.\n\nHuman: Why?\n\nAssistant:"
+    assert plain.columns == {}
+    talk = judgement_from_row({"prompt": [{"role": "user", "content": "Why?"}], **ANSWERS, "system": "Be brief."})
+    assert talk.prompt == plain.prompt
+    inside = judgement_from_row(
+        {"chosen": "\n\nHuman: Why?\n\nAssistant: x", "rejected": "\n\nHuman: Why?\n\nAssistant: y"}
+        | {"system": "Be brief."}
+    )
+    assert inside == plain
+    triplet = judgement_from_row({"input": "Why?", "output": "x", "reward": 1, "system": "Be brief."})
+    assert triplet.prompt == plain.prompt
+    assert judgement_from_row({"prompt": "Why?", **pair, "system": ""}).prompt == "Why?"
+    with pytest.raises(DataError, match="must have one system message"):
+        judgement_from_row({"prompt": TALK, **ANSWERS, "system": "Be long."})
+    with pytest.raises(DataError, match="content must be text, got 3"):
+        judgement_from_row({"prompt": "Why?", **pair, "system": 3})
+
+
+def test_no_key_of_a_row_is_lost(tmp_path: Path) -> None:
+    rows = [
+        {**FOREIGN["pairs"][0], "margin": 0.5, "score_chosen": 8.5, "score_rejected": 2.0, "id": ["a", 1]},
+        {**FOREIGN["pairs"][0], "comment": "clear", "annotator": "w1", "score_chosen": 7.0},
+        {**FOREIGN["unpaired"][0], "origin": "reddit", "annotator": 7},
+    ]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    loaded = load_judgements(path)
+    scored, told, liked = loaded.judgements
+    assert scored.margin == 0.5
+    assert scored.columns == {"score_chosen": 8.5, "score_rejected": 2.0, "id": ["a", 1]}
+    assert (told.comment, told.annotator) == ("clear", "w1")
+    assert liked.columns == {"origin": "reddit", "annotator": 7}  # no name of an annotator, and no origin of ours
+    assert loaded.columns == {"score_chosen": 2, "score_rejected": 1, "id": 1, "origin": 1, "annotator": 1}
+    assert export_rows([scored], "pairs") == rows[:1]
+    assert load_judgements(save_judgements(tmp_path / "own.jsonl", loaded.judgements)).judgements == loaded.judgements
+    with pytest.raises(DataError, match="'chosen' of its own"):
+        export_rows([Judgement.pair("p", "x", "y", columns={"chosen": 1})], "pairs")
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "p", "text": "x"}, "keys of a known form"),
     ({"prompt": "p", "chosen": "x"}, "no 'rejected'"),
+    (
+        {"prompt": "p", "chosen": "x", "rejected": "y", "responses": ["x", "y"], "ranks": [2, 1]},
+        "those of pairs and ran",
+    ),
+    ({"prompt": "p", "chosen": "x", "rejected": "y", "margin": -1}, "margin must be a finite number >= 0"),
+    ({"prompt": "p", "completion": "x", "label": True, "margin": 1}, "only a choice with a winner has a margin"),
+    ({"kind": "thumb", "prompt": "p", "responses": ["x"], "up": True, "columns": 3}, "columns must be an object"),
     ({"prompt": 3, "chosen": "x", "rejected": "y"}, "prompt must be a list"),
     ({"prompt": "p", "chosen": "same", "rejected": "same"}, "at least 2 different responses"),
     ({"prompt": "p", "responses": ["x", "y"], "ranks": [1, 3]}, "leave no gap"),

@@ -75,6 +75,12 @@ def test_what_teaches_nothing_is_left_out_and_counted() -> None:
     assert count_idle([*idle, Judgement.of("p", ("x", "y"), Choice("a"))]) == {"critique": 1, "ranks": 1, "votes": 1}
 
 
+def test_a_margin_goes_with_its_pair() -> None:
+    (item,) = items_of([Judgement.pair("p", "x", "y", margin=0.5), Judgement.pair("p", "y", "z")])
+    assert item.targets.pairs == (Pair(0, 1, (1.0, 0.0, 0.0), 0.5), Pair(1, 2, (1.0, 0.0, 0.0)))
+    assert item.targets.restricted([1, 0]).pairs == (Pair(1, 0, (1.0, 0.0, 0.0), 0.5),)
+
+
 def test_contradictory_votes_are_half_and_half() -> None:
     (item,) = items_of([Judgement.of("p", ("x", "y"), Votes((Vote("a"), Vote("b"))))])
     assert item.targets.pairs == (Pair(0, 1, (0.5, 0.0, 0.5)),)
