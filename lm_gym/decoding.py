@@ -114,7 +114,7 @@ def generate(
         log.write(rows, column, tokens, log_probs, None if value_head is None else value_head(hidden))
         if recorder is not None:
             recorder.record(rows, column, torch.isfinite(logits).cpu().numpy())
-        going = np.array([stop.reason(log.ids[row, : column + 1]) is None for row in rows])
+        going = np.array([stop.reason(prompts[int(row)], log.ids[row, : column + 1]) is None for row in rows])
         if not going.any():
             break
         if not going.all():

@@ -115,6 +115,10 @@ class Engine:
         """Response tokens of one row so far. Shape: (t,), int64. Not a copy."""
         return self._ids[row, self._starts[row] : self._ends[row]]
 
+    def prompt_ids(self, row: int) -> np.ndarray:
+        """Prompt tokens of one row. Shape: (P,), int64. Not a copy."""
+        return self._ids[row, : self._starts[row]]
+
     def start(self, rows: Sequence[int], prompts: Sequence[Prompt]) -> None:
         """Begin new episodes in some rows."""
         for row, prompt in zip(rows, prompts, strict=True):
@@ -151,7 +155,8 @@ class Engine:
         self._mask[rows, self._ends[rows]] = 1
         self._ends[rows] += 1
         reasons = [
-            self._stop_rule.reason(self.response_ids(row)) if active[row] else None for row in range(len(active))
+            self._stop_rule.reason(self.prompt_ids(row), self.response_ids(row)) if active[row] else None
+            for row in range(len(active))
         ]
         ended = np.array([reason is not None for reason in reasons])
         capped = np.array([reason == "length" for reason in reasons])
@@ -196,7 +201,7 @@ class Engine:
     ) -> tuple[Scores, list[str]]:
         """Verdicts on the rows that end here, and every row's text."""
         texts = [
-            "" if reason is None else self._stop_rule.text(self.response_ids(row), reason)
+            "" if reason is None else self._stop_rule.text(self.prompt_ids(row), self.response_ids(row), reason)
             for row, reason in enumerate(reasons)
         ]
         prompts = ["" if prompt is None else prompt.text for prompt in self.prompts]

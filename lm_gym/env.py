@@ -99,7 +99,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         super().reset(seed=seed)
         prompt = chosen_prompt(self.task, options, self.np_random)
         self._engine.start([0], [prompt])
-        self._transcript.start(prompt.text)
+        self._transcript.start(prompt)
         self._render_if_human()
         return self._observation(), {"prompt": prompt.text}
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
+
+from lm_gym.prompts import Prompt
+from lm_gym.response_text import ResponseText
 
 __all__ = ["Transcript", "kl_style"]
 
@@ -29,10 +33,10 @@ class Transcript:
 
     def __init__(self, tokenizer: Any) -> None:
         """Args: tokenizer: turns ids into text."""
-        self._tokenizer = tokenizer
-        self.start("")
+        self._text = ResponseText(tokenizer)
+        self.start(Prompt(text="", ids=np.zeros(0, dtype=np.int64)))
 
-    def start(self, prompt: str) -> None:
+    def start(self, prompt: Prompt) -> None:
         """Begin an episode."""
         self._prompt = prompt
         self._tokens: list[tuple[int, float | None]] = []
@@ -47,11 +51,11 @@ class Transcript:
     def rich(self) -> Panel:
         """The episode as a rich panel."""
         body = Text()
-        body.append(self._prompt, style="bold")
+        body.append(self._prompt.text, style="bold")
         shown = ""
         for count, (_, kl) in enumerate(self._tokens, start=1):
             # Decoding the whole prefix keeps characters that several tokens make up together in one piece.
-            text = self._tokenizer.decode([token for token, _ in self._tokens[:count]], skip_special_tokens=True)
+            text = self._text(self._prompt.ids, np.array([token for token, _ in self._tokens[:count]]))
             body.append(text[len(shown) :], style=kl_style(kl))
             shown = text
         parts = [f"{len(self._tokens)} tokens"]

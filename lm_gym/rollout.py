@@ -76,7 +76,7 @@ def collect(
         )
     with timer.phase("rollout"):
         generation = policy.generate([prompt.ids for prompt in prompts], replace(task.sampling, seed=seed))
-    reasons, texts = _endings(task, generation)
+    reasons, texts = _endings(task, prompts, generation)
     episodes = _unpaid(task, prompts, group, generation, reasons, texts)
     if task.reference is not None:
         with timer.phase("reference"):
@@ -86,15 +86,17 @@ def collect(
     return _paid(episodes, scores, task, kl_coef)
 
 
-def _endings(task: TextTask, generation: Generation) -> tuple[tuple[StopReason, ...], tuple[str, ...]]:
+def _endings(
+    task: TextTask, prompts: Sequence[Prompt], generation: Generation
+) -> tuple[tuple[StopReason, ...], tuple[str, ...]]:
     rule = task.stop_rule()
     reasons: list[StopReason] = []
     texts: list[str] = []
     for row, length in enumerate(generation.mask.sum(axis=1)):
         ids = generation.ids[row, :length]
-        reason = rule.reason(ids) or "length"
+        reason = rule.reason(prompts[row].ids, ids) or "length"
         reasons.append(reason)
-        texts.append(rule.text(ids, reason))
+        texts.append(rule.text(prompts[row].ids, ids, reason))
     return tuple(reasons), tuple(texts)
 
 

@@ -25,6 +25,7 @@ from transformers import (
 from lm_gym.config import SamplingConfig
 from lm_gym.episodes import StopReason
 from lm_gym.errors import ConfigError
+from lm_gym.response_text import ResponseText
 
 __all__ = ["StopRule", "draw", "truncated_logits"]
 
@@ -84,33 +85,49 @@ class StopRule:
 
     def __init__(self, tokenizer: Any, stop_ids: Sequence[int], sampling: SamplingConfig) -> None:
         """Raises: ConfigError: a stop string that this tokenizer's text can never contain."""
-        self._tokenizer = tokenizer
+        self._text = ResponseText(tokenizer)
         self._stop_ids = frozenset(stop_ids)
         self._sampling = sampling
         for text in sampling.stop_strings:
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            if text not in self._decode(np.asarray(ids)):
+            if not self._can_be_met(text, tokenizer):
                 raise ConfigError(
                     f"stop_strings: every one must survive encoding and decoding by {type(tokenizer).__name__}, "
                     f"and {text!r} does not, so it could never be met; use text that the tokenizer can produce"
                 )
 
-    def reason(self, ids: np.ndarray) -> StopReason | None:
-        """Why a response of these tokens is over; None while it is not. Args: ids of shape (t,), t >= 1."""
+    def reason(self, prompt_ids: np.ndarray, ids: np.ndarray) -> StopReason | None:
+        """Why a response is over; None while it is not.
+
+        Args:
+            prompt_ids: that it follows. Shape: (P,), int64.
+            ids: its tokens. Shape: (t,), int64, t >= 1.
+        """
         if int(ids[-1]) in self._stop_ids:
             return "eos"
-        if self._sampling.stop_strings and self._cut(self._decode(ids)) is not None:
+        if self._sampling.stop_strings and self._cut(self._text(prompt_ids, ids)) is not None:
             return "stop_string"
         return "length" if len(ids) >= self._sampling.max_new_tokens else None
 
-    def text(self, ids: np.ndarray, reason: StopReason | None) -> str:
-        """The text that is scored: it ends before the stop token or the stop string. Args: ids of shape (t,)."""
-        text = self._decode(ids[:-1] if reason == "eos" else ids)
+    def text(self, prompt_ids: np.ndarray, ids: np.ndarray, reason: StopReason | None) -> str:
+        """The text that is scored: it ends before the stop token or the stop string.
+
+        Args:
+            prompt_ids: that the response follows. Shape: (P,), int64.
+            ids: its tokens. Shape: (t,), int64.
+            reason: why it is over.
+        """
+        text = self._text(prompt_ids, ids[:-1] if reason == "eos" else ids)
         cut = self._cut(text) if reason == "stop_string" else None
         return text if cut is None else text[:cut]
 
-    def _decode(self, ids: np.ndarray) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    def _can_be_met(self, text: str, tokenizer: Any) -> bool:
+        """Whether the tokens of the string give it back: alone, twice in a row, or between letters."""
+        alone, within = (
+            np.asarray(tokenizer(each, add_special_tokens=False)["input_ids"], dtype=np.int64)
+            for each in (text, f"a{text}a")
+        )
+        tries = (alone, np.concatenate([alone, alone]), within)
+        return any(text in self._text(ids[:0], ids) for ids in tries)
 
     def _cut(self, text: str) -> int | None:
         found = [text.find(stop) for stop in self._sampling.stop_strings if stop in text]

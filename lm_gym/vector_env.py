@@ -286,7 +286,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         if prompts:
             self._engine.start([int(row) for row in rows], prompts)
         for row, prompt in zip(rows, prompts, strict=True):
-            self._transcripts[row].start(prompt.text)
+            self._transcripts[row].start(prompt)
         return [{"prompt": prompt.text} for prompt in prompts]
 
     def _restart(self, rows: np.ndarray, infos: list[dict[str, Any]]) -> None:

@@ -62,7 +62,7 @@ def sample_answers(
     texts = []
     for row, length in enumerate(generation.mask.sum(axis=1)):
         ids = generation.ids[row, :length]
-        texts.append(rule.text(ids, rule.reason(ids)))
+        texts.append(rule.text(repeated[row], ids, rule.reason(repeated[row], ids)))
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 

@@ -120,7 +120,7 @@ def enumerate_mdp(
     _check(reward_config, reward_draws)
     model = reference.language_model
     loaded = prompt if isinstance(prompt, Prompt) else load_prompts([prompt], model.tokenizer)[0]
-    tree = _grow(model, sampling, max_responses)
+    tree = _grow(model, loaded, sampling, max_responses)
     mdp_logits = prefix_logits(model, loaded, tree.states)
     ref_log_probs = torch.log_softmax(mdp_logits.double() / sampling.temperature, dim=-1).cpu().numpy()
     capped = np.array([reason == "length" for reason in tree.stop_reasons])
@@ -181,7 +181,7 @@ class _Tree:
         self.stop_reasons: list[StopReason] = []
 
 
-def _grow(model: LanguageModel, sampling: SamplingConfig, max_responses: int) -> _Tree:
+def _grow(model: LanguageModel, prompt: Prompt, sampling: SamplingConfig, max_responses: int) -> _Tree:
     rule = StopRule(model.tokenizer, model.eos_ids, sampling)
     _check_size(model.vocab_size, len(set(model.eos_ids)), sampling, max_responses)
     tree = _Tree()
@@ -189,7 +189,7 @@ def _grow(model: LanguageModel, sampling: SamplingConfig, max_responses: int) ->
         ends, successors = [], []
         for token in range(model.vocab_size):
             tokens = (*state, token)
-            reason = rule.reason(np.array(tokens))
+            reason = rule.reason(prompt.ids, np.array(tokens))
             ends.append(reason is not None)
             if reason is None:
                 successors.append(len(tree.states))
@@ -197,7 +197,7 @@ def _grow(model: LanguageModel, sampling: SamplingConfig, max_responses: int) ->
                 continue
             successors.append(len(tree.responses))
             tree.responses.append(tokens)
-            tree.texts.append(rule.text(np.array(tokens), reason))
+            tree.texts.append(rule.text(prompt.ids, np.array(tokens), reason))
             tree.stop_reasons.append(reason)
         tree.ends.append(ends)
         tree.successors.append(successors)

@@ -284,4 +284,4 @@ def test_tokens_that_only_the_model_knows_can_be_taken() -> None:
     env.reset(seed=0)
     env.step(V - 1)
     env.step(2)
-    assert env.step(EOS)[4]["response"] == "b"
+    assert env.step(EOS)[4]["response"] == " b"

@@ -67,7 +67,7 @@ def test_score_win_rate_length_and_eos_share_by_hand(reference: Reference) -> No
 
 def picky(prompts: Sequence[str], completions: Sequence[str]) -> list[float | None]:
     """Will not judge a response that begins with "a"."""
-    return [None if text.startswith("a") else float(len(text.split())) for text in completions]
+    return [None if text.startswith(" a") else float(len(text.split())) for text in completions]
 
 
 def test_rows_that_either_side_abstained_on_are_left_out_and_counted(reference: Reference) -> None:

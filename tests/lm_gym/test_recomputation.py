@@ -43,7 +43,8 @@ class Mirror:
         reward = -KL_COEF * (log_prob - ref)
         ended = token == EOS or len(response) == NEW
         if ended:
-            text = self.tokenizer.decode(response[:-1] if token == EOS else response)
+            # The tokenizer joins words by spaces, so a response that follows a prompt begins with one.
+            text = "".join(f" {self.tokenizer.decode([each])}" for each in response if each != EOS)
             reward += text_score([self.prompts[row]], [text])[0]
         return float(reward), ended
 

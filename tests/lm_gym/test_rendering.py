@@ -8,10 +8,11 @@ import pytest
 from tiny_models import EOS, PROMPTS, full_log_probs, length_score, make_tokenizer
 
 from lm_gym import Reference, TextGenerationEnv, TextGenerationVectorEnv
+from lm_gym.prompts import Prompt
 from lm_gym.rendering import Transcript, kl_style
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-COLOURS = {"a": "32", " b": "33", " c": "38;5;208", " d": "31"}
+COLOURS = {" a": "32", " b": "33", " c": "38;5;208", " d": "31"}
 """Green, yellow, dark orange, red."""
 
 
@@ -87,7 +88,7 @@ def test_an_abstention_shows_no_score(reference: Reference) -> None:
 
 def test_markup_in_a_text_is_shown_as_it_is() -> None:
     transcript = Transcript(make_tokenizer())
-    transcript.start("[red]not a colour[/red] [/]")
+    transcript.start(Prompt(text="[red]not a colour[/red] [/]", ids=np.array([1])))
     assert "[red]not a colour[/red] [/]" in ANSI.sub("", transcript.text())
 
 

@@ -59,38 +59,38 @@ class Case:
 
 C = 0.1 * KL
 CASES = {
-    "eos": Case("a b $", [-C, -C, -C + 2.5], text="a b", score=2.5),
-    "cap": Case("a b c", [-C, -C, -C + 3.5], stop_reason="length", text="a b c", score=3.5),
-    "eos at the cap": Case("a b $", [-C, -C, -C + 2.5], {"max_new_tokens": 3}, text="a b", score=2.5),
-    "one token": Case("a", [-C + 1.5], {"max_new_tokens": 1}, "length", "a", 1.5),
+    "eos": Case("a b $", [-C, -C, -C + 2.5], text=" a b", score=2.5),
+    "cap": Case("a b c", [-C, -C, -C + 3.5], stop_reason="length", text=" a b c", score=3.5),
+    "eos at the cap": Case("a b $", [-C, -C, -C + 2.5], {"max_new_tokens": 3}, text=" a b", score=2.5),
+    "one token": Case("a", [-C + 1.5], {"max_new_tokens": 1}, "length", " a", 1.5),
     "empty response": Case("$", [-C + 0.5], text="", score=0.5),
     "stop string": Case(
-        "a b c", [-C, -C, -C + 2.5], {"stop_strings": ("c",), "max_new_tokens": 9}, "stop_string", "a b ", 2.5
+        "a b c", [-C, -C, -C + 2.5], {"stop_strings": ("c",), "max_new_tokens": 9}, "stop_string", " a b ", 2.5
     ),
     "stop string of two tokens": Case(
-        "a b c", [-C, -C, -C + 1.5], {"stop_strings": ("b c",), "max_new_tokens": 9}, "stop_string", "a ", 1.5
+        "a b c", [-C, -C, -C + 1.5], {"stop_strings": ("b c",), "max_new_tokens": 9}, "stop_string", " a ", 1.5
     ),
     "penalty at the cap": Case(
-        "a b c", [-C, -C, -C + 3.5 - 0.75], {"missing_eos_penalty": 0.75}, "length", "a b c", 3.5
+        "a b c", [-C, -C, -C + 3.5 - 0.75], {"missing_eos_penalty": 0.75}, "length", " a b c", 3.5
     ),
-    "no penalty after eos": Case("a $", [-C, -C + 1.5], {"missing_eos_penalty": 0.75}, text="a", score=1.5),
+    "no penalty after eos": Case("a $", [-C, -C + 1.5], {"missing_eos_penalty": 0.75}, text=" a", score=1.5),
     "no penalty after a stop string": Case(
-        "a b", [-C, -C + 1.5], {"missing_eos_penalty": 0.75, "stop_strings": ("b",)}, "stop_string", "a ", 1.5
+        "a b", [-C, -C + 1.5], {"missing_eos_penalty": 0.75, "stop_strings": ("b",)}, "stop_string", " a ", 1.5
     ),
-    "truncate": Case("a b c", [-C, -C, -C], {"on_length_limit": "truncate"}, "length", "a b c", None, True),
-    "truncate leaves eos alone": Case("a $", [-C, -C + 1.5], {"on_length_limit": "truncate"}, text="a", score=1.5),
-    "abstention": Case("a $", [-C, -C], text="a", score=None, reward_model=abstaining),
-    "clip": Case("a b $", [-C, -C, -C + 1.0], {"score_clip": 1.0}, text="a b", score=2.5),
+    "truncate": Case("a b c", [-C, -C, -C], {"on_length_limit": "truncate"}, "length", " a b c", None, True),
+    "truncate leaves eos alone": Case("a $", [-C, -C + 1.5], {"on_length_limit": "truncate"}, text=" a", score=1.5),
+    "abstention": Case("a $", [-C, -C], text=" a", score=None, reward_model=abstaining),
+    "clip": Case("a b $", [-C, -C, -C + 1.0], {"score_clip": 1.0}, text=" a b", score=2.5),
     "normalizer": Case(
-        "a b $", [-C, -C, -C + 0.25], {"normalizer": ScoreNormalizer(gain=0.5, bias=-1.0)}, text="a b", score=2.5
+        "a b $", [-C, -C, -C + 0.25], {"normalizer": ScoreNormalizer(gain=0.5, bias=-1.0)}, text=" a b", score=2.5
     ),
     "weight and beta": Case(
-        "a $", [-0.2 * KL, -0.2 * KL + 0.8 * 1.5], {"score_weight": 0.8, "kl_coef": 0.2}, text="a", score=1.5
+        "a $", [-0.2 * KL, -0.2 * KL + 0.8 * 1.5], {"score_weight": 0.8, "kl_coef": 0.2}, text=" a", score=1.5
     ),
-    "no beta": Case("a $", [0.0, 1.5], {"kl_coef": 0.0}, text="a", score=1.5),
-    "no reference": Case("a $", [0.0, 1.5], {"kl_coef": 0.0}, text="a", score=1.5, with_reference=False),
-    "no reward model": Case("a $", [-C, -C], text="a", score=0.0, reward_model=None),
-    "temperature": Case("a $", [-C, -C + 1.5], {"temperature": 0.7}, text="a", score=1.5),
+    "no beta": Case("a $", [0.0, 1.5], {"kl_coef": 0.0}, text=" a", score=1.5),
+    "no reference": Case("a $", [0.0, 1.5], {"kl_coef": 0.0}, text=" a", score=1.5, with_reference=False),
+    "no reward model": Case("a $", [-C, -C], text=" a", score=0.0, reward_model=None),
+    "temperature": Case("a $", [-C, -C + 1.5], {"temperature": 0.7}, text=" a", score=1.5),
 }
 
 
@@ -209,7 +209,7 @@ def test_the_reward_model_sees_the_prompt_and_the_text_without_stop_token(unifor
     env.step(np.array([1, 2]))
     env.step(np.array([0, 3]))
     env.step(np.array([9, 4]))
-    assert seen == [(["d e f"], ["a"]), (["d e f"], ["b c d"])]
+    assert seen == [(["d e f"], [" a"]), (["d e f"], [" b c d"])]
 
 
 def test_every_stop_id_of_the_model_ends_a_response() -> None:
@@ -220,4 +220,4 @@ def test_every_stop_id_of_the_model_ends_a_response() -> None:
     env.step(1)
     *_, terminated, _, info = env.step(7)
     assert terminated
-    assert (info["stop_reason"], info["response"]) == ("eos", "a")
+    assert (info["stop_reason"], info["response"]) == ("eos", " a")

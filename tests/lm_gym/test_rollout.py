@@ -164,7 +164,7 @@ def test_rollout_on_answers_the_given_prompts_in_order(reference: Reference) -> 
     episodes = env.rollout_on(ScriptedPolicy([[1, 0], [2, 0]]), ["b b", "c"])
     assert episodes.prompts == ("b b", "c")
     assert episodes.prompt_lengths.tolist() == [2, 1]
-    assert episodes.responses == ("a", "b")
+    assert episodes.responses == (" a", " b")
 
 
 def test_only_the_models_context_limits_a_prompt_of_rollout_on(reference: Reference) -> None:

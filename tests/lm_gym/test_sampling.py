@@ -93,6 +93,9 @@ def test_temperature_divides_the_logits_and_nothing_is_changed_in_place() -> Non
     torch.testing.assert_close(LOGITS, before)
 
 
+PROMPT = np.array(words("x y"))
+
+
 def stop_rule(**config: object) -> StopRule:
     return StopRule(make_tokenizer(), [0], SamplingConfig(**({"max_new_tokens": 4} | config)))  # type: ignore[arg-type]
 
@@ -101,24 +104,26 @@ def stop_rule(**config: object) -> StopRule:
     ("response", "strings", "reason", "text"),
     [
         ("$", (), "eos", ""),
-        ("a $", (), "eos", "a"),
-        ("a", (), None, "a"),
-        ("a b c d", (), "length", "a b c d"),
-        ("a b c $", (), "eos", "a b c"),
-        ("a b", ("b",), "stop_string", "a "),
-        ("a b c", ("b c",), "stop_string", "a "),
-        ("b", ("b",), "stop_string", ""),
-        ("a b c", ("c", "a b"), "stop_string", ""),
-        ("a b c d", ("d",), "stop_string", "a b c "),
-        ("a b", ("c",), None, "a b"),
-        ("a b $", ("c",), "eos", "a b"),
+        ("a $", (), "eos", " a"),
+        ("a", (), None, " a"),
+        ("a b c d", (), "length", " a b c d"),
+        ("a b c $", (), "eos", " a b c"),
+        ("a b", ("b",), "stop_string", " a "),
+        ("a b c", ("b c",), "stop_string", " a "),
+        ("b", ("b",), "stop_string", " "),
+        ("a b c", ("c", "a b"), "stop_string", " "),
+        ("a b c", ("c", " b"), "stop_string", " a"),
+        ("b", (" b",), "stop_string", ""),
+        ("a b c d", ("d",), "stop_string", " a b c "),
+        ("a b", ("c",), None, " a b"),
+        ("a b $", ("c",), "eos", " a b"),
     ],
 )
 def test_why_and_where_a_response_ends(response: str, strings: tuple[str, ...], reason: str | None, text: str) -> None:
     rule = stop_rule(stop_strings=strings)
     ids = np.array(words(response))
-    assert rule.reason(ids) == reason
-    assert rule.text(ids, rule.reason(ids)) == text
+    assert rule.reason(PROMPT, ids) == reason
+    assert rule.text(PROMPT, ids, rule.reason(PROMPT, ids)) == text
 
 
 def test_a_stop_string_that_the_tokenizer_cannot_produce_is_refused() -> None:
@@ -135,4 +140,4 @@ def test_the_check_of_a_stop_string_decodes_as_the_response_is_decoded() -> None
     tokenizer.add_tokens(["."])
     assert tokenizer.decode([1, len(tokenizer) - 1]) == "a."
     rule = StopRule(tokenizer, [0], SamplingConfig(stop_strings=("a .",)))
-    assert rule.reason(np.array([1, len(tokenizer) - 1])) == "stop_string"
+    assert rule.reason(PROMPT, np.array([1, len(tokenizer) - 1])) == "stop_string"

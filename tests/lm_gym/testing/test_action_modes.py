@@ -24,7 +24,7 @@ def score_letters(prompts: list[str], completions: list[str]) -> list[float]:
 
 def score_first(prompts: list[str], completions: list[str]) -> list[float]:
     """Only the first letter counts: text may be as short as one likes."""
-    return [float(text.startswith("c")) for text in completions]
+    return [float(text.split()[:1] == ["c"]) for text in completions]
 
 
 def score_order(prompts: list[str], completions: list[str]) -> list[float]:

@@ -72,7 +72,7 @@ def test_numbers_by_hand() -> None:
         sampling=SamplingConfig(max_new_tokens=2),
     )
     assert found.mdp.responses == ((0,), (1, 0), (1, 1))
-    assert found.mdp.texts == ("", "a", "a a")
+    assert found.mdp.texts == ("", " a", " a a")
     assert found.mdp.stop_reasons == ("eos", "eos", "length")
     partition = 0.5 + 0.25 * math.e + 0.25 * math.e**2
     assert found.optimal_return == pytest.approx(math.log(partition))
@@ -177,7 +177,7 @@ def test_random_reward_counts_by_its_mean(tiny_reference: Reference) -> None:
 
 def test_stop_strings_end_responses(tiny_reference: Reference) -> None:
     found = solved(tiny_reference, max_new_tokens=3, stop_strings=("b",))
-    assert set(found.mdp.texts) == {"", "a", "a ", "a a", "a a ", "a a a"}
+    assert set(found.mdp.texts) == {"", " ", " a", " a ", " a a", " a a ", " a a a"}
     assert all(2 not in y[:-1] for y in found.mdp.responses)
     assert found.reference.response_probs.sum() == pytest.approx(1.0)
 
