@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -57,6 +58,8 @@ class JsonlTracker:
         row = {"iteration": iteration, **{k: v if math.isfinite(v) else None for k, v in metrics.items()}}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before a checkpoint that counts this iteration is on the disk
 
     def on_end(self) -> None:
         """Nothing is held open."""

@@ -27,7 +27,8 @@ from lm_gym.episodes import Episodes
 from lm_gym.errors import ArtifactError
 from lm_gym.files import replaced_folder, write_json
 from lm_gym.forced import forced_states, scatter, token_batches, token_statistics
-from lm_gym.language_model import DType, LanguageModel, load_language_model
+from lm_gym.language_model import DType, LanguageModel, load_language_model, load_weights
+from lm_gym.manifests import check_manifest, write_manifest
 from lm_gym.policy import PolicyEvaluation
 from lm_gym.quiet import quiet_transformers
 
@@ -111,7 +112,20 @@ class LanguageModelPolicy:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._critic_state().items()}
             save_file(tensors, str(temporary / CRITIC_FILE))
             write_json(temporary / POLICY_CARD, {"format": 1, "separate_critic": self.separate_critic})
+            write_manifest(temporary, ("*.safetensors",))
         return Path(folder)
+
+    def load_weights(self, folder: str | Path) -> None:
+        """Take the weights of a folder that :meth:`save_pretrained` wrote, in place.
+
+        Raises:
+            ArtifactError: it is not such a folder, or a file has changed since.
+            ModelLoadError: the language model does not load.
+        """
+        check_manifest(folder)
+        model = load_weights(folder, dtype=self.model.dtype, kind=type(self.model))
+        self.model.load_state_dict(model.state_dict())
+        self._load_critic(Path(folder), whole=True)
 
     @property
     def model(self) -> PreTrainedModel:

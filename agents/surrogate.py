@@ -14,7 +14,7 @@ Shapes: B = episodes of a batch, T = longest response.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -211,17 +211,19 @@ class SurrogateAgent:
             **self._passes(batch, np.flatnonzero(counted)),
         }
 
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides how it learns, as plain values: the config, and the estimator with its numbers."""
+        return {**asdict(self.config), "estimator": {"name": type(self.estimator).__name__, **vars(self.estimator)}}
+
     def state_dict(self) -> dict[str, Any]:
-        """Policy, optimiser and the generator of minibatches."""
+        """Optimiser and the generator of minibatches; the policy has a state of its own."""
         return {
-            "policy": self.policy.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "rng": self._rng.bit_generator.state,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
-        self.policy.load_state_dict(state["policy"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._rng.bit_generator.state = state["rng"]
 

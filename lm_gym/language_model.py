@@ -25,6 +25,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from lm_gym.errors import ModelLoadError, UnsupportedModelError
 from lm_gym.handles import ModelHandle, import_attribute, is_import_path
+from lm_gym.manifests import MANIFEST, check_manifest
 from lm_gym.quiet import quiet_transformers
 
 __all__ = ["DType", "LanguageModel", "load_language_model", "load_tokenizer", "load_weights", "resolve_device"]
@@ -293,14 +294,23 @@ def _model_and_tokenizer(
 
 
 def load_weights(
-    handle: str | Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False
+    handle: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+    kind: Any = AutoModelForCausalLM,
 ) -> PreTrainedModel:
     """Load a causal language model of one's own, to be trained, from a folder or hub id.
 
+    Args: kind: the class that loads it.
+
     Raises:
         ModelLoadError: nothing loads from this handle.
+        ArtifactError: the folder has a manifest, and a file of weights has changed since it was written.
     """
-    model: PreTrainedModel = _load(AutoModelForCausalLM, handle, dtype=dtype, trust_remote_code=trust_remote_code)
+    if (Path(handle) / MANIFEST).is_file():
+        check_manifest(handle)
+    model: PreTrainedModel = _load(kind, handle, dtype=dtype, trust_remote_code=trust_remote_code)
     return model
 
 

@@ -51,7 +51,8 @@ def check_manifest(folder: str | Path) -> None:
         if path.stat().st_size != expected["size"] or digest_file(path) != expected["sha256"]:
             raise ArtifactError(
                 f"{path}: must have the {expected['size']} bytes that it was saved with (SHA-256 "
-                f"{expected['sha256'][:12]}...), and it has changed since; copy it again, or take another checkpoint"
+                f"{expected['sha256'][:12]}...), and it has changed since; copy it "
+                f"again, or delete {MANIFEST} if the change was on purpose"
             )
 
 

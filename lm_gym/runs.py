@@ -41,7 +41,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lm_gym.errors import ArtifactError, ConfigError, OutputExistsError
 from lm_gym.files import TEMPORARY, replaced_folder, restore_replaced, sweep_temporaries, write_json
@@ -59,6 +59,7 @@ KEPT = 2
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """Something with a state that a checkpoint has to hold: an agent, an environment, a controller, a callback."""
 
@@ -336,7 +337,8 @@ def _refuse_another(folder: Path, identity: RunIdentity, found: Mapping[str, Any
     if changed := identity.differences(found["identity"]):
         raise ConfigError(
             f"run {folder}: resume must go on with the same settings and inputs, and these differ: "
-            f"{', '.join(changed)}; restore them, or start another run in another folder"
+            f"{', '.join(changed)}; restore them, or start another run "
+            "in another folder, from the model of this one if you like"
         )
 
 

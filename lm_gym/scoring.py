@@ -86,6 +86,12 @@ class FunctionRewardModel:
         """What error messages call this reward model."""
         return getattr(self.function, "__name__", type(self.function).__name__)
 
+    def identity(self) -> str:
+        """Module and name of the function; what it computes is not known."""
+        kind = type(self.function)
+        module = getattr(self.function, "__module__", kind.__module__)
+        return f"{module}.{getattr(self.function, '__qualname__', kind.__qualname__)}"
+
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Call the function once on all B rows. Returns: Scores of shape (B,)."""
         prompts, responses = list(prompts), list(responses)

@@ -6,6 +6,7 @@ Each command is a function: its parameters are the options, its docstring is the
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -15,12 +16,17 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from lm_gym.errors import LmGymError
+from lm_gym.signals import Interrupted
 
 __all__ = ["main"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point of the command line. Returns: the exit status; 2 for an error that the user can mend."""
+    """Entry point of the command line.
+
+    Returns: the exit status: 0; 2 for an error of this library (bad input, a reward model that fails, training that
+        diverges); 128 plus the number of the signal that stopped the command.
+    """
     from .commands import application
 
     console = Console(stderr=True)
@@ -37,9 +43,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except LmGymError as error:
         console.print(f"[bold red]{type(error).__name__}[/bold red]: {escape(str(error))}", highlight=False)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         console.print("interrupted; the same command with --resume goes on from the last checkpoint")
-        return 130
+        return 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
     return 0
 
 

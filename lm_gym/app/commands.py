@@ -213,9 +213,9 @@ def train(
 
     Args:
         options: What to train.
-        out: Folder of the run.
-        resume: Go on with a killed run.
-        overwrite: Replace a run that the folder holds.
+        out: Folder of the run; the trained model is policy in it.
+        resume: Go on with the run that the folder holds.
+        overwrite: Delete the run that the folder holds first.
     """
     from .standalone import train_policy
 

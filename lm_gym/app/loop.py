@@ -201,7 +201,7 @@ def _reinforced(
             kl_target=target,
             kl_horizon=plan.kl_horizon,
             seed=plan.seed,
-            resume=left,
+            resume=True,
             episode_metrics=truth_metrics(plan.true_score),
             title=f"PPO, {label}",
         )

@@ -13,6 +13,7 @@ import numpy as np
 from lm_gym.agents.callbacks import ProgressDisplay
 from lm_gym.agents.policy import LanguageModelPolicy
 from lm_gym.agents.ppo import PPO, PPOConfig
+from lm_gym.agents.run_folder import POLICY
 from lm_gym.agents.training import EpisodeMetrics, TrainResult, train
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.decoding import generate
@@ -31,6 +32,7 @@ from lm_gym.reward_models.questions import Annotator, Question
 from lm_gym.reward_models.training import RewardTrainingConfig
 from lm_gym.sampling import StopRule
 from lm_gym.scoring import RewardModel
+from lm_gym.signals import Interrupted
 from lm_gym.vector_env import TextGenerationVectorEnv
 
 __all__ = [
@@ -156,7 +158,7 @@ def run_ppo(
     episode_metrics: EpisodeMetrics | None = None,
     title: str = "PPO",
 ) -> TrainResult:
-    """Train a policy from a saved language model; a killed run in ``folder`` is taken up where it was saved.
+    """Train a policy from a saved language model.
 
     Args:
         folder: the run folder.
@@ -164,20 +166,22 @@ def run_ppo(
         env: with the reference and the reward model.
         config: of the agent.
         iterations: length of the run.
-        eval_prompts: held out; the best checkpoint is chosen on them.
+        eval_prompts: held out; the best policy is chosen on them.
         kl_target: nats per response for an adaptive coefficient, or None.
         kl_horizon: of that controller, in episodes.
         seed: of prompts and draws.
-        resume: take up an earlier attempt in ``folder``; one that was killed before its first checkpoint starts anew.
-        overwrite: replace what ``folder`` holds.
+        resume: go on with the run in ``folder``, if there is one.
+        overwrite: delete the run in ``folder`` first.
         separate_critic: give the value head a trunk of its own.
         episode_metrics: further metrics of each iteration's episodes.
         title: of the progress bar.
+
+    Raises:
+        Interrupted: a signal stopped it; what was done is saved.
     """
-    saved = (folder / "checkpoints" / "last").is_dir()
     policy = LanguageModelPolicy.from_pretrained(start, separate_critic=separate_critic or None)
     agent = PPO(policy, config)
-    return train(
+    result = train(
         agent,
         env,
         iterations=iterations,
@@ -187,14 +191,17 @@ def run_ppo(
         callbacks=[ProgressDisplay(title)],
         episode_metrics=episode_metrics,
         seed=seed,
-        resume=resume and saved,
-        overwrite=overwrite or (resume and not saved),
+        resume=resume,
+        overwrite=overwrite,
     )
+    if result.stopped_by is not None:
+        raise Interrupted(result.stopped_by)
+    return result
 
 
 def ppo_policy_folder(run_dir: Path) -> Path:
     """The policy at the end of an RL run."""
-    return run_dir / "checkpoints" / "last" / "policy"
+    return run_dir / POLICY
 
 
 def read_history(run_dir: Path) -> tuple[dict[str, float | None], ...]:

@@ -13,16 +13,20 @@ from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError, PromptError
 from lm_gym.files import read_jsonl, write_jsonl
 from lm_gym.handles import load_reward_model
-from lm_gym.scoring import checked_scores
+from lm_gym.scoring import Scores, checked_scores
 
 from .options import SampleOptions, TrainOptions
-from .stages import make_env, run_ppo, sample_answers
+from .stages import make_env, ppo_policy_folder, run_ppo, sample_answers
 
 __all__ = ["compare_models", "generate_texts", "train_policy"]
 
 
 def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: bool, console: Console) -> None:
-    """PPO from files."""
+    """PPO from files.
+
+    Raises:
+        Interrupted: a signal stopped it; what was done is saved.
+    """
     env = make_env(
         options.model,
         read_prompts(options.prompts),
@@ -52,7 +56,7 @@ def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: b
     )
     last = result.history[-1] if result.history else {}
     shown = ", ".join(f"{name} {last[name]:.3f}" for name in ("score", "kl", "entropy") if name in last)
-    console.print(f"{'interrupted' if result.interrupted else 'done'}: {out / 'checkpoints'}; {shown}")
+    console.print(f"done: {ppo_policy_folder(out)}{shown and '; '}{shown}")
 
 
 def generate_texts(
@@ -101,19 +105,34 @@ def compare_models(
         rows = [(prompt, one, two) for prompt, one, two in zip(prompts, *texts, strict=True)]
     else:
         scorer = load_reward_model(reward_model)
-        scores = [checked_scores(scorer, prompts, side).value for side in texts]
+        one, two = (checked_scores(scorer, prompts, side) for side in texts)
         rows = [
-            (prompt, f"{one}\n({s:.3f})", f"{two}\n({t:.3f})")
-            for prompt, one, two, s, t in zip(prompts, *texts, *scores, strict=True)
+            (prompt, f"{mine}\n({_shown(one, row)})", f"{theirs}\n({_shown(two, row)})")
+            for row, (prompt, mine, theirs) in enumerate(zip(prompts, *texts, strict=True))
         ]
-        wins = float(((scores[0] > scores[1]) + 0.5 * (scores[0] == scores[1])).mean())
-        table.caption = (
-            f"mean score {scores[0].mean():.3f} against {scores[1].mean():.3f}; "
-            f"the first wins {wins:.0%} of {len(prompts)} prompts (ties count half)"
-        )
+        table.caption = _comparison(one, two)
     for row in rows[:limit]:
         table.add_row(*row)
     console.print(table)
+
+
+def _shown(scores: Scores, row: int) -> str:
+    return f"{scores.value[row]:.3f}" if scores.valid[row] else "no score"
+
+
+def _comparison(one: Scores, two: Scores) -> str:
+    """Means and wins over the prompts on which neither side was abstained on."""
+    counted = one.valid & two.valid
+    left_out = len(counted) - int(counted.sum())
+    abstained = f"; left out: {left_out} prompts on which the reward model abstained" if left_out else ""
+    if not counted.any():
+        return f"no prompt has two scores{abstained}"
+    a, b = one.value[counted], two.value[counted]
+    wins = float(((a > b) + 0.5 * (a == b)).mean())
+    return (
+        f"mean score {a.mean():.3f} against {b.mean():.3f}; "
+        f"the first wins {wins:.0%} of {len(a)} prompts (ties count half){abstained}"
+    )
 
 
 def sampling_of(options: SampleOptions) -> SamplingConfig:

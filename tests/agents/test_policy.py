@@ -197,12 +197,38 @@ def test_a_fresh_process_gives_identical_values(tmp_path: Path, make_env: MakeEn
         assert torch.equal(found, expected.detach())
 
 
-def test_a_policy_cut_short_is_refused(tmp_path: Path, make_env: MakeEnv, make_policy: MakePolicy) -> None:
-    folder = make_policy(make_env()).save_pretrained(tmp_path / "policy")
-    critic = folder / "critic.safetensors"
-    critic.write_bytes(critic.read_bytes()[:20])
-    with pytest.raises(ArtifactError, match=r"must hold a whole critic.safetensors"):
-        LanguageModelPolicy.from_pretrained(folder, device="cpu")
+@pytest.mark.parametrize("name", ["critic.safetensors", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_policy_is_refused(
+    name: str, damage: str, tmp_path: Path, make_env: MakeEnv, make_policy: MakePolicy
+) -> None:
+    policy = make_policy(make_env())
+    folder = policy.save_pretrained(tmp_path / "policy")
+    raw = bytearray((folder / name).read_bytes())
+    raw[-3] ^= 1
+    (folder / name).write_bytes(raw[:20] if damage == "cut" else raw)
+    for load in (
+        lambda: LanguageModelPolicy.from_pretrained(folder, device="cpu"),
+        lambda: policy.load_weights(folder),
+    ):
+        with pytest.raises(ArtifactError, match=rf"{name}: must have the \d+ bytes that it was saved with"):
+            load()
+
+
+def test_a_policy_takes_saved_weights_in_place(tmp_path: Path, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env()
+    for separate_critic in (False, True):
+        policy = make_policy(env, separate_critic=separate_critic)
+        saved = [parameter.detach().clone() for parameter in policy.parameters()]
+        folder = policy.save_pretrained(tmp_path / str(separate_critic))
+        parameters = list(policy.parameters())
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter += 1.0
+        policy.load_weights(folder)
+        for parameter, again, value in zip(parameters, policy.parameters(), saved, strict=True):
+            assert parameter is again
+            assert torch.equal(parameter, value)
 
 
 def test_from_pretrained_never_trains_the_weights_of_a_reference(tmp_path: Path, make_env: MakeEnv) -> None:

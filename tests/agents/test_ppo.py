@@ -279,6 +279,7 @@ def test_state_dict_makes_the_next_iteration_identical(make_env: MakeEnv, make_p
     agent = agent_of(make_policy(env))
     agent.learn(env)
     twin = agent_of(make_policy(env))
+    twin.policy.load_state_dict(copy.deepcopy(agent.policy.state_dict()))
     twin.load_state_dict(copy.deepcopy(agent.state_dict()))
     episodes = env.rollout(agent.policy, 24)
     assert agent.update(episodes) == twin.update(episodes)

@@ -1,4 +1,4 @@
-"""The training loop: run folders, checkpoints, resume to the bit, Ctrl-C, the KL controller."""
+"""The training loop: run folders, checkpoints, resume to the bit, signals, errors, the KL controller."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from lm_gym import AdaptiveKL, TextGenerationVectorEnv
 from lm_gym.agents import METRICS, PPO, LanguageModelPolicy, PPOConfig, train
-from lm_gym.errors import ArtifactError, ConfigError, OutputExistsError
+from lm_gym.errors import ConfigError, PromptError
 
 MakeEnv = Callable[..., TextGenerationVectorEnv]
 MakePolicy = Callable[..., LanguageModelPolicy]
@@ -27,7 +27,7 @@ def start(make_env: MakeEnv, make_policy: MakePolicy) -> Callable[..., tuple[PPO
 
     def make(**settings: Any) -> tuple[PPO, TextGenerationVectorEnv]:
         env = make_env(**settings)
-        config = PPOConfig(episodes_per_iteration=8, minibatches=2, learning_rate=1e-3, learning_rate_decay="none")
+        config = PPOConfig(episodes_per_iteration=8, minibatches=2, learning_rate=1e-3)
         return PPO(make_policy(env), config), env
 
     return make
@@ -55,8 +55,8 @@ class Recorder:
         self.calls.append("end")
 
 
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+def interrupt(number: int = signal.SIGINT) -> None:
+    os.kill(os.getpid(), number)
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
@@ -102,13 +102,13 @@ def test_a_run_folder(tmp_path: Path, start: Start) -> None:
     assert result.best_evaluation.episode_return == max(row["eval_return"] for row in rows if "eval_return" in row)
 
 
-def test_checkpoints_load(tmp_path: Path, start: Start) -> None:
+def test_saved_policies_load(tmp_path: Path, start: Start) -> None:
     agent, env = start()
     train(agent, env, iterations=2, run_dir=tmp_path / "run", eval_prompts=["a b"], tensorboard=False)
     episodes = env.rollout(agent.policy, 4)
     expected = agent.policy.evaluate(episodes)
-    for name in ("best", "last"):
-        folder = tmp_path / "run" / "checkpoints" / name / "policy"
+    for name in ("best", "policy"):
+        folder = tmp_path / "run" / name
         AutoModelForCausalLM.from_pretrained(folder)
         loaded = LanguageModelPolicy.from_pretrained(folder, device="cpu").evaluate(episodes)
         assert torch.equal(loaded.log_probs, expected.log_probs)  # the only evaluation was after the last iteration
@@ -123,109 +123,97 @@ def test_tensorboard_files(tmp_path: Path, start: Start) -> None:
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_resume_equals_an_uninterrupted_run(adaptive: bool, tmp_path: Path, start: Start) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_and_resumed_run_equals_an_undisturbed_one(
+    number: signal.Signals, adaptive: bool, tmp_path: Path, start: Start
+) -> None:
     """To the bit: weights, optimiser, random states, beta, and every logged number."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     settings: dict[str, Any] = {
+        "iterations": 5,
         "eval_prompts": ["a b"],
         "eval_every": 2,
-        "checkpoint_every": 2,
+        "checkpoint_every": 4,
         "tensorboard": False,
         "seed": 5,
         "adaptive_kl": AdaptiveKL(target=0.1, horizon=50) if adaptive else None,
     }
     whole, env = start()
-    train(whole, env, iterations=5, run_dir=tmp_path / "whole", **settings)
+    train(whole, env, run_dir=tmp_path / "whole", **settings)
     first, env_1 = start()
-    train(first, env_1, iterations=2, run_dir=tmp_path / "parts", **settings)
+    recorder = Recorder(at=2, action=lambda: interrupt(number))
+    stopped = train(first, env_1, run_dir=tmp_path / "parts", callbacks=[recorder], **settings)
+    assert (stopped.interrupted, stopped.stopped_by) == (True, number)
+    assert recorder.calls == [(0, 5), 0, 1, 2, "end"]
+    loaded = LanguageModelPolicy.from_pretrained(tmp_path / "parts/checkpoints/checkpoint-3/policy", device="cpu")
+    assert_same_state(loaded.state_dict(), first.policy.state_dict())
     second, env_2 = start()
-    result = train(second, env_2, iterations=5, run_dir=tmp_path / "parts", resume=True, **settings)
-    assert len(result.history) == 3
+    result = train(second, env_2, run_dir=tmp_path / "parts", resume=True, **settings)
+    assert len(result.history) == 2
+    assert not result.interrupted
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+    assert_same_state(second.policy.state_dict(), whole.policy.state_dict())
     assert_same_state(second.state_dict(), whole.state_dict())
-    assert env_2.kl_coef == env.kl_coef
-    assert env_2.np_random.bit_generator.state == env.np_random.bit_generator.state
+    assert_same_state(env_2.state_dict(), env.state_dict())
     assert adaptive is (env.kl_coef != 0.1)
+    assert {one: signal.getsignal(one) for one in before} == before
 
 
-def test_resume_after_a_kill_forgets_the_lines_past_the_checkpoint(tmp_path: Path, start: Start) -> None:
-    def fail() -> None:
-        raise RuntimeError("power cut")
-
-    whole, env = start()
-    train(whole, env, iterations=4, run_dir=tmp_path / "whole", tensorboard=False)
-    first, env_1 = start()
-    with pytest.raises(RuntimeError, match="power cut"):
-        train(
-            first,
-            env_1,
-            iterations=4,
-            run_dir=tmp_path / "cut",
-            checkpoint_every=2,
-            callbacks=[Recorder(at=2, action=fail)],
-            tensorboard=False,
-        )
-    assert [row["iteration"] for row in logged(tmp_path / "cut")] == [0, 1, 2]
-    second, env_2 = start()
-    train(second, env_2, iterations=4, run_dir=tmp_path / "cut", resume=True, tensorboard=False)
-    assert logged(tmp_path / "cut") == logged(tmp_path / "whole")
-
-
-def test_ctrl_c_leaves_a_run_that_loads_and_resumes(tmp_path: Path, start: Start) -> None:
-    """The signal comes from a callback, after the loop has looked for it: nothing was checkpointed before."""
-    before = signal.getsignal(signal.SIGINT)  # ignored where the tests run in the background of a shell
-    agent, env = start()
-    recorder = Recorder(at=1, action=interrupt)
-    result = train(agent, env, iterations=6, run_dir=tmp_path / "run", callbacks=[recorder], tensorboard=False)
-    assert result.interrupted
-    assert recorder.calls == [(0, 6), 0, 1, "end"]
-    folder = tmp_path / "run" / "checkpoints" / "last" / "policy"
-    loaded = LanguageModelPolicy.from_pretrained(folder, device="cpu")
-    for ours, theirs in zip(loaded.model.parameters(), agent.policy.model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-    again, env_2 = start()
-    result = train(again, env_2, iterations=3, run_dir=tmp_path / "run", resume=True, tensorboard=False)
-    assert len(result.history) == 1
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_ctrl_c_within_an_iteration_finishes_it(tmp_path: Path, start: Start) -> None:
+def test_a_signal_within_an_iteration_lets_it_finish(tmp_path: Path, start: Start) -> None:
     agent, env = start(reward_model=lambda prompts, completions: interrupt_once() or [1.0] * len(prompts))
     pending = [True]
 
     def interrupt_once() -> None:
         if pending:
             pending.clear()
-            interrupt()
+            interrupt(signal.SIGTERM)
 
     result = train(agent, env, iterations=6, run_dir=tmp_path / "run", tensorboard=False)
-    assert result.interrupted
+    assert result.stopped_by == signal.SIGTERM
     assert len(result.history) == 1
-    assert (tmp_path / "run" / "checkpoints" / "last" / "state.pt").is_file()
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-1"]
 
 
-def test_a_second_ctrl_c_ends_at_once(start: Start) -> None:
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_second_signal_ends_at_once(number: int, error: type[BaseException], start: Start) -> None:
     def twice() -> None:
-        interrupt()
-        interrupt()
+        interrupt(number)
+        interrupt(number)
 
     agent, env = start()
     recorder = Recorder(at=0, action=twice)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error) as found:
         train(agent, env, iterations=6, callbacks=[recorder])
     assert recorder.calls[-1] == "end"
+    if error is SystemExit:
+        assert found.value.args == (128 + number,)
 
 
-def test_a_folder_with_another_run_is_refused(tmp_path: Path, start: Start) -> None:
+def test_a_hang_up_that_the_process_ignores_stays_ignored(start: Start) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        agent, env = start()
+        recorder = Recorder(at=0, action=lambda: interrupt(signal.SIGHUP))
+        assert not train(agent, env, iterations=2, callbacks=[recorder]).interrupted
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_in_the_last_iteration_is_told_of_a_finished_run(tmp_path: Path, start: Start) -> None:
     agent, env = start()
-    folder = tmp_path / "run"
-    train(agent, env, iterations=1, run_dir=folder, tensorboard=False)
+    recorder = Recorder(at=1, action=interrupt)
+    result = train(agent, env, iterations=2, run_dir=tmp_path, callbacks=[recorder], tensorboard=False)
+    assert result.interrupted
+    assert (tmp_path / "policy").is_dir()
+
+
+def test_a_second_call_trains_again(start: Start) -> None:
     agent, env = start()
-    with pytest.raises(OutputExistsError, match="must be new or empty, and it holds another run"):
-        train(agent, env, iterations=1, run_dir=folder, tensorboard=False)
-    (folder / "old").write_text("of the first run")
-    train(agent, env, iterations=1, run_dir=folder, overwrite=True, tensorboard=False)
-    assert not (folder / "old").exists()
-    assert len(logged(folder)) == 1
+    first = train(agent, env, iterations=2)
+    second = train(agent, env, iterations=2)
+    assert [row["learning_rate"] for row in first.history] == [row["learning_rate"] for row in second.history]
+    assert len(second.history) == 2
+    assert first.history[0]["score"] != second.history[0]["score"]
 
 
 def test_adaptive_kl_moves_the_coefficient(start: Start) -> None:
@@ -241,27 +229,18 @@ def test_adaptive_kl_moves_the_coefficient(start: Start) -> None:
     assert env.kl_coef != pytest.approx(0.1)
 
 
-def test_wrong_calls(tmp_path: Path, start: Start) -> None:
+def test_wrong_calls(start: Start) -> None:
     agent, env = start()
-    with pytest.raises(ConfigError, match="iterations must be >= 1, got 0"):
-        train(agent, env, iterations=0)
-    with pytest.raises(ConfigError, match="resume=True needs run_dir"):
-        train(agent, env, iterations=1, resume=True)
-    with pytest.raises(ArtifactError, match="and there is none; start the run without resume=True"):
-        train(agent, env, iterations=1, run_dir=tmp_path, resume=True)
-    (tmp_path / "checkpoints" / "last").mkdir(parents=True)
-    (tmp_path / "checkpoints" / "last" / "state.pt").write_bytes(b"half")
-    with pytest.raises(ArtifactError, match="must be a whole checkpoint"):
-        train(agent, env, iterations=1, run_dir=tmp_path, resume=True)
+    for name in ("iterations", "eval_every", "checkpoint_every"):
+        with pytest.raises(ConfigError, match=f"{name} must be >= 1, got 0"):
+            train(agent, env, **({"iterations": 1} | {name: 0}))
+    for flag in ("resume", "overwrite"):
+        with pytest.raises(ConfigError, match="resume and overwrite need run_dir, got none"):
+            train(agent, env, iterations=1, **{flag: True})
 
 
-def test_a_resumed_run_that_gets_worse_keeps_its_best(tmp_path: Path, start: Start) -> None:
-    settings: dict[str, Any] = {"run_dir": tmp_path / "run", "eval_prompts": ["a b"], "tensorboard": False}
-    agent, env = start()
-    train(agent, env, iterations=1, **settings)
-    best = (tmp_path / "run" / "checkpoints" / "best" / "state.pt").read_bytes()
-    agent, env = start(reward_model=lambda prompts, completions: [-100.0] * len(prompts))
-    result = train(agent, env, iterations=2, resume=True, **settings)
-    assert result.best_iteration == 0
-    assert result.best_evaluation is None
-    assert (tmp_path / "run" / "checkpoints" / "best" / "state.pt").read_bytes() == best
+def test_a_held_out_prompt_that_is_too_long_is_found_before_anything_is_done(tmp_path: Path, start: Start) -> None:
+    agent, env = start(reward_model=lambda prompts, completions: pytest.fail("an iteration was begun"))
+    with pytest.raises(PromptError, match="got 31"):
+        train(agent, env, iterations=20, run_dir=tmp_path / "run", eval_prompts=["a", "b " * 31])
+    assert not (tmp_path / "run").exists()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +74,29 @@ def test_compare_counts_wins(prompts_file: Path, capsys: pytest.CaptureFixture[s
     assert "wins 50% of 4" in " ".join(capsys.readouterr().out.split())  # the same model, the same draws: all ties
 
 
+def scores_some(prompts: list[str], completions: list[str]) -> list[float | None]:
+    """Abstains on every other row."""
+    return [5.0 if row % 2 else None for row in range(len(prompts))]
+
+
+def test_compare_leaves_abstentions_out(
+    prompts_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = types.ModuleType("reward_functions")
+    module.some = scores_some  # type: ignore[attr-defined]
+    module.none = lambda prompts, completions: [None] * len(prompts)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "reward_functions", module)
+    for name, words in (
+        ("some", ["mean score 5.000 against 5.000", "50% of 2", "left out: 2 prompts", "(no score)"]),
+        ("none", ["no prompt has two scores", "left out: 4 prompts"]),
+    ):
+        given = ["--prompts", str(prompts_file), "--reward-model", f"reward_functions:{name}"]
+        assert main(["compare", MODEL, MODEL, *given]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        for text in words:
+            assert text in told
+
+
 def test_reward_train_then_eval(tmp_path: Path, rankings_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "reward"
     arguments = ["--model", MODEL, "--data", str(rankings_file), "--out", str(out), "--held-out", "0.25"]
@@ -107,17 +134,90 @@ def test_reward_train_lists_bad_rows_when_asked(
     assert "skipped 1 rows" in capsys.readouterr().out
 
 
-def test_train_leaves_a_model_and_resumes(tmp_path: Path, prompts_file: Path) -> None:
+def train_arguments(prompts_file: Path, out: Path, reward_model: str = "lm_gym.reviews:true_score") -> list[str]:
+    short = ["--episodes", "4", "--max-new-tokens", "8", "--out", str(out)]
+    return ["train", "--model", MODEL, "--reward-model", reward_model, "--prompts", str(prompts_file), *short]
+
+
+def test_train_leaves_a_model_and_resumes(
+    tmp_path: Path, prompts_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    truth = "lm_gym.reviews:true_score"
-    common = ["train", "--model", MODEL, "--reward-model", truth, "--prompts", str(prompts_file), "--out", str(out)]
-    short = ["--episodes", "4", "--max-new-tokens", "8"]
-    assert main([*common, *short, "--iterations", "1"]) == 0
-    assert main([*common, *short, "--iterations", "1"]) == 2  # the folder holds a run
-    assert main([*common, *short, "--iterations", "2", "--resume"]) == 0
-    assert [row["iteration"] for row in read_jsonl(out / "metrics.jsonl")] == [0, 1]
-    policy = out / "checkpoints" / "last" / "policy"
-    assert main(["generate", "--model", str(policy), "--prompt", reviews.prompts("train")[0]]) == 0
+    common = train_arguments(prompts_file, out)
+    assert main([*common, "--iterations", "1"]) == 0
+    assert main([*common, "--iterations", "1"]) == 2  # the folder holds a run
+    assert main([*common, "--iterations", "2", "--learning-rate", "1e-3", "--resume"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "iterations (was 1, is 2), learning_rate (was 1e-05, is 0.001)" in told
+    assert main([*common, "--iterations", "1", "--resume"]) == 0
+    assert [row["iteration"] for row in read_jsonl(out / "metrics.jsonl")] == [0]
+    assert main(["generate", "--model", str(out / "policy"), "--prompt", reviews.prompts("train")[0]]) == 0
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
+def test_train_never_deletes_what_it_did_not_write(
+    flag: str, tmp_path: Path, prompts_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    assert main([*train_arguments(prompts_file, out), "--iterations", "1", flag]) == 2
+    assert "holds thesis.tex, which no run wrote" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_train_deletes_an_old_run_only_when_the_new_one_can_start(tmp_path: Path, prompts_file: Path) -> None:
+    out = tmp_path / "run"
+    common = [*train_arguments(prompts_file, out), "--iterations", "1"]
+    assert main(common) == 0
+    before = (out / "metrics.jsonl").read_bytes()
+    long = write_jsonl(tmp_path / "long.jsonl", [{"prompt": "Review " * 300}])
+    broken = (
+        ["--eval-prompts", str(long)],
+        ["--eval-prompts", str(tmp_path / "missing.jsonl")],
+        ["--kl-target", "0"],
+        ["--reward-model", "no.such:model"],
+        ["--learning-rate", "-1"],
+    )
+    for wrong in broken:
+        assert main([*common, "--overwrite", *wrong]) == 2, wrong
+        assert (out / "metrics.jsonl").read_bytes() == before
+    assert main([*common, "--overwrite"]) == 0
+
+
+calls: list[int] = []
+
+
+def stops_the_process(prompts: list[str], completions: list[str]) -> list[float]:
+    """A reward function in whose second call the process is asked to stop."""
+    calls.append(len(prompts))
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return reviews.true_score(prompts, completions)
+
+
+def fails(prompts: list[str], completions: list[str]) -> list[float]:
+    """A reward function whose third call fails."""
+    calls.append(len(prompts))
+    if len(calls) == 3:
+        raise ValueError("the server is away")
+    return reviews.true_score(prompts, completions)
+
+
+def test_a_stopped_or_failed_train_says_so_by_its_exit_status(
+    tmp_path: Path, prompts_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("reward_functions")
+    module.stops, module.fails = stops_the_process, fails  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "reward_functions", module)
+    for name, status in (("stops", 128 + signal.SIGTERM), ("fails", 2)):
+        calls.clear()
+        out = tmp_path / name
+        common = [*train_arguments(prompts_file, out, f"reward_functions:{name}"), "--iterations", "4"]
+        assert main(common) == status
+        assert [path.name for path in (out / "checkpoints").iterdir()] == ["checkpoint-2"]
+        assert main([*common, "--resume"]) == 0
+        assert [row["iteration"] for row in read_jsonl(out / "metrics.jsonl")] == [0, 1, 2, 3]
 
 
 def test_sft_from_files(tmp_path: Path) -> None:

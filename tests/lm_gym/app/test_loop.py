@@ -73,7 +73,7 @@ def test_a_killed_stage_is_taken_up_again(tmp_path: Path, monkeypatch: pytest.Mo
     real = loop.run_ppo
 
     def killed(folder: Path, *args: Any, **kwargs: Any) -> None:
-        (folder / "checkpoints").mkdir(parents=True)
+        folder.mkdir(parents=True)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "run_ppo", killed)

@@ -1,0 +1,217 @@
+"""The run folder of an agent's training: what makes it the same run, and what its checkpoints hold.
+
+A run folder holds ``metrics.jsonl``, ``tensorboard/``, ``best/`` (the policy with the highest mean return on held-out
+prompts) and, while the run goes on, ``checkpoints/checkpoint-<n>`` after n iterations, each with the policy
+(``policy/``, stored once) and everything else that the next iteration depends on (``state.pt``). A finished run has
+``policy/`` in place of its checkpoints. All of these policies are folders that ``from_pretrained`` loads.
+
+Knows: files and states. Does not know: when to train, evaluate or save.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lm_gym.digests import digest_json, digest_tensors
+from lm_gym.episodes import Episodes
+from lm_gym.kl_control import AdaptiveKL
+from lm_gym.prompts import Prompt
+from lm_gym.run_identity import RunIdentity, identity_of
+from lm_gym.runs import Run, Stateful
+from lm_gym.vector_env import TextGenerationVectorEnv
+
+from .callbacks import Callback
+from .policy import LanguageModelPolicy
+
+__all__ = ["BEST", "POLICY", "Agent", "TrainingState", "training_identity"]
+
+POLICY = "policy"
+BEST = "best"
+STATE = "state.pt"
+
+
+class Agent(Protocol):
+    """Something that learns in a text-generation environment, one iteration at a time."""
+
+    policy: LanguageModelPolicy
+    last_episodes: Episodes | None
+
+    def learn(self, env: TextGenerationVectorEnv, *, progress: float) -> dict[str, float]:
+        """Collect and update once.
+
+        Args:
+            env: gives episodes.
+            progress: share of the run that is done, in [0, 1).
+
+        Returns: metrics; ``kl`` and ``score`` at least.
+        """
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides how it learns, as plain JSON values."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next iteration depends on, but for the weights of the policy."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        ...
+
+
+def training_identity(
+    agent: Agent,
+    env: TextGenerationVectorEnv,
+    *,
+    iterations: int,
+    eval_prompts: Sequence[Prompt],
+    eval_every: int,
+    adaptive_kl: AdaptiveKL | None,
+    seed: int | None,
+) -> RunIdentity:
+    """Everything that decides what a training run makes.
+
+    The agent's class and settings, the rules of the environment, the length, the seed, the controller and the held-out
+    prompts (they choose the best policy); and digests of the starting weights with the value head, of the reference,
+    of the prompts, and of the reward model (see :class:`lm_gym.run_identity.Identified`).
+    """
+    task = env.task
+    reference = None if env.reference is None else env.reference.model.state_dict()
+    return RunIdentity(
+        kind="agent training",
+        settings={
+            "agent": type(agent).__name__,
+            **agent.settings(),
+            "iterations": iterations,
+            "seed_of_env": seed,
+            "eval_every": eval_every if eval_prompts else None,
+            "adaptive_kl": None if adaptive_kl is None else asdict(adaptive_kl),
+            "env": {
+                "reward": asdict(task.reward) | {"kl_coef": env.kl_coef},
+                "sampling": asdict(task.sampling),
+                "num_envs": env.num_envs,
+                "max_prompt_tokens": task.prompts.max_prompt_tokens,
+                "stop_ids": task.stop_ids,
+            },
+        },
+        inputs={
+            "policy": _policy_digest(agent.policy),
+            "reference": "none" if reference is None else digest_tensors(reference.items()),
+            "prompts": _prompts_digest(task.prompts.prompts),
+            "eval_prompts": _prompts_digest(eval_prompts),
+            "reward model": "none" if env.reward_model is None else identity_of(env.reward_model),
+        },
+    )
+
+
+def _policy_digest(policy: LanguageModelPolicy) -> str:
+    parts = policy.state_dict()
+    return digest_json({part: digest_tensors(tensors.items()) for part, tensors in parts.items()})
+
+
+def _prompts_digest(prompts: Sequence[Prompt]) -> str:
+    return digest_json([[prompt.text, prompt.ids.tolist()] for prompt in prompts])
+
+
+class TrainingState:
+    """Everything that changes while an agent is trained, in memory and in checkpoints."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        env: TextGenerationVectorEnv,
+        controller: AdaptiveKL | None,
+        callbacks: Sequence[Callback],
+        run: Run | None,
+    ) -> None:
+        """Args: run: the open folder; None keeps nothing."""
+        self.iterations_done = 0
+        self.best_return = -float("inf")
+        self.best_iteration: int | None = None
+        self._policy = agent.policy
+        self._run = run
+        named = {"agent": agent, "env": env, "controller": controller}
+        named |= {f"callback {place} ({type(one).__name__})": one for place, one in enumerate(callbacks)}
+        self._parts: dict[str, Stateful] = {name: one for name, one in named.items() if isinstance(one, Stateful)}
+        self._kept: dict[str, Any] | None = None
+        self._saved = 0
+
+    def keep(self) -> None:
+        """Remember this moment, after an iteration, in the memory of the host: see :meth:`go_back`."""
+        if self._run is not None:
+            self._kept = {"policy": _copied(self._policy.state_dict()), **_copied(self._state())}
+
+    def go_back(self) -> None:
+        """Return to the moment that was kept last, after an iteration failed; without a run nothing is kept."""
+        if self._kept is not None:
+            self._policy.load_state_dict(self._kept["policy"])
+            self._take(self._kept)
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint of this moment, unless the newest one is of it, or nothing is done yet."""
+        if self._run is None or self.iterations_done == self._saved:
+            return
+        with self._run.checkpoint(self.iterations_done) as folder:
+            self._policy.save_pretrained(folder / POLICY)
+            torch.save(self._state(), folder / STATE)
+        self._saved = self.iterations_done
+
+    def restore(self) -> None:
+        """Take up the newest whole checkpoint, or the policy of a finished run; a run without either starts anew."""
+        if self._run is None:
+            return
+        if self._run.result is not None:
+            self._policy.load_weights(self._run.folder / POLICY)
+            self.iterations_done = int(self._run.result["iterations"])
+            self.best_iteration = self._run.result["best_iteration"]
+            return
+        if (found := self._run.newest_checkpoint()) is not None:
+            self._policy.load_weights(found.folder / POLICY)
+            path = found.folder / STATE
+            self._take(torch.load(path, map_location=self._policy.device, weights_only=True))
+            self._saved = self.iterations_done
+
+    def finish(self) -> None:
+        """Leave the policy in the run folder and mark the run as finished."""
+        if self._run is not None:
+            self._policy.save_pretrained(self._run.folder / POLICY)
+            self._run.finish({"iterations": self.iterations_done, "best_iteration": self.best_iteration})
+
+    def save_best(self, episode_return: float) -> None:
+        """Note and save the policy as the best one so far."""
+        self.best_return, self.best_iteration = episode_return, self.iterations_done - 1
+        if self._run is not None:
+            self._policy.save_pretrained(self._run.folder / BEST)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "iterations_done": self.iterations_done,
+            "best_return": self.best_return,
+            "best_iteration": self.best_iteration,
+            "parts": {name: part.state_dict() for name, part in self._parts.items()},
+        }
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        self.iterations_done = int(state["iterations_done"])
+        self.best_return, self.best_iteration = state["best_return"], state["best_iteration"]
+        for name, part in self._parts.items():
+            if name in state["parts"]:  # a callback may be new
+                part.load_state_dict(state["parts"][name])
+
+
+def _copied(value: Any) -> Any:
+    """A copy of a state that later steps do not change, with tensors in the host's memory."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {name: _copied(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(one) for one in value)
+    return copy.deepcopy(value)

@@ -1,0 +1,320 @@
+"""Run folders of training: the same run or a refusal, whole checkpoints, and errors that lose one iteration."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lm_gym import AdaptiveKL, TextGenerationVectorEnv
+from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, train
+from lm_gym.errors import ConfigError, DivergedError, OutputExistsError, RewardModelError
+from lm_gym.runs import read_result
+from lm_gym.scoring import Scores
+
+MakeEnv = Callable[..., TextGenerationVectorEnv]
+MakePolicy = Callable[..., LanguageModelPolicy]
+CONFIG = PPOConfig(episodes_per_iteration=8, minibatches=2, learning_rate=1e-3)
+
+
+@pytest.fixture
+def start(make_env: MakeEnv, make_policy: MakePolicy) -> Callable[..., tuple[PPO, TextGenerationVectorEnv]]:
+    """A fresh agent and environment, the same every time."""
+
+    def make(config: PPOConfig = CONFIG, **settings: Any) -> tuple[PPO, TextGenerationVectorEnv]:
+        env = make_env(**settings)
+        return PPO(make_policy(env), config), env
+
+    return make
+
+
+Start = Callable[..., tuple[PPO, TextGenerationVectorEnv]]
+
+
+def weights(agent: PPO) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in agent.policy.parameters()]
+
+
+def same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def lines(folder: Path) -> list[int]:
+    return [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class Stop(Exception):
+    """Ends a run from a callback."""
+
+
+class Counter:
+    """A callback with a state: it counts iterations, and raises at one of them."""
+
+    def __init__(self, at: int = -1) -> None:
+        self.seen, self.at = 0, at
+
+    def on_start(self, first_iteration: int, total_iterations: int) -> None:
+        pass
+
+    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
+        if iteration == self.at:
+            raise Stop
+        self.seen += 1
+
+    def on_end(self) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seen = state["seen"]
+
+
+def cut(start: Start, folder: Path, *, at: int = 3, **settings: Any) -> None:
+    """A run of 6 iterations that ends with an error."""
+    agent, env = start()
+    with pytest.raises(Stop):
+        train(agent, env, iterations=6, run_dir=folder, callbacks=[Counter(at)], tensorboard=False, **settings)
+
+
+def other_score(prompts: list[str], completions: list[str]) -> list[float]:
+    return [1.0] * len(prompts)
+
+
+class KnownModel:
+    """A reward model that tells its identity."""
+
+    def __init__(self, content: str) -> None:
+        self.content = content
+
+    def identity(self) -> str:
+        return self.content
+
+    def score(self, prompts: list[str], responses: list[str]) -> Scores:
+        return Scores.of([float(len(text)) for text in responses])
+
+
+class UnknownModel(KnownModel):
+    """One that tells its name only."""
+
+    identity = None  # type: ignore[assignment]
+
+
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "agent": ({"config": replace(CONFIG, learning_rate=1e-2)}, {}, r"learning_rate \(was 0.001, is 0.01\)"),
+    "length": ({}, {"iterations": 9}, r"iterations \(was 6, is 9\)"),
+    "beta": ({"kl_coef": 0.3}, {}, r"env.reward.kl_coef \(was 0.1, is 0.3\)"),
+    "sampling": ({"temperature": 0.5}, {}, r"env.sampling.temperature \(was 1.0, is 0.5\)"),
+    "payment": ({"missing_eos_penalty": 1.0}, {}, r"env.reward.missing_eos_penalty \(was 0.0, is 1.0\)"),
+    "prompts": ({"prompts": ["a b c", "d"]}, {}, r"input prompts \(was \w{12}\.\.\., is \w{12}\.\.\.\)"),
+    "reference": ({"architecture": "llama"}, {}, r"input reference \(was"),
+    "reward model": ({"reward_model": other_score}, {}, r"input reward model \(was .*letter_score, is .*other_score\)"),
+    "controller": ({}, {"adaptive_kl": AdaptiveKL(target=1)}, r"adaptive_kl.target \(was not set, is 1\)"),
+    "seed": ({}, {"seed": 1}, r"seed_of_env \(was 0, is 1\)"),
+    "held out": ({}, {"eval_prompts": ["c"]}, r"input eval_prompts \(was"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_run_with_another_setting_or_input_is_no_resume(name: str, tmp_path: Path, start: Start) -> None:
+    cut(start, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    parts, settings, words = CHANGES[name]
+    agent, env = start(**parts)
+    with pytest.raises(ConfigError, match=words):
+        train(agent, env, run_dir=tmp_path, resume=True, tensorboard=False, **({"iterations": 6} | settings))
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    agent, env = start()
+    with torch.no_grad():
+        agent.policy.value_head.bias += 0.5
+    with pytest.raises(ConfigError, match=r"these differ: input policy \(was"):
+        train(agent, env, iterations=6, run_dir=tmp_path, resume=True, tensorboard=False)
+
+
+def test_reward_models_are_told_apart_by_what_they_tell(tmp_path: Path, start: Start) -> None:
+    found = {}
+    models = {"a": KnownModel("a" * 64), "b": KnownModel("b" * 64), "u": UnknownModel("c"), "v": UnknownModel("d")}
+    for name, model in models.items():
+        agent, env = start(reward_model=model)
+        train(agent, env, iterations=1, run_dir=tmp_path / name, tensorboard=False)
+        marker = json.loads((tmp_path / name / "lm_gym_run.json").read_text())
+        found[name] = marker["inputs"]["reward model"]
+    assert (found["a"], found["b"]) == ("a" * 64, "b" * 64)
+    assert found["u"] == found["v"]
+    assert found["u"].endswith("UnknownModel, content unknown")
+
+
+def test_a_folder_with_another_run_is_refused_and_overwritten_on_request(tmp_path: Path, start: Start) -> None:
+    agent, env = start()
+    folder = tmp_path / "run"
+    train(agent, env, iterations=1, run_dir=folder, tensorboard=False)
+    assert names(folder) == ["lm_gym_run.json", "metrics.jsonl", "policy"]
+    agent, env = start()
+    with pytest.raises(OutputExistsError, match="it holds a run; go on with that one: --resume"):
+        train(agent, env, iterations=2, run_dir=folder, tensorboard=False)
+    train(agent, env, iterations=2, run_dir=folder, overwrite=True, tensorboard=False)
+    assert lines(folder) == [0, 1]
+
+
+@pytest.mark.parametrize("flag", ["resume", "overwrite"])
+def test_what_no_run_wrote_is_left_alone(flag: str, tmp_path: Path, start: Start) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    agent, env = start()
+    with pytest.raises(OutputExistsError, match=r"holds thesis\.tex, which no run wrote"):
+        train(agent, env, iterations=1, run_dir=tmp_path, tensorboard=False, **{flag: True})
+    assert names(tmp_path) == ["thesis.tex"]
+
+
+def test_a_finished_run_gives_the_agent_its_policy(tmp_path: Path, start: Start) -> None:
+    agent, env = start()
+    first = train(agent, env, iterations=2, run_dir=tmp_path, eval_prompts=["a"], tensorboard=False)
+    assert read_result(tmp_path) == {"iterations": 2, "best_iteration": 1}
+    again, env = start(reward_model=letter_score_that_must_not_be_asked)
+    env.reward_model = start()[1].reward_model
+    result = train(again, env, iterations=2, run_dir=tmp_path, eval_prompts=["a"], tensorboard=False, resume=True)
+    assert result.history == ()
+    assert result.best_iteration == first.best_iteration
+    assert same(weights(again), weights(agent))
+    assert lines(tmp_path) == [0, 1]
+
+
+def letter_score_that_must_not_be_asked(prompts: list[str], completions: list[str]) -> list[float]:
+    raise AssertionError("a finished run asked its reward model")
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["reward model", "second step", "callback", "first iteration"])
+def test_an_error_loses_only_the_iteration_at_work(
+    where: str, tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one that comes when the update has changed the weights already."""
+    whole, env = start()
+    train(whole, env, iterations=6, run_dir=tmp_path / "whole", tensorboard=False)
+    agent, env = start()
+    done = 0 if where == "first iteration" else 4
+    error = fail_at(agent, env, where, done, monkeypatch)
+    counter = Counter(done if where == "callback" else -1)
+    with pytest.raises(error):
+        train(agent, env, iterations=6, run_dir=tmp_path / "cut", callbacks=[counter], tensorboard=False)
+    assert f"iteration {done + 1} of 6 failed; the {done} before it are saved" in caplog.text
+    found = names(tmp_path / "cut" / "checkpoints") if done else []
+    assert found == [f"checkpoint-{done}"][: 1 if done else 0]
+    monkeypatch.undo()
+    resumed, env = start()
+    counter = Counter()
+    result = train(
+        resumed, env, iterations=6, run_dir=tmp_path / "cut", callbacks=[counter], tensorboard=False, resume=True
+    )
+    assert len(result.history) == 6 - done
+    assert counter.seen == 6
+    assert lines(tmp_path / "cut") == list(range(6))
+    assert same(weights(resumed), weights(whole))
+
+
+def fail_at(
+    agent: PPO, env: TextGenerationVectorEnv, where: str, done: int, monkeypatch: pytest.MonkeyPatch
+) -> type[Exception]:
+    """Make iteration ``done`` (from 0) fail at some point. Returns: the error."""
+    calls = [0]
+    if where == "callback":
+        return Stop
+    if where == "second step":
+        real_step = agent._step
+
+        def step(*args: Any) -> dict[str, float]:
+            calls[0] += 1
+            if calls[0] == done * CONFIG.epochs * CONFIG.minibatches + 2:
+                raise DivergedError("the loss is nan")
+            return real_step(*args)
+
+        monkeypatch.setattr(agent, "_step", step)
+        return DivergedError
+    model = env.reward_model
+    assert model is not None
+    real_score = model.score
+
+    def score(prompts: Any, responses: Any) -> Scores:
+        calls[0] += 1
+        if calls[0] == done + 1:
+            raise ValueError("the server is away")
+        return real_score(prompts, responses)
+
+    monkeypatch.setattr(model, "score", score)
+    return RewardModelError
+
+
+def test_after_an_error_agent_and_env_are_where_they_were(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, whole_env = start()
+    train(whole, whole_env, iterations=6, run_dir=tmp_path / "whole", callbacks=[], tensorboard=False)
+    agent, env = start()
+    with pytest.raises(Stop):
+        train(agent, env, iterations=6, run_dir=tmp_path / "cut", callbacks=[Counter(5)], tensorboard=False)
+    agent.learn(env, progress=5 / 6)
+    assert same(weights(agent), weights(whole))
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["state.pt", "policy/model.safetensors", "policy/critic.safetensors"])
+def test_a_flipped_byte_in_a_checkpoint_is_found_and_the_one_before_is_used(
+    name: str, tmp_path: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, env = start()
+    train(whole, env, iterations=6, run_dir=tmp_path / "whole", tensorboard=False)
+    cut(start, tmp_path / "cut", at=5, checkpoint_every=2)
+    newest = tmp_path / "cut" / "checkpoints" / "checkpoint-5"
+    raw = bytearray((newest / name).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (newest / name).write_bytes(raw)
+    agent, env = start()
+    with caplog.at_level(logging.WARNING):
+        result = train(agent, env, iterations=6, run_dir=tmp_path / "cut", tensorboard=False, resume=True)
+    assert f"checkpoint {newest} is not whole" in caplog.text
+    assert len(result.history) == 2  # from checkpoint-4
+    assert same(weights(agent), weights(whole))
+    assert lines(tmp_path / "cut") == list(range(6))
+
+
+def test_a_checkpoint_holds_the_policy_once(tmp_path: Path, start: Start) -> None:
+    cut(start, tmp_path)
+    folder = tmp_path / "checkpoints" / "checkpoint-3"
+    state = torch.load(folder / "state.pt", weights_only=True)
+    agent, _ = start()
+    shapes = sorted(tuple(parameter.shape) for parameter in agent.policy.parameters())
+    optimizer = state["parts"]["agent"]["optimizer"]["state"]
+    assert sorted(tuple(one["exp_avg"].shape) for one in optimizer.values()) == shapes
+    assert set(state["parts"]["agent"]) == {"optimizer", "rng"}
+    assert names(folder / "policy")
+
+
+def test_a_resumed_run_that_gets_worse_keeps_its_best(tmp_path: Path, start: Start, monkeypatch: Any) -> None:
+    from lm_gym.agents import training
+
+    settings: dict[str, Any] = {"eval_prompts": ["a b"], "eval_every": 1}
+    cut(start, tmp_path, at=2, **settings)
+    best = (tmp_path / "best" / "model.safetensors").read_bytes()
+    real = training.evaluate
+
+    def worse(*args: Any, **kwargs: Any) -> Any:
+        return replace(real(*args, **kwargs), episode_return=-100.0)
+
+    monkeypatch.setattr(training, "evaluate", worse)
+    agent, env = start()
+    result = train(agent, env, iterations=6, run_dir=tmp_path, tensorboard=False, resume=True, **settings)
+    assert result.best_iteration in (0, 1)
+    assert result.best_evaluation is None
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() == best
