@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lm_gym.errors import DataError
 from lm_gym.files import read_jsonl
 
-from .text_rows import TokenizedText
+from .text_rows import TokenizedText, require_unicode
 
 __all__ = [
     "END_OF_TEXT",
@@ -89,6 +89,7 @@ def _from_source(source: str | Path, rule: DocumentRule, name: str) -> Iterator[
     if not isinstance(source, str | Path):
         raise DataError(f"{name}: must be a string or a path, got {type(source).__name__}")
     if not _is_file(source):
+        require_unicode(str(source), name)
         yield from _cut(str(source), rule)
     elif str(source).endswith(".txt"):
         yield from _cut(_read_text(Path(source)), rule)
@@ -136,6 +137,7 @@ def _from_row(row: Mapping[str, Any], name: str) -> Iterator[Document]:
     for parts in pairs:
         if not all(isinstance(part, str) and part.strip() for part in parts):
             raise DataError(f"{name}: every text must be a non-empty string, got {parts!r}; fix or remove the row")
+        require_unicode("".join(parts), name)
         yield Document(parts=parts, group=parts[0])
 
 

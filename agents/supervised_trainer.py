@@ -32,6 +32,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -176,30 +177,38 @@ def pad_batch(rows: Sequence[TokenizedText], pad_id: int) -> dict[str, Tensor]:
 
 
 class BatchSchedule(Sampler[list[int]]):
-    """Every batch of the whole run, as lists of row indices: a function of the seed, whatever was run before.
+    """The batches of one process in the whole run, as lists of row indices: a function of the seed alone.
 
     In each epoch the rows are shuffled, sorted by length inside chunks of 50 batches (so that little is
-    padded), and the batches are shuffled again.
+    padded), and the batches are shuffled again; processes take turns. Accelerate's own division of batches is not used:
+    it drops short ones, and here the last batch of each pass may be short.
     """
 
-    def __init__(self, lengths: Sequence[int], *, batch_size: int, total_batches: int, seed: int) -> None:
-        """Args: lengths of the rows in tokens, Shape: (rows,); batches of the whole run, over all processes."""
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        *,
+        batch_size: int,
+        batch_count: int,
+        seed: int,
+        process: int = 0,
+        process_count: int = 1,
+    ) -> None:
+        """Args: lengths of the rows in tokens, Shape: (rows,); batch_count: batches that each process gets."""
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.drop_last = False
-        self.total_batches = total_batches
+        self.batch_count = batch_count
         self.seed = seed
+        self.process = process
+        self.process_count = process_count
 
     def __len__(self) -> int:
-        return self.total_batches
+        return self.batch_count
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch = given = 0
-        while given < self.total_batches:
-            for batch in self.epoch(epoch)[: self.total_batches - given]:
-                yield batch
-                given += 1
-            epoch += 1
+        every = (batch for number in count() for batch in self.epoch(number))
+        return islice(every, self.process, self.batch_count * self.process_count, self.process_count)
 
     def epoch(self, number: int) -> list[list[int]]:
         """The batches of one pass over the rows; each row is in exactly one."""
@@ -271,21 +280,22 @@ class TokenLossTrainer(Trainer):
             self.require_finite(largest, f"largest weight after step {self.state.global_step}")
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """One pass over the whole run's schedule."""
-        processes = self.args.world_size
+        """One pass over this process's part of the whole run's schedule; Trainer moves each batch to the device."""
+        process_count = self.args.world_size
         schedule = BatchSchedule(
             [len(row.input_ids) for row in self.train_dataset],
             batch_size=self.config.batch_size,
-            total_batches=self.config.batches_per_process(len(self.train_dataset), processes) * processes,
+            batch_count=self.config.batches_per_process(len(self.train_dataset), process_count),
             seed=self.config.seed,
+            process=self.args.process_index,
+            process_count=process_count,
         )
-        loader: DataLoader[Any] = DataLoader(
+        return DataLoader(
             self.train_dataset,
             batch_sampler=schedule,
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return self.accelerator.prepare(loader)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The learning rate of :func:`learning_rate_factor`."""

@@ -34,6 +34,7 @@ __all__ = [
     "TokenizedRows",
     "TokenizedText",
     "prompt_and_completion",
+    "require_unicode",
     "tokenize_rows",
 ]
 
@@ -153,6 +154,7 @@ def _tokenize(
     if is_chat and _marks_assistant(tokenizer):
         return _tokenize_marked_chat(row["messages"], tokenizer, name)
     prompt, completion = prompt_and_completion(row, tokenizer, instruction_template=instruction_template, name=name)
+    require_unicode(prompt + completion, name)
     # A template writes its own special tokens, so a chat gets none added.
     prompt_ids = _encode(tokenizer, prompt, special=not is_chat)
     if not prompt_ids:
@@ -160,6 +162,17 @@ def _tokenize(
     ids, _ = _end_with_stop(_encode(tokenizer, completion, special=False), tokenizer)
     mask = [False] * len(prompt_ids) + [True] * len(ids)
     return TokenizedText(input_ids=(*prompt_ids, *ids), loss_mask=tuple(mask))
+
+
+def require_unicode(text: str, name: str) -> None:
+    """Raises: DataError: the text has half of a surrogate pair (a JSON escape such as ``\\ud83d`` alone)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{name}: must be Unicode text, got half of a surrogate pair, {error.object[error.start]!r}, at character "
+            f"{error.start}; fix or remove the row"
+        ) from error
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:

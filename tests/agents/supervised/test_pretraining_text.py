@@ -52,6 +52,7 @@ def test_rows_of_every_form(tmp_path):
         ("a.jsonl", '{"prompt": "x", "responses": "y"}', "got ['prompt', 'responses']"),
         ("a.jsonl", '{"text": "x"}\n{"text": ""}', "a.jsonl, row 2: every text must be a non-empty string, got ('',)"),
         ("a.jsonl", '{"text": "x"}\n{"te', "a.jsonl, line 2: must be one JSON object"),
+        ("a.jsonl", '{"text": "x\\ud83d"}', "a.jsonl, row 1: must be Unicode text, got half of a surrogate pair"),
         ("a.txt", " \n\n", "a.txt: must hold some text, got none but white space"),
         ("a.txt", "", "a.txt: must hold some text"),
         ("a.pdf", "x", "a.pdf: must end in .txt, .jsonl or .jsonl.gz"),
@@ -74,6 +75,8 @@ def test_other_bad_input(tmp_path):
         read_documents([])
     with pytest.raises(DataError, match="text 1: must be a string or a path, got int"):
         read_documents([3])
+    with pytest.raises(DataError, match="text 1: must be Unicode text, got half of a surrogate pair"):
+        read_documents("a\ud83d")
     with pytest.raises(DataError, match="text 2: must hold some text"):
         read_documents(["a", " "])
 

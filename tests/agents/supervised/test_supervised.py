@@ -13,6 +13,7 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_gym.agents import SupervisedConfig, supervised_finetune
+from lm_gym.agents.pretraining_text import read_documents, train_tokenizer
 from lm_gym.agents.supervised_loop import RunWatcher
 from lm_gym.agents.text_rows import tokenize_rows
 from lm_gym.errors import ConfigError, DataError, ModelLoadError, OutputExistsError, UnsupportedModelError
@@ -314,6 +315,28 @@ def test_the_models_context_is_the_limit(make_model, tokenizer, tmp_path, caplog
         result = supervised_finetune(make_model(), rows, tmp_path / "m", config, tokenizer=tokenizer)
     assert (result.rows, result.truncated_count, result.dropped_count) == (5, 1, 0)
     assert "1 rows were truncated and 0 dropped to fit 48 tokens" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a", "completion": "b"},
+        {"prompt": "\U0001f642\u200d\U0001f467", "completion": "\U0001f600\u00e9"},
+        {"prompt": "\0", "completion": "\0\0"},
+        {"prompt": "a" * 5_000, "completion": "b" * 50_000},
+        {"prompt": "a", "completion": "<|endoftext|>"},
+    ],
+    ids=["one token", "emoji", "nul bytes", "huge", "nothing but the stop token"],
+)
+def test_a_single_row_of_any_text_is_learned(make_model, tmp_path, row):
+    words = train_tokenizer(read_documents("some text"), vocab_size=260, max_length=48)
+    model = make_model(vocab_size=len(words))
+    config = SupervisedConfig(epochs=2, gradient_accumulation=2, learning_rate=1e-2, on_long_row="truncate", **QUICK)
+    result = supervised_finetune(model, [row], tmp_path / "m", config, tokenizer=words, eval_rows=[row])
+    assert (result.steps, result.epochs) == (1, 2.0)
+    assert result.eval_loss < read_metrics(tmp_path / "m")[0]["loss"]
+    prompt = words(row["prompt"], truncation=True, max_length=8)["input_ids"]
+    assert AutoTokenizer.from_pretrained(tmp_path / "m").decode(prompt) == words.decode(prompt)
 
 
 def test_models_that_cannot_be_used(make_model, tokenizer, tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def test_pad_batch_by_hand():
 
 def test_schedule_covers_every_row_once_per_epoch_and_groups_by_length():
     lengths = torch.randint(1, 100, (230,), generator=torch.Generator().manual_seed(0)).tolist()
-    schedule = BatchSchedule(lengths, batch_size=4, total_batches=130, seed=3)
+    schedule = BatchSchedule(lengths, batch_size=4, batch_count=130, seed=3)
     batches = list(schedule)
     assert len(batches) == len(schedule) == 130
     for epoch in (batches[:58], batches[58:116]):
@@ -77,8 +77,18 @@ def test_schedule_covers_every_row_once_per_epoch_and_groups_by_length():
     assert batches[:58] != batches[58:116]
     spread = [max(lengths[i] for i in batch) - min(lengths[i] for i in batch) for batch in batches[:58]]
     assert sum(spread) / len(spread) < 8, "shuffled batches of four would differ by about 60"
-    assert batches == list(BatchSchedule(lengths, batch_size=4, total_batches=130, seed=3))
-    assert batches != list(BatchSchedule(lengths, batch_size=4, total_batches=130, seed=4))
+    assert batches == list(BatchSchedule(lengths, batch_size=4, batch_count=130, seed=3))
+    assert batches != list(BatchSchedule(lengths, batch_size=4, batch_count=130, seed=4))
+
+
+def test_processes_take_turns_and_short_batches_are_kept():
+    alone = list(BatchSchedule([3] * 5, batch_size=4, batch_count=8, seed=0))
+    both = [
+        list(BatchSchedule([3] * 5, batch_size=4, batch_count=4, seed=0, process=process, process_count=2))
+        for process in range(2)
+    ]
+    assert both == [alone[0::2], alone[1::2]]
+    assert sorted(map(len, alone)) == [1, 1, 1, 1, 4, 4, 4, 4]
 
 
 def test_learning_rate_by_hand():

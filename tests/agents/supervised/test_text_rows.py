@@ -136,6 +136,10 @@ def test_long_rows_are_an_error_or_dropped_and_counted(tokenizer):
         ({"prompt": "a", "completion": None}, "'completion' must be non-empty text, got None"),
         ({"instruction": "a", "output": 3}, "'output' must be non-empty text, got 3"),
         ("a text", "row 1: must be an object with the keys"),
+        (
+            {"prompt": "a", "completion": "b\ud83d"},
+            "row 1: must be Unicode text, got half of a surrogate pair, '\\ud83d'",
+        ),
         ({"messages": []}, "must end with an assistant turn that answers another, got roles []"),
         ({"messages": TURNS[:3]}, "must end with an assistant turn"),
         ({"messages": [TURNS[0], {"role": "assistant", "content": ""}]}, "every turn must have 'content'"),
