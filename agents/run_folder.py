@@ -22,8 +22,9 @@ from lm_gym.digests import digest_json, digest_tensors
 from lm_gym.episodes import Episodes
 from lm_gym.kl_control import AdaptiveKL
 from lm_gym.prompts import Prompt
-from lm_gym.run_identity import RunIdentity, identity_of
+from lm_gym.run_identity import RunIdentity
 from lm_gym.runs import Run, Stateful
+from lm_gym.scoring import RewardModel
 from lm_gym.vector_env import TextGenerationVectorEnv
 
 from .callbacks import Callback
@@ -80,7 +81,7 @@ def training_identity(
 
     The agent's class and settings, the rules of the environment, the length, the seed, the controller and the held-out
     prompts (they choose the best policy); and digests of the starting weights with the value head, of the reference,
-    of the prompts, and of the reward model (see :class:`lm_gym.run_identity.Identified`).
+    of the prompts, and of the reward model (:meth:`lm_gym.RewardModel.identity`).
     """
     task = env.task
     reference = None if env.reference is None else env.reference.model.state_dict()
@@ -106,7 +107,7 @@ def training_identity(
             "reference": "none" if reference is None else digest_tensors(reference.items()),
             "prompts": _prompts_digest(task.prompts.prompts),
             "eval_prompts": _prompts_digest(eval_prompts),
-            "reward model": "none" if env.reward_model is None else identity_of(env.reward_model),
+            "reward model": "none" if env.reward_model is None else _who_pays(env.reward_model),
         },
     )
 
@@ -116,8 +117,14 @@ def _policy_digest(policy: LanguageModelPolicy) -> str:
     return digest_json({part: digest_tensors(tensors.items()) for part, tensors in parts.items()})
 
 
+def _who_pays(model: RewardModel) -> str:
+    """Who scores, and under which normaliser."""
+    who = model.identity() or f"{model.name}, content unknown"
+    return who if model.normalizer is None else f"{who}, {model.normalizer}"
+
+
 def _prompts_digest(prompts: Sequence[Prompt]) -> str:
-    return digest_json([[prompt.text, prompt.ids.tolist()] for prompt in prompts])
+    return digest_json([[prompt.text, prompt.ids.tolist(), repr(sorted(prompt.columns.items()))] for prompt in prompts])
 
 
 class TrainingState:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
@@ -58,7 +59,7 @@ def train(
     *,
     iterations: int,
     run_dir: str | Path | None = None,
-    eval_prompts: Sequence[Prompt | str] = (),
+    eval_prompts: Sequence[Prompt | str | Mapping[str, Any]] = (),
     eval_every: int = 10,
     checkpoint_every: int = 10,
     adaptive_kl: AdaptiveKL | None = None,
@@ -97,6 +98,7 @@ def train(
     Raises:
         ConfigError: a count below 1, resume without a folder, or the run in it has other settings or inputs.
         PromptError: a held-out prompt does not fit.
+        ConfigError: a held-out prompt lacks a column that the reward model needs.
         OutputExistsError: the folder holds another run, or something else, or another process works in it.
         DivergedError, RewardModelError: of an iteration.
     """
@@ -105,7 +107,7 @@ def train(
             raise ConfigError(f"train: {name} must be >= 1, got {count}")
     if run_dir is None and (resume or overwrite):
         raise ConfigError("train: resume and overwrite need run_dir, got none")
-    held_out = [env.as_prompt(prompt) for prompt in eval_prompts]
+    held_out = env.as_prompts(eval_prompts)
     opened: nullcontext[None] | Run = nullcontext()
     if run_dir is not None:
         identity = training_identity(

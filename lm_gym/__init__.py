@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lm_gym.registration import register_environments
 
 if TYPE_CHECKING:
+    from lm_gym.adapters import FunctionRewardModel
     from lm_gym.config import RewardConfig, SamplingConfig, ScoreNormalizer
     from lm_gym.env import TextGenerationEnv
     from lm_gym.episodes import Episodes
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from lm_gym.prompts import load_prompts
     from lm_gym.reference import Reference
     from lm_gym.rewards import token_rewards
-    from lm_gym.scoring import FunctionRewardModel, RewardModel, Scores
+    from lm_gym.scoring import RewardModel, Scores
     from lm_gym.vector_env import TextGenerationVectorEnv
     from lm_gym.wrappers import PolicyHandle, PolicyLogProb, VectorPolicyLogProb
 
@@ -34,7 +35,7 @@ _HOMES = {
     "AdaptiveKL": "kl_control",
     "Episodes": "episodes",
     "Evaluation": "evaluation",
-    "FunctionRewardModel": "scoring",
+    "FunctionRewardModel": "adapters",
     "LanguageModel": "language_model",
     "LmGymError": "errors",
     "Policy": "policy",

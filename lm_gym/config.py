@@ -19,7 +19,8 @@ __all__ = ["RewardConfig", "SamplingConfig", "ScoreNormalizer", "configs_from_fl
 class ScoreNormalizer:
     """One affine map, ``gain * score + bias``, fitted on samples of the reference model.
 
-    A reward model's artefact stores it and :class:`RewardConfig` applies it; nothing else does.
+    It is part of a reward model (``RewardModel.normalizer``) and stored with it; whoever pays or combines scores calls
+    it, ``score`` itself never does.
     """
 
     gain: float = 1.0
@@ -34,6 +35,10 @@ class ScoreNormalizer:
             raise ConfigError(f"ScoreNormalizer.gain: must be positive and finite, got {self.gain}")
         if not math.isfinite(self.bias):
             raise ConfigError(f"ScoreNormalizer.bias: must be finite, got {self.bias}")
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Normalised scores, float64, of the shape of ``scores``."""
+        return self.gain * np.asarray(scores, dtype=np.float64) + self.bias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,8 @@ class RewardConfig:
     score_clip: float | None = None
     """Clip the normalised score to [-score_clip, score_clip]; None does not clip."""
     normalizer: ScoreNormalizer | None = None
-    """Affine map applied to the raw score before the clip; None leaves it as it is."""
+    """Affine map of the raw score, before the clip. None is the reward model's own (``RewardModel.normalizer``, if it
+    has one); ``ScoreNormalizer()`` leaves raw scores as they are."""
     missing_eos_penalty: float = 0.0
     """Taken off the score of a response that the length cap ended; >= 0."""
     on_length_limit: Literal["terminate", "truncate"] = "terminate"

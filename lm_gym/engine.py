@@ -31,6 +31,8 @@ class Outcome:
 
     score: float
     """On the reward model's own scale; 0 if it abstained or was not asked."""
+    score_std: float | None
+    """The reward model's own uncertainty, in units of the score; None if it has none, abstained or was not asked."""
     score_valid: bool
     """False if the reward model abstained."""
     scored: bool
@@ -171,7 +173,7 @@ class Engine:
             ref_log_probs=None if ref_log_probs is None else ref_log_probs[:, None],
             response_mask=active[:, None],
             last_token=ended[:, None],
-            paid=paid_scores(scores, capped, self._reward),
+            paid=paid_scores(scores, capped, self._reward, None if reward_model is None else reward_model.normalizer),
             kl_coef=self.kl_coef,
         )
         self._returns += paid.rewards[:, 0]
@@ -205,11 +207,13 @@ class Engine:
             for row, reason in enumerate(reasons)
         ]
         prompts = ["" if prompt is None else prompt.text for prompt in self.prompts]
-        return scores_where(reward_model, prompts, texts, scored), texts
+        rows = [{} if prompt is None else prompt.columns for prompt in self.prompts]
+        return scores_where(reward_model, prompts, texts, scored, rows), texts
 
     def _outcome(self, row: int, reason: StopReason, scores: Scores, truncated: bool, text: str) -> Outcome:
         return Outcome(
             score=float(scores.value[row]),
+            score_std=None if scores.std is None or not scores.valid[row] else float(scores.std[row]),
             score_valid=bool(scores.valid[row]),
             scored=not truncated,
             response=text,

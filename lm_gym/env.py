@@ -8,13 +8,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from lm_gym.adapters import RewardModelLike
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import EpisodeOverError
 from lm_gym.info import step_info
 from lm_gym.prompts import Prompt, PromptTruncation, load_prompts
 from lm_gym.reference import Reference
 from lm_gym.rendering import Transcript
-from lm_gym.scoring import RewardFunction, RewardModel
 from lm_gym.task import ActionMode, TaskEnv, TextTask, checked_render_mode
 
 __all__ = ["TextGenerationEnv"]
@@ -40,7 +40,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         self,
         reference: Reference | None,
         prompts: Any,
-        reward_model: RewardModel | RewardFunction | None = None,
+        reward_model: RewardModelLike | None = None,
         *,
         tokenizer: Any = None,
         action_mode: ActionMode = "token",
@@ -54,7 +54,8 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         """Args:
         reference: frozen language model, or None for no KL (then ``kl_coef`` must be 0).
         prompts: strings, rows, a ``.jsonl`` file, a ``datasets.Dataset``, a hub id, or a PromptSet.
-        reward_model: scores finished responses; None pays a score of 0.
+        reward_model: scores finished responses; None pays a score of 0. Columns that it asks for come from the
+            prompts' rows.
         tokenizer: only without a reference.
         action_mode: "token" (``Discrete``) or "token_and_log_prob" (``Dict``).
         reward: how responses are paid, or its fields as keyword arguments.
@@ -92,12 +93,16 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
 
         Args:
             seed: as in Gymnasium.
-            options: ``{"prompt": text}`` sets the prompt instead of drawing one.
+            options: ``{"prompt": text}`` sets the prompt instead of drawing one; a row (``{"prompt": text, "answer":
+                ...}``) gives the columns too.
 
         Returns: observation, and ``info["prompt"]``.
+
+        Raises:
+            PromptError, ConfigError: the prompt cannot be used, or lacks a column that the reward model needs.
         """
         super().reset(seed=seed)
-        prompt = chosen_prompt(self.task, options, self.np_random)
+        [prompt] = self._checked_prompts([chosen_prompt(self.task, options, self.np_random)])
         self._engine.start([0], [prompt])
         self._transcript.start(prompt)
         self._render_if_human()

@@ -61,6 +61,9 @@ class Episodes:
     """Response texts as they were scored. Length B."""
     temperature: float
     """Under which all log-probabilities above were taken."""
+    score_std: np.ndarray | None = None
+    """The reward model's own uncertainty, in units of ``scores``; 0 where not valid. None if the model has none, or
+    was not asked about any row. Shape: (B,), float32."""
     keep_sets: KeepSets | None = None
     """Subsets that a truncated sampler drew from; None if it drew from the whole vocabulary."""
     values: np.ndarray | None = None
@@ -82,6 +85,7 @@ class Episodes:
         for name in (
             "group",
             "scores",
+            *(() if self.score_std is None else ("score_std",)),
             "score_valid",
             "terminated",
             "truncated",
@@ -134,6 +138,9 @@ class Episodes:
             chosen[field.name] = value
         return Episodes(**chosen)  # type: ignore[arg-type]
 
+    def _no_std(self) -> np.ndarray | None:
+        return None if self.score_valid.any() else np.zeros(len(self), dtype=np.float32)
+
     def without_keep_sets(self) -> Episodes:
         """The same episodes for a model that is tempered, never truncated."""
         return replace(self, keep_sets=None)
@@ -168,6 +175,9 @@ class Episodes:
         joined: dict[str, object] = {}
         for field in fields(cls):
             values = [getattr(part, field.name) for part in parts]
+            if field.name == "score_std" and any(value is not None for value in values):
+                # A batch in which nothing was scored does not know that its reward model has a std.
+                values = [part._no_std() if part.score_std is None else part.score_std for part in parts]
             wide = prompt_width if field.name.startswith("prompt_") else width
             if field.name == "keep_sets" and vocabularies:
                 joined[field.name] = KeepSets.concatenate([_subsets(part, vocabularies[0]) for part in parts], width)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ class ReferencePolicy:
 def evaluate(
     policy: Policy,
     env: TextGenerationVectorEnv,
-    prompts: Sequence[Prompt | str],
+    prompts: Sequence[Prompt | str | Mapping[str, Any]],
     *,
     seed: int = 0,
     reference_episodes: Episodes | None = None,
@@ -83,16 +84,16 @@ def evaluate(
     Args:
         policy: has ``generate``.
         env: gives rules, reference and reward model.
-        prompts: held out from training.
+        prompts: held out from training; tokenised, texts, or rows with the columns that the reward model needs.
         seed: of the draws; policy and reference draw with different ones.
         reference_episodes: from an earlier call on the same prompts, to save generating them again.
 
     Raises:
-        ConfigError: no prompts.
+        ConfigError: no prompts, or one lacks a column that the reward model needs.
     """
     if not prompts:
         raise ConfigError("evaluate: needs at least one held-out prompt, got none")
-    loaded = [env.as_prompt(prompt) for prompt in prompts]
+    loaded = env.as_prompts(prompts)
     ours = collect(env.task, policy, loaded, env.reward_model, kl_coef=env.task.reward.kl_coef, seed=2 * seed)
     theirs = reference_episodes
     if theirs is None and env.reference is not None:

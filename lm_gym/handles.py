@@ -16,8 +16,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from lm_gym.adapters import RewardModelLike, as_reward_model
+from lm_gym.binding import callable_name, required_names, signature_of
 from lm_gym.errors import ArtifactError, ConfigError, ModelLoadError, RewardModelError
-from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model
+from lm_gym.scoring import RewardModel
 
 __all__ = [
     "REWARD_MODEL_CARD",
@@ -56,7 +58,7 @@ def import_attribute(handle: str) -> Any:
         raise ConfigError(f"handle {handle!r}: must name an importable module:attribute; {error}") from error
 
 
-def load_reward_model(handle: str | Path | RewardModel | RewardFunction) -> RewardModel:
+def load_reward_model(handle: str | Path | RewardModelLike) -> RewardModel:
     """Resolve a reward model from whatever stands for it.
 
     Args:
@@ -79,7 +81,7 @@ def load_reward_model(handle: str | Path | RewardModel | RewardFunction) -> Rewa
     kinds = _registered()
     if str(handle) in kinds:
         kind = kinds[str(handle)].load()
-        if needed := _required_parameters(kind):
+        if needed := required_names(inspect.signature(kind)):
             raise ConfigError(
                 f"reward model {str(handle)!r}: must need no arguments to go by its name, and needs {needed}; "
                 "give the folder of a saved one"
@@ -99,28 +101,18 @@ def _registered() -> dict[str, Any]:
 
 def _from_attribute(attribute: Any, handle: str) -> RewardModel:
     is_class = inspect.isclass(attribute)
-    if is_class and (needed := _required_parameters(attribute)):
+    if is_class and (needed := required_names(inspect.signature(attribute))):
         raise ConfigError(f"reward model {handle!r}: a class must need no arguments to be made, and it needs {needed}")
-    if is_class or (not isinstance(attribute, RewardModel) and _is_factory(attribute)):
+    if is_class or (not hasattr(attribute, "score") and callable(attribute) and _is_factory(attribute)):
         attribute = attribute()
     return as_reward_model(attribute)
 
 
-def _is_factory(attribute: Any) -> bool:
+def _is_factory(attribute: Callable[..., Any]) -> bool:
     """Callable without arguments, and not a reward function that takes whatever it is given."""
-    if not callable(attribute) or _required_parameters(attribute):
-        return False
-    kinds = {parameter.kind for parameter in inspect.signature(attribute).parameters.values()}
-    return inspect.Parameter.VAR_KEYWORD not in kinds
-
-
-def _required_parameters(function: Callable[..., Any]) -> list[str]:
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [
-        parameter.name
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.default is inspect.Parameter.empty and parameter.kind not in kinds
-    ]
+    signature = signature_of(callable_name(attribute), attribute)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    return not required_names(signature) and inspect.Parameter.VAR_KEYWORD not in kinds
 
 
 def _fetched(hub_id: str) -> Path:

@@ -44,4 +44,6 @@ def _outcome_info(outcome: Outcome) -> dict[str, Any]:
         info["score_valid"] = float(outcome.score_valid)
     if outcome.score_valid:
         info["score"] = outcome.score
+    if outcome.score_std is not None:
+        info["score_std"] = outcome.score_std
     return info

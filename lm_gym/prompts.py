@@ -1,14 +1,15 @@
 """Prompts: read from wherever they are, tokenised once, length-checked before anything runs.
 
 Sources: a list of strings, a ``.jsonl``/``.jsonl.gz`` file, a ``datasets.Dataset``, or a hub id. A row has ``prompt``
-(text) or ``messages`` (a chat, rendered by the tokenizer's own template with the generation prompt added).
+(text) or ``messages`` (a chat, rendered by the tokenizer's own template with the generation prompt added); its other
+columns are kept for the reward model.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,8 @@ class Prompt:
     """What is shown and scored, the chat template's markup included."""
     ids: np.ndarray
     """Token ids. Shape: (P,), int64, P >= 1."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What else the row holds (``answer``, ...); reward models may ask for it by name, nothing else reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,8 @@ def load_prompts(
         return _fitting(source, max_prompt_tokens)
     if truncation not in ("error", "left", "right"):
         raise PromptError(f'prompt truncation: must be "error", "left" or "right", got {truncation!r}')
-    texts = [_render(row, number, tokenizer) for number, row in enumerate(_rows(source), start=1)]
+    rows = list(_rows(source))
+    texts = [_render(row, number, tokenizer) for number, row in enumerate(rows, start=1)]
     if not texts:
         raise PromptError("prompts: must hold at least one prompt, got none")
     encoded = [
@@ -105,7 +109,7 @@ def load_prompts(
                 f"prompt {number}: its ids must lie below the model's {vocab_size}, got {max(ids)} in {text[:50]!r}; "
                 "use the model's tokenizer"
             )
-        prompts.append(Prompt(text=text, ids=np.asarray(ids, dtype=np.int64)))
+        prompts.append(Prompt(text=text, ids=np.asarray(ids, dtype=np.int64), columns=_columns(rows[number - 1])))
     if truncated:
         logger.warning("%d of %d prompts were cut on the %s to %d tokens", truncated, len(texts), truncation, limit)
     return PromptSet(prompts=tuple(prompts), max_prompt_tokens=limit, truncated_count=truncated, truncation=truncation)
@@ -152,6 +156,11 @@ def _hub_rows(name: str) -> Iterable[Any]:
             f"prompts {name!r}: must be a .jsonl file or a data set id that can be reached; {error}. "
             "Give a local file if there is no network."
         ) from error
+
+
+def _columns(row: Any) -> dict[str, Any]:
+    """All of a row but its prompt."""
+    return {k: v for k, v in row.items() if k not in ("prompt", "messages")} if isinstance(row, Mapping) else {}
 
 
 def _render(row: Any, number: int, tokenizer: Any) -> tuple[str, bool]:

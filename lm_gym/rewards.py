@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm_gym.config import RewardConfig
+from lm_gym.config import RewardConfig, ScoreNormalizer
 from lm_gym.scoring import Scores
 
 __all__ = ["TokenRewards", "paid_scores", "token_rewards"]
@@ -28,26 +28,30 @@ class TokenRewards(NamedTuple):
     """k1 per token, in nats; None without log-probabilities or without a reference. Shape: (B, T), float64."""
 
 
-def paid_scores(scores: Scores, hit_length_limit: np.ndarray, config: RewardConfig) -> np.ndarray:
+def paid_scores(
+    scores: Scores, hit_length_limit: np.ndarray, config: RewardConfig, normalizer: ScoreNormalizer | None
+) -> np.ndarray:
     """What the last token is paid for the text, before any KL.
 
     Args:
         scores: the reward model's verdicts. Shape: (B,).
         hit_length_limit: True where the cap ended the response. Shape: (B,), bool.
-        config: weight, clip, normaliser, penalty and what happens at the cap.
+        config: weight, clip, penalty, what happens at the cap, and perhaps a normaliser.
+        normalizer: that of the reward model which gave the scores; used where ``config`` has none.
 
-    Returns: Shape: (B,), float64. An abstention is paid 0; a truncated response is paid nothing.
+    Returns: Shape: (B,), float64. An abstention is paid 0, without the penalty; a truncated response is paid nothing.
     """
     _check_shape("hit_length_limit", hit_length_limit, scores.value.shape)
     value = scores.value.astype(np.float64)
-    if config.normalizer is not None:
-        value = config.normalizer.gain * value + config.normalizer.bias
+    normalizer = config.normalizer or normalizer
+    if normalizer is not None:
+        value = normalizer(value)
     if config.score_clip is not None:
         value = np.clip(value, -config.score_clip, config.score_clip)
-    paid = np.where(scores.valid, config.score_weight * value, 0.0)
+    paid = config.score_weight * value - config.missing_eos_penalty * hit_length_limit
     if config.on_length_limit == "truncate":
-        return np.where(hit_length_limit, 0.0, paid)
-    return paid - config.missing_eos_penalty * hit_length_limit
+        paid = np.where(hit_length_limit, 0.0, paid)
+    return np.where(scores.valid, paid, 0.0)
 
 
 def token_rewards(

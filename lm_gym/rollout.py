@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lm_gym.config import ScoreNormalizer
 from lm_gym.decoding import Generation
 from lm_gym.episodes import Episodes, StopReason
 from lm_gym.errors import UnsupportedModelError
@@ -82,8 +83,9 @@ def collect(
         with timer.phase("reference"):
             episodes = replace(episodes, ref_log_probs=task.reference.log_probs(episodes))
     with timer.phase("score"):
-        scores = scores_where(reward_model, episodes.prompts, episodes.responses, episodes.terminated)
-    return _paid(episodes, scores, task, kl_coef)
+        rows = [prompt.columns for prompt in prompts]
+        scores = scores_where(reward_model, episodes.prompts, episodes.responses, episodes.terminated, rows)
+    return _paid(episodes, scores, task, kl_coef, None if reward_model is None else reward_model.normalizer)
 
 
 def _endings(
@@ -139,7 +141,9 @@ def _unpaid(
     )
 
 
-def _paid(episodes: Episodes, scores: Scores, task: TextTask, kl_coef: float) -> Episodes:
+def _paid(
+    episodes: Episodes, scores: Scores, task: TextTask, kl_coef: float, normalizer: ScoreNormalizer | None
+) -> Episodes:
     mask = episodes.response_mask
     capped = np.array([reason == "length" for reason in episodes.stop_reasons])
     last = mask & (np.arange(mask.shape[1]) == episodes.response_lengths[:, None] - 1)
@@ -148,7 +152,7 @@ def _paid(episodes: Episodes, scores: Scores, task: TextTask, kl_coef: float) ->
         ref_log_probs=episodes.ref_log_probs,
         response_mask=mask,
         last_token=last,
-        paid=paid_scores(scores, capped, task.reward),
+        paid=paid_scores(scores, capped, task.reward, normalizer),
         kl_coef=kl_coef,
     )._asdict()
-    return replace(episodes, scores=scores.value, score_valid=scores.valid, **paid)
+    return replace(episodes, scores=scores.value, score_std=scores.std, score_valid=scores.valid, **paid)

@@ -6,27 +6,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from lm_gym.errors import ConfigError
 
-__all__ = ["Identified", "RunIdentity", "identity_of"]
-
-
-@runtime_checkable
-class Identified(Protocol):
-    """An input of a run that can tell whether it is the same as at another time, such as a reward model."""
-
-    def identity(self) -> str:
-        """Return a digest of everything that its answers depend on, or its name where it knows no more."""
-        ...
-
-
-def identity_of(subject: object) -> str:
-    """The identity that an input of a run tells of itself, else the name of its class."""
-    if isinstance(subject, Identified):
-        return subject.identity()
-    return f"{type(subject).__module__}.{type(subject).__qualname__}, content unknown"
+__all__ = ["RunIdentity"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,36 +1,44 @@
-"""What a reward model is, and the one door through which its scores enter the library.
+"""The contract of reward models, and the one door through which their scores enter the library.
 
-Knows: the :class:`RewardModel` protocol, :class:`Scores`, the adapter for plain functions, and the checks that keep
-a NaN, an infinity or a missing row from ever reaching an agent. Does not know: tokens, environments, or any concrete
-reward model (names and saved artefacts resolve through the entry-point group ``lm_gym.reward_models``).
+Knows: the :class:`RewardModel` protocol, :class:`Scores`, and the checks that keep a NaN, an infinity or a missing row
+from ever reaching an agent. Does not know: tokens, environments, what else is taken for a reward model
+(``lm_gym.adapters``), or any concrete one (names and saved artefacts resolve in ``lm_gym.handles``).
 
 Shapes: B = rows scored in one call.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
-from lm_gym.errors import RewardModelError
+from lm_gym.config import ScoreNormalizer
+from lm_gym.errors import ConfigError, RewardModelError
 
 __all__ = [
-    "FunctionRewardModel",
-    "RewardFunction",
     "RewardModel",
+    "SavableRewardModel",
+    "Scorer",
     "Scores",
-    "as_reward_model",
+    "as_float32",
     "checked_scores",
+    "columns_for",
+    "columns_of",
+    "normalized_scores",
+    "refuse_row",
+    "require_count",
     "require_rows",
     "scores_where",
 ]
 
-RewardFunction = Callable[..., Sequence["float | None"]]
-"""``f(prompts, completions, **kwargs) -> list[float | None]``; None abstains on that row."""
+Columns = Mapping[str, Sequence[Any]]
+"""Columns of the prompts' rows by name, B values each."""
+RESERVED_COLUMNS = frozenset({"prompts", "completions", "responses"})
+"""Names of the texts themselves: a column of such a name stays with its prompt and is passed to no reward model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,75 +55,105 @@ class Scores:
     @classmethod
     def of(cls, value: Sequence[float] | np.ndarray, std: Sequence[float] | np.ndarray | None = None) -> Scores:
         """Scores in which every row counts. Args of shape (B,)."""
-        array = np.asarray(value, dtype=np.float32)
-        spread = None if std is None else np.asarray(std, dtype=np.float32)
+        array = as_float32(value)
+        spread = None if std is None else as_float32(std)
         return cls(value=array, valid=np.ones(array.shape, dtype=bool), std=spread)
 
     def __len__(self) -> int:
         return len(self.value)
 
 
+class _ClassName:
+    """The name of the class, until a name is assigned."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return owner.__name__
+
+
 @runtime_checkable
 class RewardModel(Protocol):
-    """Anything that scores text. It sees text only and tokenises for itself."""
+    """Anything that scores text. It sees text only and tokenises for itself.
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """Score B responses, each to the prompt of the same row."""
+    A class that inherits from this one has the defaults below and needs ``score`` alone. An object that does not
+    inherit is taken as well (:func:`lm_gym.adapters.as_reward_model`): what it leaves out has the same defaults.
+
+    A score belongs to its row: to the two texts and the columns, not to what else is in the call. Models that compute
+    in batches may differ in the last bits with the batch (padding, other kernels); more than that is a defect, and
+    :func:`lm_gym.testing.check_reward_model` finds it.
+    """
+
+    name: str = _ClassName()  # type: ignore[assignment]  # a string on class and instance, free to be assigned
+    """What errors and records call it; the name of the class by default."""
+    normalizer: ScoreNormalizer | None = None
+    """Affine map of the raw scores that ``score`` leaves to whoever pays or combines them; None is no map."""
+    columns: tuple[str, ...] = ()
+    """Columns of the prompts' rows that ``score`` needs; an environment whose prompts lack one refuses the model."""
+    all_columns: bool = False
+    """Whether ``score`` is given every other column of the rows too, with None where a row lacks it."""
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
+        """Score B responses, each to the prompt of the same row.
+
+        Args:
+            prompts, responses: B texts each.
+            **columns: what ``columns`` and ``all_columns`` ask for, B values each; a model that asks for nothing needs
+                no such parameter.
+        """
+        ...
+
+    def identity(self) -> str | None:
+        """Say who scores, for scores that are kept: models of one identity give a text one score, in any process.
+
+        None, the default, is "not known": the model's settings are not all in its name.
+        """
+        return None
+
+
+@runtime_checkable
+class SavableRewardModel(RewardModel, Protocol):
+    """A reward model that can be written as a folder, which :func:`lm_gym.load_reward_model` reads."""
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the folder, whole or not at all. Returns: the folder."""
         ...
 
 
-class FunctionRewardModel:
-    """A plain reward function as a :class:`RewardModel`.
-
-    The function has the signature that reward functions have in other RLHF libraries: ``f(prompts, completions,
-    **kwargs)`` and returns one float per row, or None to abstain. Parameters of other names are filled by position.
-    """
-
-    def __init__(self, function: RewardFunction) -> None:
-        """Args: function: the reward function; it must accept two sequences of B strings."""
-        self.function = function
-        parameters = list(inspect.signature(function).parameters.values())
-        names = {parameter.name for parameter in parameters}
-        takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-        both = {"prompts", "completions"}
-        needed = {p.name for p in parameters if p.default is p.empty and p.kind is not inspect.Parameter.VAR_KEYWORD}
-        self._by_keyword = both <= names or (takes_any and needed <= both)
+class Scorer(Protocol):
+    """An object that has ``score`` of the contract, and perhaps nothing else."""
 
     @property
-    def name(self) -> str:
-        """What error messages call this reward model."""
-        return getattr(self.function, "__name__", type(self.function).__name__)
-
-    def identity(self) -> str:
-        """Module and name of the function; what it computes is not known."""
-        kind = type(self.function)
-        module = getattr(self.function, "__module__", kind.__module__)
-        return f"{module}.{getattr(self.function, '__qualname__', kind.__qualname__)}"
-
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """Call the function once on all B rows. Returns: Scores of shape (B,)."""
-        prompts, responses = list(prompts), list(responses)
-        if self._by_keyword:
-            values = self.function(prompts=prompts, completions=responses)
-        else:
-            values = self.function(prompts, responses)
-        return _scores_from_list(self.name, values, prompts, responses)
+    def score(self) -> Callable[..., Scores]:
+        """See :meth:`RewardModel.score`."""
+        ...
 
 
-def as_reward_model(subject: RewardModel | RewardFunction) -> RewardModel:
-    """Return ``subject`` if it has a ``score`` method, else wrap it as a reward function.
+def columns_for(model: RewardModel | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The columns that a reward model asks for, out of the rows of B prompts.
+
+    Returns: name -> B values.
 
     Raises:
-        RewardModelError: it is neither.
+        ConfigError: a row lacks a column that the model needs.
     """
-    if isinstance(subject, RewardModel) and not inspect.isclass(subject):
-        return subject
-    if callable(subject) and not inspect.isclass(subject):
-        return FunctionRewardModel(subject)
-    raise RewardModelError(
-        f"reward model {subject!r}: must have a method score(prompts, responses) or be a function "
-        f"f(prompts, completions) -> list[float | None]; got {type(subject).__name__}. Pass an instance, not a class."
-    )
+    if model is None:
+        return {}
+    for number, row in enumerate(rows, start=1):
+        missing = [name for name in model.columns if name not in row]
+        if missing:
+            raise ConfigError(
+                f"reward model {model.name}: needs the column {missing[0]!r} in every prompt's row, and row {number} "
+                f"has the columns {sorted(row)}; add it to the rows, or do without it (a function is passed prompts, "
+                "completions and these columns, each by name)"
+            )
+    names = dict.fromkeys(model.columns)
+    if model.all_columns:
+        names |= dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names if name not in RESERVED_COLUMNS}
+
+
+def columns_of(models: Sequence[RewardModel]) -> tuple[tuple[str, ...], bool]:
+    """``columns`` and ``all_columns`` of a reward model that is made of others: whatever one of them asks for."""
+    return tuple(dict.fromkeys(name for one in models for name in one.columns)), any(one.all_columns for one in models)
 
 
 def require_rows(name: str, prompts: Sequence[str], responses: Sequence[str]) -> None:
@@ -126,17 +164,28 @@ def require_rows(name: str, prompts: Sequence[str], responses: Sequence[str]) ->
         )
 
 
-def checked_scores(model: RewardModel, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+def checked_scores(
+    model: RewardModel, prompts: Sequence[str], responses: Sequence[str], columns: Columns | None = None
+) -> Scores:
     """Score B responses and refuse anything that an agent must never see.
 
-    Returns: Scores of shape (B,), finite, with value 0 where a row is not valid.
+    A finite score passes however large it is: ``RewardConfig.score_clip`` bounds what is paid for it.
+
+    Args:
+        model: a reward model.
+        prompts, responses: B texts each.
+        columns: columns of the prompts' rows; the model is given those it asks for.
+
+    Returns: Scores of shape (B,), finite, with value (and std) 0 where a row is not valid.
 
     Raises:
-        RewardModelError: the model raised, returned no Scores, the wrong count, or a NaN or infinity on a valid row.
+        RewardModelError: the model raised, lacks a column, returned no Scores or the wrong count, or on a valid row a
+            score that is no finite float32, or a std that is not finite or below 0.
     """
-    name = getattr(model, "name", type(model).__name__)
+    name = model.name
+    asked = _asked_columns(model, columns or {}, len(responses))
     try:
-        scores = model.score(prompts, responses)
+        scores = model.score(prompts, responses, **asked)
     except RewardModelError:
         raise
     except Exception as error:
@@ -148,23 +197,47 @@ def checked_scores(model: RewardModel, prompts: Sequence[str], responses: Sequen
             f"reward model {name}: score() must return lm_gym.Scores, got {type(scores).__name__}. "
             "A function that returns a list belongs in FunctionRewardModel, or is passed as it is."
         )
-    _check_count(name, len(scores.value), len(responses))
-    _check_count(name, len(scores.valid), len(responses))
-    value = np.asarray(scores.value, dtype=np.float32)
-    valid = np.asarray(scores.valid, dtype=bool)
-    for part, array in (("value", value), ("valid", valid), ("std", scores.std)):
+    require_count(name, len(scores.value), len(responses))
+    require_count(name, len(scores.valid), len(responses))
+    for part, array in (("value", scores.value), ("valid", scores.valid), ("std", scores.std)):
         if array is not None and np.shape(array) != (len(responses),):
             raise RewardModelError(
                 f"reward model {name}: Scores.{part} must have the shape ({len(responses)},), got {np.shape(array)}"
             )
+    value, valid = as_float32(scores.value), np.asarray(scores.valid, dtype=bool)
     bad = np.flatnonzero(valid & ~np.isfinite(value))
     if bad.size:
-        _raise_bad_row(name, int(bad[0]), float(value[bad[0]]), prompts, responses)
-    return Scores(value=np.where(valid, value, np.float32(0)), valid=valid, std=scores.std)
+        refuse_row(name, int(bad[0]), float(scores.value[bad[0]]), prompts, responses)
+    std = None if scores.std is None else as_float32(scores.std)
+    if std is not None:
+        bad = np.flatnonzero(valid & ~(np.isfinite(std) & (std >= 0)))
+        if bad.size:
+            raise RewardModelError(
+                f"reward model {name}: Scores.std must be finite and >= 0 on every valid row; row {int(bad[0])} got "
+                f"{std[bad[0]]} for the response {responses[int(bad[0])]!r}"
+            )
+        std = np.where(valid, std, np.float32(0))
+    return Scores(value=np.where(valid, value, np.float32(0)), valid=valid, std=std)
+
+
+def normalized_scores(
+    model: RewardModel, prompts: Sequence[str], responses: Sequence[str], columns: Columns | None = None
+) -> Scores:
+    """:func:`checked_scores` under the model's own normaliser, for whoever combines several models."""
+    scores = checked_scores(model, prompts, responses, columns)
+    if model.normalizer is None:
+        return scores
+    value = np.where(scores.valid, model.normalizer(scores.value), 0.0)
+    std = None if scores.std is None else as_float32(model.normalizer.gain * scores.std.astype(np.float64))
+    return replace(scores, value=as_float32(value), std=std)
 
 
 def scores_where(
-    model: RewardModel | None, prompts: Sequence[str], responses: Sequence[str], wanted: np.ndarray
+    model: RewardModel | None,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    wanted: np.ndarray,
+    rows: Sequence[Mapping[str, Any]] | None = None,
 ) -> Scores:
     """Score the wanted rows in one call; the others get value 0 and valid False. Without a model every score is 0.
 
@@ -172,43 +245,58 @@ def scores_where(
         model: see :func:`checked_scores`, with the same errors.
         prompts, responses: texts of B rows.
         wanted: Shape: (B,), bool.
+        rows: columns of each prompt, B mappings; None is no columns.
+
+    Raises:
+        ConfigError: a wanted row lacks a column that the model needs.
     """
     value, valid = np.zeros(len(wanted), dtype=np.float32), wanted.copy()
-    rows = [int(row) for row in np.flatnonzero(wanted)]
-    if model is not None and rows:
-        found = checked_scores(model, [prompts[row] for row in rows], [responses[row] for row in rows])
-        value[rows], valid[rows] = found.value, found.valid
-    return Scores(value=value, valid=valid)
+    std = None
+    chosen = [int(row) for row in np.flatnonzero(wanted)]
+    if model is not None and chosen:
+        columns = columns_for(model, [{} if rows is None else rows[row] for row in chosen])
+        texts = [prompts[row] for row in chosen], [responses[row] for row in chosen]
+        found = checked_scores(model, *texts, columns)
+        value[chosen], valid[chosen] = found.value, found.valid
+        if found.std is not None:
+            std = np.zeros(len(wanted), dtype=np.float32)
+            std[chosen] = found.std
+    return Scores(value=value, valid=valid, std=std)
 
 
-def _scores_from_list(name: str, values: Any, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-    if isinstance(values, str) or not hasattr(values, "__len__"):
+def _asked_columns(model: RewardModel, columns: Columns, count: int) -> dict[str, Sequence[Any]]:
+    names = dict.fromkeys(columns if model.all_columns else model.columns)
+    missing = [name for name in model.columns if name not in columns]
+    if missing:
         raise RewardModelError(
-            f"reward model {name}: must return a list with one float or None per row, got {type(values).__name__}"
+            f"reward model {model.name}: needs the column {missing[0]!r} of the prompts' rows, and got the columns "
+            f"{sorted(columns)}; score inside an environment whose prompts have it, or pass it to checked_scores"
         )
-    _check_count(name, len(values), len(responses))
-    valid = np.array([value is not None for value in values], dtype=bool)
-    array = np.zeros(len(values), dtype=np.float32)
-    for row, value in enumerate(values):
-        if value is None:
-            continue
-        if isinstance(value, str | bytes):
-            _raise_bad_row(name, row, value, prompts, responses)
-        try:
-            array[row] = float(value)
-        except (TypeError, ValueError):
-            _raise_bad_row(name, row, value, prompts, responses)
-    return Scores(value=array, valid=valid)
+    for name in names:
+        if len(columns[name]) != count:
+            raise RewardModelError(
+                f"reward model {model.name}: the column {name!r} must have one value per response, got "
+                f"{len(columns[name])} for {count}"
+            )
+    return {name: list(columns[name]) for name in names}
 
 
-def _check_count(name: str, got: int, expected: int) -> None:
+def as_float32(values: Any) -> np.ndarray:
+    """As float32; what is too large for it becomes infinite, which no check lets pass."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values).astype(np.float32)
+
+
+def require_count(name: str, got: int, expected: int) -> None:
+    """Raises: RewardModelError: the reward model of this name gave another number of scores."""
     if got != expected:
         raise RewardModelError(
             f"reward model {name}: must return one score per response, got {got} for {expected} responses"
         )
 
 
-def _raise_bad_row(name: str, row: int, value: Any, prompts: Sequence[str], responses: Sequence[str]) -> None:
+def refuse_row(name: str, row: int, value: Any, prompts: Sequence[str], responses: Sequence[str]) -> NoReturn:
+    """Raises: RewardModelError: the reward model of this name gave a row something that is no score."""
     raise RewardModelError(
         f"reward model {name}: every score must be a finite number or an abstention (None, or valid=False); "
         f"row {row} got {value!r} for the response {responses[row]!r} to the prompt {prompts[row]!r}"

@@ -5,20 +5,21 @@ Shapes: B = rows, L = max_prompt_tokens + max_new_tokens, V = vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
 
+from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.config import RewardConfig, SamplingConfig, configs_from_flat
 from lm_gym.engine import Engine
 from lm_gym.errors import ActionError, ConfigError
-from lm_gym.prompts import PromptSet, PromptTruncation, load_prompts
+from lm_gym.prompts import Prompt, PromptSet, PromptTruncation, load_prompts
 from lm_gym.reference import Reference
 from lm_gym.sampling import StopRule
-from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model
+from lm_gym.scoring import RewardModel, columns_for
 
 __all__ = ["MIN_LOG_PROB", "ActionMode", "TaskEnv", "TextTask"]
 
@@ -199,12 +200,26 @@ class TaskEnv:
 
     @property
     def reward_model(self) -> RewardModel | None:
-        """Scores finished responses; may be replaced between episodes."""
+        """Scores finished responses; may be replaced between episodes.
+
+        A function, or an object that has only ``score``, comes back as the :class:`lm_gym.RewardModel` that wraps it.
+
+        Raises:
+            RewardModelError: what is assigned is no reward model.
+            ConfigError: it needs a column that a prompt of the environment lacks.
+        """
         return self._reward_model
 
     @reward_model.setter
-    def reward_model(self, model: RewardModel | RewardFunction | None) -> None:
-        self._reward_model = None if model is None else as_reward_model(model)
+    def reward_model(self, model: RewardModelLike | None) -> None:
+        found = None if model is None else as_reward_model(model)
+        columns_for(found, [prompt.columns for prompt in self.task.prompts.prompts])
+        self._reward_model = found
+
+    def _checked_prompts(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Prompts from outside. Raises: ConfigError: one lacks a column that the reward model needs."""
+        columns_for(self._reward_model, [prompt.columns for prompt in prompts])
+        return list(prompts)
 
     @property
     def kl_coef(self) -> float:

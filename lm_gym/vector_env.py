@@ -10,6 +10,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from lm_gym.adapters import RewardModelLike
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.engine import Transition
 from lm_gym.env import Observation, chosen_prompt
@@ -21,7 +22,6 @@ from lm_gym.prompts import Prompt, PromptTruncation, load_prompts
 from lm_gym.reference import Reference
 from lm_gym.rendering import Transcript
 from lm_gym.rollout import PhaseTimer, collect
-from lm_gym.scoring import RewardFunction, RewardModel
 from lm_gym.task import ActionMode, TaskEnv, TextTask, checked_render_mode
 
 __all__ = ["TextGenerationVectorEnv"]
@@ -44,7 +44,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         num_envs: int,
         reference: Reference | None,
         prompts: Any,
-        reward_model: RewardModel | RewardFunction | None = None,
+        reward_model: RewardModelLike | None = None,
         *,
         tokenizer: Any = None,
         action_mode: ActionMode = "token",
@@ -100,7 +100,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         Args:
             seed: an int seeds row i with ``seed + i``; a sequence has one seed (or None) per row. Row 0's seed also
                 starts the stream of rollouts, which is none of the rows' streams, and that of ``sampling.seed`` anew.
-            options: ``reset_mask`` (B,) bool, ``prompt`` (one text for all); never changed.
+            options: ``reset_mask`` (B,) bool, ``prompt`` (one text or row for all); never changed.
 
         Returns: observations (B, L) and ``info["prompt"]`` with its ``_prompt`` mask.
         """
@@ -181,15 +181,16 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
     def rollout_on(
         self,
         policy: Policy,
-        prompts: Sequence[Prompt | str],
+        prompts: Sequence[Prompt | str | Mapping[str, Any]],
         *,
         samples_per_prompt: int = 1,
         timer: PhaseTimer | None = None,
     ) -> Episodes:
-        """:meth:`rollout` on given prompts, ``samples_per_prompt`` episodes each."""
+        """:meth:`rollout` on given prompts (tokenised, texts, or rows with columns), ``samples_per_prompt`` episodes
+        each."""
         if not prompts:
             raise ConfigError("rollout: needs at least one prompt, got none")
-        loaded = [self.as_prompt(prompt) for prompt in prompts]
+        loaded = self.as_prompts(prompts)
         draws = self.np_random if self._draws is None else self._draws
         seed = int(draws.integers(2**31))
         return collect(
@@ -233,8 +234,17 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             return None
         return tuple(transcript.text() for transcript in self._transcripts)
 
-    def as_prompt(self, prompt: Prompt | str) -> Prompt:
-        """Tokenise a prompt for :meth:`rollout_on`; a tokenised one is returned as it is.
+    def as_prompts(self, prompts: Sequence[Prompt | str | Mapping[str, Any]]) -> list[Prompt]:
+        """:meth:`as_prompt` for several, all checked before anything runs.
+
+        Raises:
+            PromptError: see there.
+            ConfigError: one lacks a column that the reward model needs.
+        """
+        return self._checked_prompts([self.as_prompt(prompt) for prompt in prompts])
+
+    def as_prompt(self, prompt: Prompt | str | Mapping[str, Any]) -> Prompt:
+        """Tokenise a prompt (a text, or a row) for :meth:`rollout_on`; a tokenised one is returned as it is.
 
         A rollout makes no observations, so only the model's context limits the prompt.
 
@@ -283,6 +293,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             rng = self._row_rngs[row]
             assert rng is not None  # every row is seeded before its first episode
             prompts.append(chosen_prompt(self.task, options, rng))
+        prompts = self._checked_prompts(prompts)
         if prompts:
             self._engine.start([int(row) for row in rows], prompts)
         for row, prompt in zip(rows, prompts, strict=True):

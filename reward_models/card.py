@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.errors import DataError
 from lm_gym.extras import require
-from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
+from lm_gym.scoring import RewardModel, checked_scores
 
 from .annotators import AnnotatorAgreement, annotator_agreement, votes_of
 from .comparisons import prompt_itself
@@ -109,7 +110,7 @@ class RewardModelCard:
 
 
 def reward_card(
-    model: RewardModel | RewardFunction,
+    model: RewardModelLike,
     judgements: Sequence[Judgement],
     *,
     group_of: Callable[[str], str] = prompt_itself,

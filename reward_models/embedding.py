@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from lm_gym.config import ScoreNormalizer
+from lm_gym.digests import digest_tensors
 from lm_gym.errors import ConfigError
-from lm_gym.scoring import Scores, require_rows
+from lm_gym.scoring import RewardModel, Scores, require_rows
 
 from . import embedding_artifact
 from .embedding_cache import EmbeddingCache, SentenceFeatures
@@ -102,7 +103,7 @@ class Head(nn.Module):
         return 0.5 * torch.stack([(weight**2).sum() for weight in weights]).sum()
 
 
-class EmbeddingRewardModel:
+class EmbeddingRewardModel(RewardModel):
     """Scores a response by a head on features of a frozen sentence encoder; embeddings are kept by text."""
 
     def __init__(
@@ -195,6 +196,10 @@ class EmbeddingRewardModel:
         with torch.inference_mode():
             features = torch.from_numpy(self._embed(_read(self.reads, prompts, responses)))
             return Scores.of(self.head(features).numpy())
+
+    def identity(self) -> str:
+        """Kind, what is embedded, and hashes of encoder and head."""
+        return f"embedding {self.reads} {self.features.fingerprint} {digest_tensors(self.head.state_dict().items())}"
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
         """How many of B texts are longer than the encoder reads and lose their beginning."""

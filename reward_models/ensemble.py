@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.files import replaced_folder, write_json
 from lm_gym.handles import REWARD_MODEL_CARD, load_reward_model
-from lm_gym.scoring import RewardFunction, RewardModel, Scores, as_reward_model, checked_scores
+from lm_gym.scoring import RewardModel, SavableRewardModel, Scores, columns_of, normalized_scores
 
 from .artifact import read_record
 
@@ -29,12 +30,16 @@ Rule = Literal["mean", "worst", "mean_minus_std"]
 KIND, FORMAT = "ensemble", 1
 
 
-class EnsembleRewardModel:
-    """Combines members' scores; ``Scores.std`` is their disagreement. It abstains where any member does."""
+class EnsembleRewardModel(RewardModel):
+    """Combines members' scores; ``Scores.std`` is their disagreement. It abstains where any member does.
+
+    Each member's own normaliser is applied before they are combined, so members on different scales count alike. The
+    ensemble has no normaliser of its own: its scores are on the members' normalised scale.
+    """
 
     def __init__(
         self,
-        members: Sequence[RewardModel | RewardFunction],
+        members: Sequence[RewardModelLike],
         *,
         rule: Rule = "mean",
         penalty: float = 1.0,
@@ -43,8 +48,7 @@ class EnsembleRewardModel:
         """Store the members.
 
         Args:
-            members: two or more, on one scale (from several seeds of one training, or each with a normaliser of its
-                own applied).
+            members: two or more, each with a normaliser, or all on one scale (several seeds of one training).
             rule: ``"mean"``, ``"worst"`` (the lowest score) or ``"mean_minus_std"``.
             penalty: k of mean - k * std, >= 0.
             name: what error messages call it.
@@ -61,30 +65,30 @@ class EnsembleRewardModel:
         self.members = tuple(as_reward_model(member) for member in members)
         self.rule: Rule = rule
         self.penalty = float(penalty)
-        self._name = name
+        self.name = name
+        self.columns, self.all_columns = columns_of(self.members)
 
-    @property
-    def name(self) -> str:
-        """What error messages call this reward model."""
-        return self._name
+    def member_scores(
+        self, prompts: Sequence[str], responses: Sequence[str], **columns: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Every member's normalised verdict.
 
-    def member_scores(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Every member's verdict. Returns: values (M, B) float64, and valid (B,), True where none abstained.
+        Returns: values (M, B) float64, and valid (B,), True where none abstained.
 
         Raises:
             RewardModelError: a member raised or returned a bad score.
         """
-        scores = [checked_scores(member, prompts, responses) for member in self.members]
+        scores = [normalized_scores(member, prompts, responses, columns) for member in self.members]
         values = np.stack([one.value for one in scores]).astype(np.float64)
         return values, np.logical_and.reduce([one.valid for one in scores])
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
         """Score B responses. Returns: Scores of shape (B,), ``std`` the standard deviation over members.
 
         Raises:
             RewardModelError: see :meth:`member_scores`.
         """
-        values, valid = self.member_scores(prompts, responses)
+        values, valid = self.member_scores(prompts, responses, **columns)
         spread = values.std(axis=0)
         if self.rule == "worst":
             combined = values.min(axis=0)
@@ -96,19 +100,29 @@ class EnsembleRewardModel:
             std=np.where(valid, spread, 0.0).astype(np.float32),
         )
 
+    def identity(self) -> str | None:
+        """The rule, and every member with its normaliser; None if a member does not say who it is."""
+        members = [(one.identity(), one.normalizer) for one in self.members]
+        if any(who is None for who, _ in members):
+            return None
+        return f"ensemble {self.rule} {self.penalty} {members}"
+
     def save(self, directory: str | Path) -> Path:
         """Write every member and the rule as one folder, whole or not at all.
 
         Raises:
             ConfigError: a member cannot be saved.
         """
-        unsaved = [getattr(one, "name", type(one).__name__) for one in self.members if not hasattr(one, "save")]
-        if unsaved:
-            raise ConfigError(f"EnsembleRewardModel: every member must have save(), and {unsaved[0]!r} has none")
+        savable = [one for one in self.members if isinstance(one, SavableRewardModel)]
+        if len(savable) < len(self.members):
+            unsaved = next(one.name for one in self.members if not isinstance(one, SavableRewardModel))
+            raise ConfigError(
+                f"EnsembleRewardModel: every member must be a RewardModel with save(), and {unsaved!r} is none"
+            )
         with replaced_folder(directory) as folder:
             names = [f"member-{number}" for number in range(len(self.members))]
-            for member, name in zip(self.members, names, strict=True):
-                member.save(folder / name)  # type: ignore[attr-defined]
+            for member, name in zip(savable, names, strict=True):
+                member.save(folder / name)
             record = {"kind": KIND, "format": FORMAT, "name": self.name, "members": names}
             write_json(folder / REWARD_MODEL_CARD, record | {"rule": self.rule, "penalty": self.penalty})
         return Path(directory)

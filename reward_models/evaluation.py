@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.errors import DataError
-from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
+from lm_gym.scoring import checked_scores
 
 from .calibration import BINS, cross_fitted, expected_calibration_error, fit_temperature
 from .comparisons import prompt_itself
@@ -107,7 +108,7 @@ class RewardEvaluation:
 
 
 def evaluate_reward_model(
-    model: RewardModel | RewardFunction,
+    model: RewardModelLike,
     judgements: Sequence[Judgement],
     *,
     group_of: Callable[[str], str] = prompt_itself,

@@ -22,7 +22,7 @@ import torch
 
 from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.language_model import DType, LanguageModel, load_language_model
-from lm_gym.scoring import Scores, require_rows
+from lm_gym.scoring import RewardModel, Scores, require_rows
 
 from .encoding import right_padded
 
@@ -35,7 +35,7 @@ PAIR_TEMPLATE = (
 )
 
 
-class JudgeRewardModel:
+class JudgeRewardModel(RewardModel):
     """Scores a response by a language model's next token: the log-odds of "yes" against "no".
 
     :meth:`compare` puts two responses side by side, in both orders, and averages the log-odds of "A" against "B".
@@ -172,7 +172,7 @@ class JudgeRewardModel:
         return value, valid
 
 
-class RemoteJudge:
+class RemoteJudge(RewardModel):
     """Any function that judges one response, however slow or unreliable, as a reward model.
 
     Calls run in threads. One that raises is tried again; one that never succeeds in time abstains, and that is logged.

@@ -31,7 +31,7 @@ def fitted_normalizer(
     spread = float(values.std()) if len(values) > 1 else 0.0
     if not spread > 0:
         raise RewardModelError(
-            f"reward model {getattr(model, 'name', type(model).__name__)}: a normaliser needs at least 2 different "
-            f"scores, got {len(values)} scores with standard deviation {spread}"
+            f"reward model {model.name}: a normaliser needs at least 2 different scores, got {len(values)} scores with "
+            f"standard deviation {spread}"
         )
     return ScoreNormalizer(gain=1 / spread, bias=-float(values.mean()) / spread, fitted_on=fitted_on)

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lm_gym.adapters import RewardModelLike, as_reward_model
+from lm_gym.config import ScoreNormalizer
 from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.files import replaced_folder, write_json
-from lm_gym.scoring import RewardFunction, RewardModel, Scores, as_reward_model, checked_scores
+from lm_gym.scoring import RewardModel, Scores, checked_scores, columns_of
 
 __all__ = ["OracleRewardModel"]
 
@@ -26,10 +28,12 @@ ARTIFACT_FILE = "lm_gym_reward_model.json"
 BUILT_IN_TRUTHS = {"reviews": ("lm_gym.reviews", "true_score")}
 
 
-class OracleRewardModel:
-    """The hidden truth itself as a reward model."""
+class OracleRewardModel(RewardModel):
+    """The hidden truth itself as a reward model; normaliser and columns are the truth's own."""
 
-    def __init__(self, true_score: RewardModel | RewardFunction | None = None, *, truth: str = "reviews") -> None:
+    name = "oracle"
+
+    def __init__(self, true_score: RewardModelLike | None = None, *, truth: str = "reviews") -> None:
         """Store the truth.
 
         Args:
@@ -45,13 +49,14 @@ class OracleRewardModel:
             raise ConfigError(f"OracleRewardModel: truth must be one of {sorted(BUILT_IN_TRUTHS)}, got {truth!r}")
         self._truth_name = truth if true_score is None else None
         self._truth = None if true_score is None else as_reward_model(true_score)
+        self.columns, self.all_columns = columns_of([] if self._truth is None else [self._truth])
 
     @property
-    def name(self) -> str:
-        """What error messages call this reward model."""
-        return "oracle"
+    def normalizer(self) -> ScoreNormalizer | None:  # type: ignore[override]
+        """That of the truth; the built-in one has none."""
+        return None if self._truth is None else self._truth.normalizer
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
         """The true scores of B responses. Returns: Scores of shape (B,), without a std.
 
         Raises:
@@ -60,7 +65,13 @@ class OracleRewardModel:
         if self._truth is None:
             module, function = BUILT_IN_TRUTHS[str(self._truth_name)]
             self._truth = as_reward_model(getattr(importlib.import_module(module), function))
-        return checked_scores(self._truth, prompts, responses)
+        return checked_scores(self._truth, prompts, responses, columns)
+
+    def identity(self) -> str | None:
+        """The built-in truth's name, else who the truth says it is."""
+        if self._truth_name is not None or self._truth is None:
+            return f"truth {self._truth_name}"
+        return self._truth.identity()
 
     def save(self, directory: str | Path) -> Path:
         """Write the artefact, one JSON file. Returns: the folder.

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from lm_gym.config import ScoreNormalizer
+from lm_gym.digests import digest_tensors
 from lm_gym.errors import ConfigError
 from lm_gym.language_model import resolve_device
-from lm_gym.scoring import Scores, require_rows
+from lm_gym.scoring import RewardModel, Scores, require_rows
 
 from . import artifact
 from .encoding import (
@@ -37,6 +38,7 @@ from .heads import ScalarScorer, check_padding_invariance, classifier_from, fill
 from .lora import Adapter, LoraSettings, add_adapter
 from .normalizing import fitted_normalizer
 from .score_cache import ScoreCache
+from .text_store import text_key
 
 if TYPE_CHECKING:
     from .judgements import Judgement
@@ -50,7 +52,7 @@ CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 16384
 DEFAULT_CACHE_SIZE = 65536
 
 
-class PreferenceRewardModel:
+class PreferenceRewardModel(RewardModel):
     """Scores a response by one forward pass of a Hugging Face sequence classification model of one label."""
 
     kind: ClassVar[str] = "preference"
@@ -112,7 +114,7 @@ class PreferenceRewardModel:
         self.training: dict[str, Any] = dict(training or {})
         self.links: dict[str, Any] = dict(links or {})
         self.adapter = adapter
-        self._name = name
+        self.name = name
         self._cache = ScoreCache(size=cache_size)
         typed = paired and "token_type_ids" in tokenizer.model_input_names
         self._separator_id = tokenizer.sep_token_id if typed else None
@@ -204,11 +206,6 @@ class PreferenceRewardModel:
         return cls(model, tokenizer, max_length=max_length, template=template, name=name, device=device)
 
     @property
-    def name(self) -> str:
-        """What error messages call this reward model."""
-        return self._name
-
-    @property
     def max_length(self) -> int:
         """Most tokens of a text; a longer one loses the left end of its prompt, and that is logged."""
         return self.encoder.max_length
@@ -228,7 +225,16 @@ class PreferenceRewardModel:
             RewardModelError: the two lists differ in length.
         """
         require_rows(self.name, prompts, responses)
-        return self._cache.score(prompts, responses, self._score_new, stamp=self._state_of_weights())
+
+        def compute(rows: list[int]) -> Scores:
+            return self._score_new([prompts[row] for row in rows], [responses[row] for row in rows])
+
+        keys = [text_key(*texts) for texts in zip(prompts, responses, strict=True)]
+        return self._cache.score(keys, compute, stamp=self._state_of_weights())
+
+    def identity(self) -> str:
+        """Kind, how texts are read, and a hash of the weights."""
+        return f"{self.kind} {self.template} {self.max_length} {digest_tensors(self.model.state_dict().items())}"
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
         """How many of B texts are too long and lose the left end of their prompt."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.errors import DataError
-from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
+from lm_gym.scoring import checked_scores
 
 __all__ = ["PROBES", "ProbeResult", "probe_reward_model"]
 
@@ -56,7 +57,7 @@ class ProbeResult:
 
 
 def probe_reward_model(
-    model: RewardModel | RewardFunction, prompts: Sequence[str], answers: Sequence[Sequence[str]]
+    model: RewardModelLike, prompts: Sequence[str], answers: Sequence[Sequence[str]]
 ) -> list[ProbeResult]:
     """Score every probe beside the real answers of its prompt.
 

@@ -18,7 +18,7 @@ import torch
 
 from lm_gym.errors import ConfigError
 from lm_gym.language_model import DType, LanguageModel, load_language_model
-from lm_gym.scoring import Scores
+from lm_gym.scoring import RewardModel, Scores
 
 from .encoding import right_padded
 
@@ -32,7 +32,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-class LengthReward:
+class LengthReward(RewardModel):
     """1 at the wanted number of words, falling linearly to 0 at ``tolerance`` words from it."""
 
     name = "length"
@@ -55,7 +55,7 @@ class LengthReward:
         return Scores.of(np.maximum(0.0, 1.0 - distance / self.tolerance))
 
 
-class RegexReward:
+class RegexReward(RewardModel):
     """The number of matches of a pattern, capped."""
 
     name = "regex"
@@ -82,7 +82,7 @@ class RegexReward:
         return Scores.of([float(min(len(self.pattern.findall(text)), self.most)) for text in responses])
 
 
-class RepetitionPenalty:
+class RepetitionPenalty(RewardModel):
     """Minus the share of word n-grams that occurred before in the response: 0 for none, towards -1 for all."""
 
     name = "repetition"
@@ -103,7 +103,7 @@ class RepetitionPenalty:
         return (total - len(grams)) / total if total else 0.0
 
 
-class LexiconReward:
+class LexiconReward(RewardModel):
     """Share of the words that are on a list, or minus it."""
 
     name = "lexicon"
@@ -133,7 +133,7 @@ class LexiconReward:
         return Scores.of(self.weight * np.array(shares, dtype=float))
 
 
-class FluencyReward:
+class FluencyReward(RewardModel):
     """Mean log-likelihood of a response's tokens, given its prompt, under a language model; nats per token.
 
     It abstains on a response without a token.
@@ -190,7 +190,7 @@ class FluencyReward:
         return means
 
 
-class SimilarityReward:
+class SimilarityReward(RewardModel):
     """Cosine similarity between the sentence embeddings of a response and of a target text, in [-1, 1]."""
 
     name = "similarity"

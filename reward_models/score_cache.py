@@ -1,4 +1,4 @@
-"""Scores by text hash: each pair of texts is scored once, however often it is asked for.
+"""Scores by hash of what they depend on: each row is scored once, however often it is asked for.
 
 Knows: the protocol in ``lm_gym.scoring``. Does not know: how a score is made.
 
@@ -7,13 +7,17 @@ Shapes: B = rows asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lm_gym.scoring import RewardFunction, RewardModel, Scores, as_reward_model, checked_scores, require_rows
+from lm_gym.adapters import RewardModelLike, as_reward_model
+from lm_gym.config import ScoreNormalizer
+from lm_gym.errors import ConfigError, RewardModelError
+from lm_gym.scoring import RewardModel, Scores, checked_scores, require_rows
 
 from .progress import counted
 from .text_store import TextStore, text_key
@@ -39,9 +43,8 @@ class ScoreCache:
 
     def score(
         self,
-        prompts: Sequence[str],
-        responses: Sequence[str],
-        compute: Callable[[list[str], list[str]], Scores],
+        keys: Sequence[bytes],
+        compute: Callable[[list[int]], Scores],
         *,
         stamp: Any = None,
         chunk_rows: int | None = None,
@@ -50,8 +53,8 @@ class ScoreCache:
         """Scores of B rows.
 
         Args:
-            prompts, responses: the rows.
-            compute: scores rows that are not known, each different one once.
+            keys: one per row, of all that its score depends on.
+            compute: scores some of the rows, given by number; it is asked for one row of each key that is not known.
             stamp: whatever changes when the model does; with another stamp than last time all is forgotten.
             chunk_rows: most new rows per call of ``compute``, each chunk kept as soon as it is scored; None has no
                 limit.
@@ -62,16 +65,14 @@ class ScoreCache:
         if stamp != self._stamp:
             self._store.clear()
             self._stamp = stamp
-        rows = list(zip(prompts, responses, strict=True))
-        keys = [text_key(*row) for row in rows]
-        wanted = dict(zip(keys, rows, strict=True))
+        wanted = {key: row for row, key in enumerate(keys)}
         known = self._store.get(wanted)
         new = [key for key in wanted if key not in known]
         step = chunk_rows or max(len(new), 1)
         with counted(progress or "", len(new), visible=progress is not None and len(new) > step) as advance:
             for start in range(0, len(new), step):
                 chunk = new[start : start + step]
-                found = compute([wanted[key][0] for key in chunk], [wanted[key][1] for key in chunk])
+                found = compute([wanted[key] for key in chunk])
                 made = dict(zip(chunk, _packed(found), strict=True))
                 known |= made
                 self._store.put({key: made[key] for key, valid in zip(chunk, found.valid, strict=True) if valid})
@@ -91,18 +92,20 @@ def _unpacked(rows: Sequence[bytes]) -> Scores:
     return Scores(value=table[:, 0].copy(), valid=table[:, 1] != 0, std=std)
 
 
-class CachedRewardModel:
-    """Any reward model, asked about each pair of texts only once; for slow or costly ones, a judge for instance.
+class CachedRewardModel(RewardModel):
+    """Any reward model, asked about each row only once; for slow or costly ones, a judge for instance.
 
-    It is right for models whose score depends on the texts alone. Long calls go in chunks, each kept as soon as it is
+    Name, normaliser and columns are those of the model. It is right for models whose score depends on the texts and
+    columns alone. Long calls go in chunks, each kept as soon as it is
     scored, so that a call that was interrupted goes on where it stopped if the scores are kept in a file.
     """
 
     def __init__(
         self,
-        model: RewardModel | RewardFunction,
+        model: RewardModelLike,
         *,
         path: str | Path | None = None,
+        identity: str | None = None,
         size: int = 2**20,
         chunk_rows: int = 1024,
         progress: bool = False,
@@ -111,29 +114,68 @@ class CachedRewardModel:
 
         Args:
             model: a reward model or reward function.
-            path: SQLite file that keeps the scores of this one model between processes.
+            path: SQLite file that keeps scores between processes. Several models may share it: an entry belongs to
+                who scored.
+            identity: who scores, as the file has it; a model with other settings needs another one. None takes the
+                model's own (a saved model's kind and weights, ``module:name`` of a function at the top of a module).
             size: most scores in memory, where there is no file.
             chunk_rows: new rows per call of the model.
             progress: whether to draw a bar over long calls, on a terminal.
 
         Raises:
             ArtifactError: the file is no such cache.
+            ConfigError: a file, and nothing says who scores.
             RewardModelError: it is no reward model.
         """
         self.model = as_reward_model(model)
-        self.name = getattr(self.model, "name", type(self.model).__name__)
+        self.name = self.model.name
+        self.columns, self.all_columns = self.model.columns, self.model.all_columns
+        self._who = identity
+        if path is not None and identity is None:
+            self._who = self.model.identity()
+            if self._who is None:
+                raise ConfigError(
+                    f"CachedRewardModel: scores in a file belong to who gave them, and {self.name!r} does not say who "
+                    "it is; pass identity='...', and another one whenever its settings change"
+                )
         self._cache = ScoreCache(path, size=size)
         self._chunk_rows, self._progress = chunk_rows, progress
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    @property
+    def normalizer(self) -> ScoreNormalizer | None:  # type: ignore[override]
+        """That of the model, which may be fitted later."""
+        return self.model.normalizer
+
+    def identity(self) -> str | None:
+        """Who scores."""
+        return self._who or self.model.identity()
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
         """Returns: Scores of shape (B,).
 
         Raises:
-            RewardModelError: the model raised or returned a bad score.
+            RewardModelError: the model raised or returned a bad score, or a column holds no plain values.
         """
         require_rows(self.name, prompts, responses)
-        label = f"scoring with {self.name}" if self._progress else None
-        return self._cache.score(prompts, responses, self._compute, chunk_rows=self._chunk_rows, progress=label)
 
-    def _compute(self, prompts: list[str], responses: list[str]) -> Scores:
-        return checked_scores(self.model, prompts, responses)
+        def compute(rows: list[int]) -> Scores:
+            texts = [prompts[row] for row in rows], [responses[row] for row in rows]
+            return checked_scores(self.model, *texts, {name: [v[row] for row in rows] for name, v in columns.items()})
+
+        keys = [
+            text_key(self._who or "", *texts, *_written(self.name, columns, row))
+            for row, texts in enumerate(zip(prompts, responses, strict=True))
+        ]
+        label = f"scoring with {self.name}" if self._progress else None
+        return self._cache.score(keys, compute, chunk_rows=self._chunk_rows, progress=label)
+
+
+def _written(name: str, columns: Mapping[str, Sequence[Any]], row: int) -> list[str]:
+    """The columns of one row as text, name and value in turn."""
+    try:
+        return [text for key in sorted(columns) for text in (key, json.dumps(columns[key][row], sort_keys=True))]
+    except (TypeError, ValueError) as error:
+        raise RewardModelError(
+            f"reward model {name}: a column must hold plain JSON values for its scores to be remembered; row {row}: "
+            f"{error}. Use the model without a cache."
+        ) from error

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from lm_gym.adapters import RewardModelLike
 from lm_gym.errors import ConfigError, DataError, RewardModelError
-from lm_gym.scoring import RewardFunction, RewardModel, checked_scores
+from lm_gym.scoring import checked_scores
 
 from .judgements import Choice, Judgement, Ranks
 from .oracle import OracleRewardModel
@@ -33,7 +34,7 @@ class BradleyTerryAnnotator:
 
     def __init__(
         self,
-        true_score: RewardModel | RewardFunction | None = None,
+        true_score: RewardModelLike | None = None,
         *,
         temperature: float = 1.0,
         seed: int = 0,

@@ -11,19 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.errors import ConfigError
-from lm_gym.scoring import RewardFunction, RewardModel, Scores, as_reward_model, checked_scores
+from lm_gym.scoring import RewardModel, Scores, columns_of, normalized_scores
 
 __all__ = ["WeightedSum"]
 
 
-class WeightedSum:
+class WeightedSum(RewardModel):
     """``sum_i weight_i * score_i``; it abstains on a row where any term abstains.
+
+    A term with a normaliser counts with its normalised score, as it would be paid alone, so weights mean the same
+    whatever a model's own scale is. The sum has no normaliser of its own.
 
     Example: ``WeightedSum({"helpful": (1.0, model), "short": (-0.01, count_words)})``.
     """
 
-    def __init__(self, terms: Mapping[str, tuple[float, RewardModel | RewardFunction]]) -> None:
+    def __init__(self, terms: Mapping[str, tuple[float, RewardModelLike]]) -> None:
         """Store the terms.
 
         Args:
@@ -43,31 +47,28 @@ class WeightedSum:
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
                 raise ConfigError(f"WeightedSum: the weight of {name!r} must be a finite number, got {weight!r}")
             self._terms[name] = (float(weight), as_reward_model(model))
-
-    @property
-    def name(self) -> str:
-        """What error messages call this reward model: its formula."""
-        return " + ".join(f"{weight:g}*{name}" for name, (weight, _) in self._terms.items())
+        self.name = " + ".join(f"{weight:g}*{name}" for name, (weight, _) in self._terms.items())
+        self.columns, self.all_columns = columns_of([model for _, model in self._terms.values()])
 
     @property
     def weights(self) -> dict[str, float]:
         """Name -> weight."""
         return {name: weight for name, (weight, _) in self._terms.items()}
 
-    def terms(self, prompts: Sequence[str], responses: Sequence[str]) -> dict[str, Scores]:
-        """Each term's own scores, not yet weighted. Returns: name -> Scores of shape (B,).
+    def terms(self, prompts: Sequence[str], responses: Sequence[str], **columns: Any) -> dict[str, Scores]:
+        """Each term's own scores, normalised, not yet weighted. Returns: name -> Scores of shape (B,).
 
         Raises:
             RewardModelError: a term raised or returned a bad score.
         """
-        return {name: checked_scores(model, prompts, responses) for name, (_, model) in self._terms.items()}
+        return {name: normalized_scores(model, prompts, responses, columns) for name, (_, model) in self._terms.items()}
 
-    def table(self, prompts: Sequence[str], responses: Sequence[str]) -> list[dict[str, Any]]:
+    def table(self, prompts: Sequence[str], responses: Sequence[str], **columns: Any) -> list[dict[str, Any]]:
         """One dict per row: ``response``, ``terms`` (name -> weighted part) and ``total``.
 
         A part, and with it the total, is None where the term abstained.
         """
-        scores = self.terms(prompts, responses)
+        scores = self.terms(prompts, responses, **columns)
         total = self._combined(scores)
         rows = []
         for row, response in enumerate(responses):
@@ -79,7 +80,7 @@ class WeightedSum:
             rows.append({"response": response, "terms": parts, "total": whole})
         return rows
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
         """Score B responses.
 
         The std is that of independent terms, ``sqrt(sum_i (weight_i * std_i)^2)``, and None unless all have
@@ -90,7 +91,12 @@ class WeightedSum:
         Raises:
             RewardModelError: a term raised or returned a bad score.
         """
-        return self._combined(self.terms(prompts, responses))
+        return self._combined(self.terms(prompts, responses, **columns))
+
+    def identity(self) -> str | None:
+        """Every weight, and every term with its normaliser; None if a term does not say who it is."""
+        terms = [(weight, one.identity(), one.normalizer) for weight, one in self._terms.values()]
+        return None if any(who is None for _, who, _ in terms) else f"sum {terms}"
 
     def _combined(self, scores: Mapping[str, Scores]) -> Scores:
         weights = np.array([self._terms[name][0] for name in scores])[:, None]

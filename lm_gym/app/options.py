@@ -49,6 +49,9 @@ class RewardOptions:
     """Most responses of one prompt in one forward pass (not embedding)."""
     max_length: int | None = None
     """Longest text, in tokens; the left end of a longer one is cut (not embedding)."""
+    reference_samples: Path | None = None
+    """Responses of the language model that RL starts from ({"prompt", "response"} rows, as generate --out writes): a
+    normaliser is fitted on their scores, which are paid with mean 0 and deviation 1. Without them none is fitted."""
     lora_rank: int = 0
     """Rank of the low-rank updates of a frozen model; 0 trains every weight (not embedding)."""
     tie_model: Literal["half", "rao_kupper", "davidson"] = "half"
@@ -72,9 +75,10 @@ class TrainOptions:
     model: str
     """Folder or hub id; it is both the start and the frozen reference."""
     reward_model: str
-    """Folder, registered name, or module:attribute of the reward model."""
+    """Folder, registered name, or module:attribute of the reward model or function."""
     prompts: Path
-    """File of prompts: .jsonl rows with "prompt" or "messages"."""
+    """File of prompts: .jsonl rows with "prompt" or "messages"; other columns ("answer", ...) go to a reward function
+    by name."""
     eval_prompts: Path | None = None
     """Held-out prompts; the best checkpoint is chosen on them."""
     iterations: int = 100

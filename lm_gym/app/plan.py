@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lm_gym.adapters import RewardFunction
 from lm_gym.agents import SupervisedConfig
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
@@ -15,7 +16,6 @@ from lm_gym.errors import ConfigError
 from lm_gym.reward_models.comparisons import Split
 from lm_gym.reward_models.questions import Annotator
 from lm_gym.reward_models.training import RewardTrainingConfig
-from lm_gym.scoring import RewardFunction
 
 __all__ = ["LoopPlan"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from lm_gym.errors import ConfigError, OutputExistsError
-from lm_gym.files import write_json
+from lm_gym.errors import ConfigError, DataError, OutputExistsError
+from lm_gym.files import read_jsonl, write_json
 from lm_gym.handles import load_reward_model
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
@@ -53,6 +53,9 @@ def train_reward_model(
 ) -> None:
     """Fit a reward model on some prompt groups, measure it on others, and save both as one folder.
 
+    A normaliser is fitted on samples of the reference model only, so where none are given there is none: judged
+    answers may be of any length and quality, and their scores say nothing of those that RL starts from.
+
     Until that is written, what an interrupted run needs to go on lies beside it, in ``<out>.checkpoints``.
 
     Raises:
@@ -69,12 +72,13 @@ def train_reward_model(
     holds_something = out.exists() and (out.is_file() or any(out.iterdir()))
     if holds_something and not (overwrite or unfinished):
         raise OutputExistsError(f"output folder {out}: must be new or empty, and it holds something; pass --overwrite")
+    samples = None if options.reference_samples is None else _samples(options.reference_samples)
     train, held_out = _divided(options, console)
     if overwrite and not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     model = _fitted(options, train, checkpoints, resumable=True)
-    texts = [(one.prompt, text) for one in train for text in one.texts]
-    model.fit_normalizer(*zip(*texts, strict=True), fitted_on=f"{len(texts)} judged responses")
+    if samples is not None:
+        model.fit_normalizer(*samples, fitted_on=f"{len(samples[0])} samples of the reference model")
     model.training["groups"] = sorted({grouped_by(options.group_separator)(one.prompt) for one in train})
     model.save(out)  # measuring may take long, and may fail
     measurable = any(one.compares for one in held_out)
@@ -91,6 +95,18 @@ def train_reward_model(
         write_card(card, out / "card.html")
         print_card(card, f"{out} on groups it has not seen", console)
     shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _samples(path: Path) -> tuple[list[str], list[str]]:
+    """Prompts and responses of the reference."""
+    rows = list(read_jsonl(path))
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get("prompt"), str) or not isinstance(row.get("response"), str):
+            raise DataError(
+                f'{path}, row {number}: must have texts under "prompt" and "response", got the keys {sorted(row)}; '
+                "lm-gym generate --out writes such rows"
+            )
+    return [row["prompt"] for row in rows], [row["response"] for row in rows]
 
 
 def _tell(training: dict[str, Any], out: Path, prompts: int, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,22 +121,21 @@ def fit_reward_model(
 
 def make_env(
     reference: str | Path,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Mapping[str, Any]],
     reward_model: RewardModel,
     *,
     reward: RewardConfig,
     sampling: SamplingConfig,
     num_envs: int = 1,
 ) -> TextGenerationVectorEnv:
-    """The environment of a stage: frozen reference, prompts, reward model (with its normaliser, if it has one)."""
-    normalizer = getattr(reward_model, "normalizer", None)
+    """The environment of a stage: frozen reference, prompts (texts, or rows with columns), reward model."""
     return TextGenerationVectorEnv(
         num_envs,
         Reference(load_language_model(reference)),
         list(prompts),
         reward_model,
         action_mode="token_and_log_prob",
-        reward=replace(reward, normalizer=normalizer) if reward.normalizer is None else reward,
+        reward=reward,
         sampling=sampling,
     )
 
@@ -148,7 +147,7 @@ def run_ppo(
     config: PPOConfig,
     *,
     iterations: int,
-    eval_prompts: Sequence[str],
+    eval_prompts: Sequence[str | Mapping[str, Any]],
     kl_target: float | None,
     kl_horizon: float,
     seed: int,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +15,7 @@ from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError, PromptError
 from lm_gym.files import read_jsonl, write_jsonl
 from lm_gym.handles import load_reward_model
-from lm_gym.scoring import Scores, checked_scores
+from lm_gym.scoring import Scores, checked_scores, columns_for
 
 from .options import SampleOptions, TrainOptions
 from .stages import make_env, ppo_policy_folder, run_ppo, sample_answers
@@ -29,7 +31,7 @@ def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: b
     """
     env = make_env(
         options.model,
-        read_prompts(options.prompts),
+        read_prompt_rows(options.prompts),
         load_reward_model(options.reward_model),
         reward=RewardConfig(kl_coef=options.kl_coef),
         sampling=SamplingConfig(max_new_tokens=options.max_new_tokens, temperature=options.temperature),
@@ -46,7 +48,7 @@ def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: b
         env,
         config,
         iterations=options.iterations,
-        eval_prompts=() if options.eval_prompts is None else read_prompts(options.eval_prompts),
+        eval_prompts=() if options.eval_prompts is None else read_prompt_rows(options.eval_prompts),
         kl_target=options.kl_target,
         kl_horizon=2.0 * options.episodes,
         seed=options.seed,
@@ -96,6 +98,7 @@ def compare_models(
 ) -> None:
     """A table of two models' responses, and who wins if there is a reward model."""
     prompts = read_prompts(path)
+    rows_of = {row["prompt"]: row for row in read_jsonl(path)}
     texts = [
         [drawn[0] for drawn in sample_answers(model, prompts, 1, sampling_of(options), seed=options.seed)]
         for model in (a, b)
@@ -105,7 +108,8 @@ def compare_models(
         rows = [(prompt, one, two) for prompt, one, two in zip(prompts, *texts, strict=True)]
     else:
         scorer = load_reward_model(reward_model)
-        one, two = (checked_scores(scorer, prompts, side) for side in texts)
+        columns = columns_for(scorer, [rows_of[prompt] for prompt in prompts])
+        one, two = (checked_scores(scorer, prompts, side, columns) for side in texts)
         rows = [
             (prompt, f"{mine}\n({_shown(one, row)})", f"{theirs}\n({_shown(two, row)})")
             for row, (prompt, mine, theirs) in enumerate(zip(prompts, *texts, strict=True))
@@ -138,6 +142,12 @@ def _comparison(one: Scores, two: Scores) -> str:
 def sampling_of(options: SampleOptions) -> SamplingConfig:
     """The sampler's settings."""
     return SamplingConfig(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
+
+
+def read_prompt_rows(path: Path) -> list[dict[str, Any]]:
+    """Every different row of a file, with whatever columns it has."""
+    rows: dict[str, dict[str, Any]] = {json.dumps(row, sort_keys=True): row for row in read_jsonl(path)}
+    return list(rows.values())
 
 
 def read_prompts(path: Path) -> list[str]:

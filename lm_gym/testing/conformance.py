@@ -5,15 +5,19 @@ Knows: the protocol in ``lm_gym.scoring``. Does not know: any concrete reward mo
 
 from __future__ import annotations
 
+import copy
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.errors import RewardModelError
 from lm_gym.handles import load_reward_model
-from lm_gym.scoring import RewardFunction, RewardModel, Scores, as_reward_model, checked_scores
+from lm_gym.scoring import RewardModel, Scores, checked_scores, columns_for
 
 __all__ = ["check_reward_model"]
 
@@ -37,8 +41,9 @@ HUGE_WORDS = 20_000
 
 
 def check_reward_model(
-    model: RewardModel | RewardFunction,
+    model: RewardModelLike,
     *,
+    columns: Mapping[str, Sequence[Any]] | None = None,
     prompts: Sequence[str] = PROMPTS,
     responses: Sequence[str] = RESPONSES,
     atol: float = 1e-3,
@@ -48,13 +53,16 @@ def check_reward_model(
 ) -> None:
     """Check a reward model against the contract; returns nothing if it holds.
 
-    Checked: one finite score (or an explicit abstention) per row; a batch equals its rows one by one; another order
-    gives the same scores in that order; no rows give no scores; empty and huge texts are scored or abstained on; asking
-    again gives the same; ``std``, where there is one, is finite and >= 0; what ``save`` writes, ``load_reward_model``
-    reads back to the same scores.
+    Checked: what it declares (a name; a normaliser or None; columns that can be given); one finite score (or an
+    explicit abstention) per row; a batch equals its rows one by one, ``std`` too; another order gives the same scores
+    in that order; no rows give no scores; empty and huge texts are scored or abstained on; asking again gives the same;
+    ``std``, where there is one, is finite and >= 0; texts and columns are left as they were; what ``save`` writes,
+    ``load_reward_model`` reads back to the same scores, name, normaliser and columns.
 
     Args:
         model: any reward model, or a plain reward function.
+        columns: columns of the prompts' rows, one value per prompt; needed by a model that asks for some. The first
+            row's values go with the empty and huge texts.
         prompts, responses: texts to check with, at least two rows; give your own where the model reads a special form.
         atol, rtol: how far the scores of one text may differ between batches.
         deterministic: False for a model that answers differently each time (a person): only counts are checked.
@@ -64,16 +72,20 @@ def check_reward_model(
         RewardModelError: the first rule that does not hold, with the model's name.
     """
     subject = as_reward_model(model)
-    name = getattr(subject, "name", type(subject).__name__)
+    name = subject.name
+    if not isinstance(name, str) or not name:
+        raise RewardModelError(f"reward model {name!r}: name must be a text that says something, got {name!r}")
     if len(prompts) != len(responses) or len(prompts) < 2:
         raise RewardModelError(
             f"check_reward_model: needs at least 2 prompts and as many responses, got {len(prompts)}"
         )
-    whole = _scored(subject, name, prompts, responses)
-    nothing = _scored(subject, name, [], [])
+    rows = [dict(zip(columns or {}, values, strict=True)) for values in zip(*(columns or {}).values(), strict=True)]
+    rows = rows or [{}] * len(prompts)
+    whole = _scored(subject, prompts, responses, rows)
+    nothing = checked_scores(subject, [], [], dict.fromkeys(columns or {}, ()))
     if len(nothing):
         raise RewardModelError(f"reward model {name}: no rows must give no scores, got {len(nothing)}")
-    _check_extremes(subject, name)
+    _check_extremes(subject, rows[0])
     if not deterministic:
         return
 
@@ -81,40 +93,59 @@ def check_reward_model(
         _require_same(name, whole, other, list(rows), rule, atol, rtol)
 
     everything = range(len(prompts))
-    same(_scored(subject, name, prompts, responses), everything, "asked again it must give the same scores")
+    same(_scored(subject, prompts, responses, rows), everything, "asked again it must give the same scores")
     for row in everything:
-        alone = _scored(subject, name, [prompts[row]], [responses[row]])
+        alone = _scored(subject, [prompts[row]], [responses[row]], [rows[row]])
         same(alone, [row], "a row alone must score as in a batch (is padding masked?)")
     order = list(reversed(everything))
-    turned = _scored(subject, name, [prompts[row] for row in order], [responses[row] for row in order])
+    turned = _scored(
+        subject, [prompts[row] for row in order], [responses[row] for row in order], [rows[row] for row in order]
+    )
     same(turned, order, "rows in another order must give the scores in that order")
-    if saved and hasattr(subject, "save"):
+    if saved and hasattr(model, "save"):
         with tempfile.TemporaryDirectory() as folder:
-            subject.save(Path(folder) / "model")
+            model.save(Path(folder) / "model")
             loaded = load_reward_model(Path(folder) / "model")
-            same(_scored(loaded, name, prompts, responses), everything, "saved and loaded it must give the same scores")
+            same(_scored(loaded, prompts, responses, rows), everything, "saved and loaded it must give the same scores")
+            _require_same_declarations(subject, loaded)
 
 
-def _scored(model: RewardModel, name: str, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-    before = list(prompts), list(responses)
-    scores = checked_scores(model, prompts, responses)
-    if (list(prompts), list(responses)) != before:
-        raise RewardModelError(f"reward model {name}: must leave the texts it is given as they are; copy them first")
-    if scores.std is not None:
-        std = np.asarray(scores.std)[scores.valid]
-        if not (np.isfinite(std).all() and (std >= 0).all()):
-            raise RewardModelError(f"reward model {name}: Scores.std must be finite and >= 0, got {std.min()}")
+def _scored(
+    model: RewardModel, prompts: Sequence[str], responses: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> Scores:
+    columns = columns_for(model, rows)
+    before = list(prompts), list(responses), copy.deepcopy(columns)
+    scores = checked_scores(model, prompts, responses, columns)
+    if (list(prompts), list(responses), columns) != before:
+        raise RewardModelError(
+            f"reward model {model.name}: must leave the texts and columns it is given as they are; copy them first"
+        )
     return scores
 
 
-def _check_extremes(model: RewardModel, name: str) -> None:
+def _require_same_declarations(model: RewardModel, loaded: RewardModel) -> None:
+    parts = [
+        ("name", model.name, loaded.name),
+        ("normalizer", model.normalizer, loaded.normalizer),
+        ("columns", (model.columns, model.all_columns), (loaded.columns, loaded.all_columns)),
+        ("identity", model.identity(), loaded.identity()),
+    ]
+    for part, first, second in parts:
+        if first != second:
+            raise RewardModelError(
+                f"reward model {model.name}: saved and loaded it must declare the same {part}, got {first!r} and then "
+                f"{second!r}; its folder must store it"
+            )
+
+
+def _check_extremes(model: RewardModel, row: Mapping[str, Any]) -> None:
     for prompt, response in (("", ""), ("Why?", ""), ("Why?", "word " * HUGE_WORDS), ("word " * HUGE_WORDS, "Yes.")):
         try:
-            _scored(model, name, [prompt], [response])
+            _scored(model, [prompt], [response], [row])
         except RewardModelError as error:
             raise RewardModelError(
-                f"reward model {name}: must score or abstain on any text; a prompt of {len(prompt)} characters with a "
-                f"response of {len(response)} failed: {error}"
+                f"reward model {model.name}: must score or abstain on any text; a prompt of {len(prompt)} characters "
+                f"with a response of {len(response)} failed: {error}"
             ) from error
 
 
@@ -122,9 +153,17 @@ def _require_same(
     name: str, whole: Scores, other: Scores, rows: list[int], rule: str, atol: float, rtol: float
 ) -> None:
     for place, row in enumerate(rows):
-        first, second = float(whole.value[row]), float(other.value[place])
-        if bool(whole.valid[row]) != bool(other.valid[place]) or not np.isclose(first, second, atol=atol, rtol=rtol):
+        first, second = _row(whole, row), _row(other, place)
+        if not np.allclose(first, second, atol=atol, rtol=rtol, equal_nan=True):
             raise RewardModelError(
-                f"reward model {name}: {rule}; row {row} got {first:.6g} (valid {bool(whole.valid[row])}) and then "
-                f"{second:.6g} (valid {bool(other.valid[place])})"
+                f"reward model {name}: {rule}; row {row} got (value, valid, std) = {first} and then {second}"
             )
+
+
+def _row(scores: Scores, row: int) -> tuple[float, float, float]:
+    """Value, validity and std of a row; NaN stands for no std."""
+    return (
+        float(scores.value[row]),
+        float(scores.valid[row]),
+        math.nan if scores.std is None else float(scores.std[row]),
+    )

@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from lm_gym.adapters import RewardModelLike
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError, UnsupportedModelError
 from lm_gym.language_model import LanguageModel
 from lm_gym.prompts import Prompt
 from lm_gym.reference import Reference
 from lm_gym.sampling import truncated_logits
-from lm_gym.scoring import RewardFunction, RewardModel
 
 from .text_mdp import MAX_RESPONSES, TextMDP, enumerate_mdp, prefix_logits
 
@@ -88,7 +88,7 @@ class Solution:
 
 def solve(
     reference: Reference,
-    reward: RewardModel | RewardFunction,
+    reward: RewardModelLike,
     prompt: str | Prompt,
     *,
     reward_config: RewardConfig,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.episodes import StopReason
 from lm_gym.errors import ConfigError, RewardModelError
@@ -25,7 +26,7 @@ from lm_gym.prompts import Prompt, load_prompts
 from lm_gym.reference import Reference
 from lm_gym.rewards import paid_scores
 from lm_gym.sampling import StopRule
-from lm_gym.scoring import RewardFunction, RewardModel, as_reward_model, checked_scores
+from lm_gym.scoring import RewardModel, checked_scores, columns_for
 
 __all__ = ["MAX_RESPONSES", "TextMDP", "enumerate_mdp", "prefix_logits"]
 
@@ -94,7 +95,7 @@ class TextMDP:
 
 def enumerate_mdp(
     reference: Reference,
-    reward: RewardModel | RewardFunction,
+    reward: RewardModelLike,
     prompt: str | Prompt,
     *,
     reward_config: RewardConfig,
@@ -138,7 +139,7 @@ def enumerate_mdp(
         responses=tuple(tree.responses),
         texts=tuple(tree.texts),
         stop_reasons=tuple(tree.stop_reasons),
-        paid=_paid(as_reward_model(reward), loaded.text, tree.texts, capped, reward_config, reward_draws),
+        paid=_paid(as_reward_model(reward), loaded, tree.texts, capped, reward_config, reward_draws),
     )
 
 
@@ -205,18 +206,19 @@ def _grow(model: LanguageModel, prompt: Prompt, sampling: SamplingConfig, max_re
 
 
 def _paid(
-    model: RewardModel, prompt: str, texts: list[str], capped: np.ndarray, config: RewardConfig, draws: int
+    model: RewardModel, prompt: Prompt, texts: list[str], capped: np.ndarray, config: RewardConfig, draws: int
 ) -> np.ndarray:
     total = np.zeros(len(texts))
+    columns = columns_for(model, [prompt.columns] * len(texts))
     for _ in range(draws):
-        scores = checked_scores(model, [prompt] * len(texts), texts)
+        scores = checked_scores(model, [prompt.text] * len(texts), texts, columns)
         if not scores.valid.all():
             row = int(np.flatnonzero(~scores.valid)[0])
             raise RewardModelError(
-                f"reward model {getattr(model, 'name', type(model).__name__)}: must score every response for an exact "
-                f"solution, and it abstained on {texts[row]!r}; agents leave such an episode out, so it has no value"
+                f"reward model {model.name}: must score every response for an exact solution, and it abstained on "
+                f"{texts[row]!r}; agents leave such an episode out, so it has no value"
             )
-        total += paid_scores(scores, capped, config)
+        total += paid_scores(scores, capped, config, model.normalizer)
     return total / draws
 
 

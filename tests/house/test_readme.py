@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,9 +32,18 @@ def test_environment_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip()
 
 
+def test_right_answer_snippet_pays_by_the_column() -> None:
+    [snippet] = [one for one in snippets() if "right_answer" in one]
+    names: dict[str, Any] = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    assert names["env"].unwrapped.reward_model.columns == ("answer",)
+    assert names["right_answer"](["it is 4"] * 2, ["4", "7"]) == [1.0, 0.0]
+
+
 def test_ppo_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    short = snippets()[1].replace("=25", "=1").replace("num_envs=64", "num_envs=4").replace("[:64]", "[:2]")
+    [snippet] = [one for one in snippets() if "PPO(" in one]
+    short = snippet.replace("=25", "=1").replace("num_envs=64", "num_envs=4").replace("[:64]", "[:2]")
     short = short.replace("learning_rate=3e-4", "learning_rate=3e-4, episodes_per_iteration=4, epochs=1")
     exec(compile(short, "README.md", "exec"), {})
     assert (tmp_path / "runs" / "ppo-model" / "model.safetensors").is_file()

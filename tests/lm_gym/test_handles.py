@@ -32,6 +32,13 @@ class Constant:
         return Scores.of([self.value] * len(responses))
 
 
+class Declared(RewardModel):
+    """One that says all there is to say about it."""
+
+    def score(self, prompts: list[str], responses: list[str]) -> Scores:  # type: ignore[override]
+        return Scores.of([1.0] * len(responses))
+
+
 class Network(torch.nn.Module):
     """A reward model that is also callable, as every torch module is."""
 
@@ -71,7 +78,7 @@ def value_of(model: RewardModel) -> float:
 
 
 def test_a_function_is_wrapped_and_a_reward_model_is_returned_as_it_is() -> None:
-    constant = Constant()
+    constant = Declared()
     assert load_reward_model(constant) is constant
     wrapped = load_reward_model(length_score)
     assert isinstance(wrapped, FunctionRewardModel)
@@ -95,7 +102,7 @@ def test_module_and_attribute_resolve_whatever_kind_it_is(name: str, value: floa
 
 
 def test_an_instance_behind_a_handle_is_not_copied(module: types.ModuleType) -> None:
-    assert load_reward_model("handle_targets:instance") is module.instance
+    assert load_reward_model("handle_targets:instance").model is module.instance  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ CAPPED = np.array([False, False, True, True])
         (RewardConfig(), [4.0, -3.0, 1.0, 0.0]),
         (RewardConfig(score_weight=0.8), [3.2, -2.4, 0.8, 0.0]),
         (RewardConfig(score_clip=2.0), [2.0, -2.0, 1.0, 0.0]),
-        (RewardConfig(missing_eos_penalty=0.5), [4.0, -3.0, 0.5, -0.5]),
+        (RewardConfig(missing_eos_penalty=0.5), [4.0, -3.0, 0.5, 0.0]),
         (RewardConfig(on_length_limit="truncate"), [4.0, -3.0, 0.0, 0.0]),
         # The map comes before the clip, the clip before the weight; an abstention never meets the bias.
         (RewardConfig(normalizer=ScoreNormalizer(gain=0.5, bias=1.0)), [3.0, -0.5, 1.5, 0.0]),
@@ -118,9 +118,16 @@ CAPPED = np.array([False, False, True, True])
     ids=["plain", "weight", "clip", "penalty", "truncate", "normalizer", "all", "zero"],
 )
 def test_paid_scores_by_hand(config: RewardConfig, paid: list[float]) -> None:
-    np.testing.assert_allclose(paid_scores(SCORES, CAPPED, config), paid, atol=1e-7)
+    np.testing.assert_allclose(paid_scores(SCORES, CAPPED, config, None), paid, atol=1e-7)
 
 
 def test_paid_scores_refuses_another_number_of_rows() -> None:
     with pytest.raises(ValueError, match=r"^hit_length_limit: must have shape \(4,\), got \(3,\)"):
-        paid_scores(SCORES, CAPPED[:3], RewardConfig())
+        paid_scores(SCORES, CAPPED[:3], RewardConfig(), None)
+
+
+def test_the_models_normalizer_is_used_unless_the_config_has_one() -> None:
+    own, other = ScoreNormalizer(gain=0.5, bias=1.0), ScoreNormalizer(gain=2.0)
+    assert paid_scores(SCORES, CAPPED, RewardConfig(), own).tolist() == [3.0, -0.5, 1.5, 0.0]
+    assert paid_scores(SCORES, CAPPED, RewardConfig(normalizer=other), own).tolist() == [8.0, -6.0, 2.0, 0.0]
+    assert paid_scores(SCORES, CAPPED, RewardConfig(normalizer=ScoreNormalizer()), own).tolist() == [4, -3, 1, 0]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from lm_gym.adapters import as_reward_model
 from lm_gym.errors import ConfigError, DataError
 from lm_gym.reward_models import (
     Choice,
@@ -27,7 +28,7 @@ from lm_gym.reward_models import (
     reward_card,
 )
 from lm_gym.reward_models.text_baseline import text_baseline_accuracy
-from lm_gym.scoring import RewardModel, Scores, as_reward_model
+from lm_gym.scoring import RewardModel, Scores
 
 SCORES = {"x": 2.0, "y": 1.0, "z": 0.0, "long long answer": -1.0}
 
@@ -204,7 +205,7 @@ def test_an_ensemble_that_disagrees_where_it_errs_is_a_detector() -> None:
 
 
 def test_a_spread_of_the_models_own_is_used() -> None:
-    class Unsure:
+    class Unsure(RewardModel):
         def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
             return Scores.of([len(text) for text in responses], std=[4.0 if "?" in text else 0.1 for text in responses])
 

@@ -74,7 +74,7 @@ def test_bad_ensembles_are_named(tmp_path: Path) -> None:
         EnsembleRewardModel(MEMBERS, rule="median")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="penalty"):
         EnsembleRewardModel(MEMBERS, penalty=-1.0)
-    with pytest.raises(ConfigError, match="must have save"):
+    with pytest.raises(ConfigError, match=r"RewardModel with save\(\), and 'Table' is none"):
         EnsembleRewardModel(MEMBERS).save(tmp_path / "x")
 
 
@@ -116,8 +116,7 @@ def test_probes_find_a_model_that_likes_length() -> None:
 
 
 def test_a_probe_that_ties_counts_half_and_abstentions_are_counted() -> None:
-    results = {
-        one.name: one for one in probe_reward_model(lambda p, c: [None if not t else 0.0 for t in c], ["q"], [["a"]])
-    }
+    shy = probe_reward_model(lambda completions: [None if not text else 0.0 for text in completions], ["q"], [["a"]])
+    results = {one.name: one for one in shy}
     assert results["thanks repeated"].share_outscored == 0.5
     assert (results["empty"].abstained, results["empty"].share_outscored) == (1, None)

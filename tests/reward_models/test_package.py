@@ -18,6 +18,7 @@ def test_every_exported_name_exists_and_is_documented() -> None:
 
 
 def test_the_models_keep_the_protocol(reward_of) -> None:
-    for model in (package.OracleRewardModel(), package.WeightedSum({"o": (1.0, lambda p, c: [])}), reward_of("gpt2")):
+    total = package.WeightedSum({"o": (1.0, lambda completions: [])})
+    for model in (package.OracleRewardModel(), total, reward_of("gpt2")):
         assert isinstance(model, RewardModel)
         assert isinstance(model.name, str)

@@ -60,14 +60,16 @@ def test_a_file_keeps_scores_between_objects_and_through_an_interruption(tmp_pat
 
     texts = [f"text {number}" for number in range(10)]
     with pytest.raises(KeyboardInterrupt):
-        CachedRewardModel(Tired(), path=tmp_path / "scores.sqlite", chunk_rows=2).score(["p"] * 10, texts)
+        CachedRewardModel(Tired(), path=tmp_path / "scores.sqlite", identity="counting", chunk_rows=2).score(
+            ["p"] * 10, texts
+        )
     model = Counting()
-    again = CachedRewardModel(model, path=tmp_path / "scores.sqlite", chunk_rows=2)
+    again = CachedRewardModel(model, path=tmp_path / "scores.sqlite", identity="counting", chunk_rows=2)
     assert again.score(["p"] * 10, texts).value.tolist() == [6.0] * 10
     assert len(model.asked) == 6
     (tmp_path / "broken.sqlite").write_text("no database at all, but long enough to be taken for one" * 20)
     with pytest.raises(ArtifactError, match="must be a whole SQLite file"):
-        CachedRewardModel(model, path=tmp_path / "broken.sqlite")
+        CachedRewardModel(model, path=tmp_path / "broken.sqlite", identity="counting")
 
 
 def test_the_oldest_leave_a_full_memory() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lm_gym import reviews
+from lm_gym import load_reward_model, reviews
 from lm_gym.app.cli import main
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.files import read_jsonl, write_jsonl
@@ -218,6 +218,66 @@ def test_a_stopped_or_failed_train_says_so_by_its_exit_status(
         assert [path.name for path in (out / "checkpoints").iterdir()] == ["checkpoint-2"]
         assert main([*common, "--resume"]) == 0
         assert [row["iteration"] for row in read_jsonl(out / "metrics.jsonl")] == [0, 1, 2, 3]
+
+
+def has_the_answer(prompts: list[str], completions: list[str], answer: list[str]) -> list[float]:
+    """1 where the response holds the answer of its own prompt's row."""
+    assert [prompt.split()[-1] for prompt in prompts] == [f"{one}:" for one in answer]
+    return [float(one in text) for one, text in zip(answer, completions, strict=True)]
+
+
+def test_train_pays_by_a_column_of_the_prompts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("answers_of_a_user")
+    module.reward = has_the_answer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    rows = [{"prompt": f"Write the word {word}:", "answer": word} for word in ("is", "the", "and", "it")]
+    prompts = write_jsonl(tmp_path / "rows.jsonl", [*rows, rows[0]])
+    common = ["train", "--model", MODEL, "--reward-model", "answers_of_a_user:reward", "--iterations", "1"]
+    short = ["--episodes", "8", "--max-new-tokens", "24", "--out", str(tmp_path / "run")]
+    held_out = ["--eval-prompts", str(prompts)]
+    assert main([*common, *short, "--prompts", str(prompts), *held_out]) == 0, capsys.readouterr().err
+    [row] = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert 0 < row["score"] < 1
+    assert 0 <= row["eval_score"] <= 1
+    assert main(["compare", MODEL, MODEL, "--prompts", str(prompts), "--reward-model", common[4]]) == 0
+    plain = write_jsonl(tmp_path / "plain.jsonl", [{"prompt": row["prompt"]} for row in rows])
+    assert main([*common, *short, "--prompts", str(plain), "--overwrite"]) == 2
+    assert "reward model has_the_answer: needs the column 'answer'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_reward_train_fits_a_normaliser_on_samples_of_the_reference_only(
+    tmp_path: Path, rankings_file: Path, prompts_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, samples = tmp_path / "rm", tmp_path / "samples.jsonl"
+    common = [
+        "reward",
+        "train",
+        "--model",
+        MODEL,
+        "--data",
+        str(rankings_file),
+        "--held-out",
+        "0.25",
+        "--out",
+        str(out),
+    ]
+    assert main(common) == 0
+    assert load_reward_model(out).normalizer is None
+    drawn = ["--prompts", str(prompts_file), "--count", "3", "--out", str(samples), "--max-new-tokens", "16"]
+    assert main(["generate", "--model", MODEL, *drawn]) == 0
+    assert main([*common, "--overwrite", "--reference-samples", str(samples)]) == 0
+    loaded = load_reward_model(out)
+    assert loaded.normalizer is not None
+    assert loaded.normalizer.fitted_on == "12 samples of the reference model"
+    rows = read_jsonl(samples)
+    scores = loaded.score([row["prompt"] for row in rows], [row["response"] for row in rows]).value
+    np.testing.assert_allclose([loaded.normalizer(scores).mean(), loaded.normalizer(scores).std()], [0, 1], atol=1e-4)
+    write_jsonl(samples, [{"prompt": "p"}])
+    assert main([*common, "--overwrite", "--reference-samples", str(samples)]) == 2
+    assert 'must have texts under "prompt" and "response"' in " ".join(capsys.readouterr().err.split())
+    assert loaded.normalizer == load_reward_model(out).normalizer  # the old one is still there
 
 
 def test_sft_from_files(tmp_path: Path) -> None:

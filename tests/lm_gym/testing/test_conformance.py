@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lm_gym import Scores
+from lm_gym import RewardModel, ScoreNormalizer, Scores
 from lm_gym.errors import RewardModelError
 from lm_gym.reward_models import OracleRewardModel
 from lm_gym.testing import check_reward_model
@@ -65,6 +65,31 @@ class Forgetful(Sound):
         OracleRewardModel().save(folder)
 
 
+class Anonymous(Sound):
+    name = ""
+
+
+class Overwriting(RewardModel):
+    columns = ("answer",)
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str], answer: list[Any]) -> Scores:  # type: ignore[override]
+        answer[0][0] = "changed"
+        return Scores.of([1.0] * len(responses))
+
+
+class Unsteady(Sound):
+    """How unsure it is depends on the batch."""
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+        return Scores.of([1.0] * len(responses), std=[float(len(responses))] * len(responses))
+
+
+class Undeclared(OracleRewardModel):
+    """Its normaliser is not in the folder."""
+
+    normalizer = ScoreNormalizer(gain=2.0)
+
+
 def test_a_sound_model_and_a_function_pass() -> None:
     check_reward_model(Sound())
     check_reward_model(lambda prompts, completions: [None if not text else 1.0 for text in completions])
@@ -82,9 +107,17 @@ def test_a_sound_model_and_a_function_pass() -> None:
         (Unsure(), "std must be finite and >= 0"),
         (lambda prompts, completions: [1.0], "one score per response"),
         (Forgetful(), "saved and loaded it must give the same"),
+        (Anonymous(), "name must be a text that says something"),
+        (Unsteady(), "a row alone must score as in a batch"),
+        (Undeclared(), "saved and loaded it must declare the same normalizer"),
     ],
 )
 def test_a_broken_model_is_named_with_its_rule(broken: Any, rule: str) -> None:
     texts = ["a", "bbb", "cc"]
     with pytest.raises(RewardModelError, match=rule):
         check_reward_model(broken, prompts=["p"] * 3, responses=list(texts))
+
+
+def test_a_model_that_changes_its_columns_is_named() -> None:
+    with pytest.raises(RewardModelError, match="must leave the texts and columns"):
+        check_reward_model(Overwriting(), prompts=["p"] * 2, responses=["a", "b"], columns={"answer": [["x"], ["y"]]})
