@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from lm_gym.kl_control import AdaptiveKL
     from lm_gym.language_model import LanguageModel, load_language_model
     from lm_gym.policy import Policy
+    from lm_gym.policy_handle import PolicyHandle
     from lm_gym.prompts import load_prompts
     from lm_gym.reference import Reference
     from lm_gym.rewards import token_rewards
     from lm_gym.scoring import RewardModel, Scores
     from lm_gym.vector_env import TextGenerationVectorEnv
-    from lm_gym.wrappers import PolicyHandle, PolicyLogProb, VectorPolicyLogProb
+    from lm_gym.wrappers import PolicyLogProb, VectorPolicyLogProb
 
 __version__ = "0.1.0"
 
@@ -39,7 +40,7 @@ _HOMES = {
     "LanguageModel": "language_model",
     "LmGymError": "errors",
     "Policy": "policy",
-    "PolicyHandle": "wrappers",
+    "PolicyHandle": "policy_handle",
     "PolicyLogProb": "wrappers",
     "Reference": "reference",
     "RewardConfig": "config",

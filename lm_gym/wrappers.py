@@ -7,7 +7,6 @@ already in the reward, as part of the KL.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -18,66 +17,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from lm_gym.errors import ConfigError, EpisodeOverError
+from lm_gym.policy_handle import LogProb, PolicyHandle
 
-__all__ = ["PolicyHandle", "PolicyLogProb", "VectorPolicyLogProb"]
-
-LogProb = Callable[[dict[str, np.ndarray], np.ndarray], Any]
-
-
-class PolicyHandle:
-    """Stands for a policy that does not exist yet: the environment is built first, the policy is bound later.
-
-    Its deep copy is itself, so an agent or ``gym.make`` that copies its arguments still holds the bound one.
-    """
-
-    def __init__(self) -> None:
-        self._log_prob: LogProb | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> PolicyHandle:
-        return self
-
-    def bind(self, policy: Any) -> PolicyHandle:
-        """Set the policy whose log-probabilities are paid.
-
-        Args:
-            policy: ``f(observation, tokens) -> log_probs`` with a leading batch axis; or an object with
-                ``evaluate_actions(obs, actions) -> (values, log_prob, entropy)`` as Stable-Baselines3's actor-critic
-                policies have (or an algorithm that holds one as ``.policy``).
-
-        Raises:
-            ConfigError: the agent has no log-probability of an action (DQN and other value-only agents).
-        """
-        for candidate in (policy, getattr(policy, "policy", None)):
-            if hasattr(candidate, "evaluate_actions"):
-                self._log_prob = _from_evaluate_actions(candidate)
-                return self
-        if callable(policy) and not hasattr(policy, "predict"):
-            self._log_prob = policy
-            return self
-        raise ConfigError(
-            f"PolicyHandle.bind: the agent must give the log-probability of an action, and {type(policy).__name__} "
-            'has none (no evaluate_actions); a value-only agent belongs in action_mode="token" without this wrapper'
-        )
-
-    def __call__(self, observation: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
-        """Log-probabilities of tokens (B,) in observations (B, ...). Returns: Shape: (B,), float64, nats."""
-        if self._log_prob is None:
-            raise ConfigError("PolicyHandle: no policy is bound yet; call bind(policy) before the first step")
-        value = self._log_prob(observation, tokens)
-        if hasattr(value, "detach"):
-            value = value.detach().cpu().numpy()
-        return np.asarray(value, dtype=np.float64).reshape(len(tokens))
-
-
-def _from_evaluate_actions(policy: Any) -> LogProb:
-    def log_prob(observation: dict[str, np.ndarray], tokens: np.ndarray) -> Any:
-        import torch
-
-        with torch.no_grad():
-            batch = {key: torch.as_tensor(value, device=policy.device) for key, value in observation.items()}
-            return policy.evaluate_actions(batch, torch.as_tensor(tokens, device=policy.device))[1]
-
-    return log_prob
+__all__ = ["PolicyLogProb", "VectorPolicyLogProb"]
 
 
 def _token_space(space: gymnasium.Space[Any], name: str) -> spaces.Discrete:
@@ -122,8 +64,13 @@ class PolicyLogProb(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         """Step with the token and its log-probability under the bound policy."""
         _check_begun(self._observation)
         batch = {key: value[None] for key, value in self._observation.items()}
-        log_prob = float(self.log_prob(batch, np.asarray(action).reshape(1))[0])
-        result = self.env.step({"token": action, "log_prob": log_prob})
+        tokens = np.asarray(action).reshape(1)
+        log_prob = float(self.log_prob.log_probs(batch, tokens, rows=None, asker=self)[0])
+        try:
+            result = self.env.step({"token": action, "log_prob": log_prob})
+        except BaseException:
+            self.log_prob.forget()
+            raise
         self._observation = result[0]
         return result
 
@@ -161,8 +108,12 @@ class VectorPolicyLogProb(VectorWrapper[Any, Any, Any, Any], RecordConstructorAr
         rows = np.flatnonzero(~self._ignored)
         if rows.size:
             seen = {key: value[rows] for key, value in self._observation.items()}
-            log_probs[rows] = self.log_prob(seen, tokens[rows])
-        result = self.env.step({"token": tokens, "log_prob": log_probs.astype(np.float32)})
+            log_probs[rows] = self.log_prob.log_probs(seen, tokens[rows], rows=rows.tolist(), asker=self)
+        try:
+            result = self.env.step({"token": tokens, "log_prob": log_probs.astype(np.float32)})
+        except BaseException:
+            self.log_prob.forget()
+            raise
         self._observation, _, terminated, truncated, _ = result
         if self.env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
             self._ignored = np.logical_or(terminated, truncated)

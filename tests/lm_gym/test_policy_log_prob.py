@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -173,6 +174,60 @@ def test_a_policy_given_directly_is_not_copied(reference: Reference) -> None:
     many.reset(seed=0)
     assert env.step(1)[4]["log_prob"] == -2.0
     assert many.step(np.array([1, 1, 1]))[4]["log_prob"].tolist() == [-2.0] * 3
+
+
+class Actor:
+    """An actor-critic that keeps the distribution it drew from, and has drawn from none yet."""
+
+    def __init__(self) -> None:
+        self.action_dist = SimpleNamespace()
+
+    def evaluate_actions(self, observation: Any, actions: Any) -> tuple[Any, Any, Any]:
+        raise AssertionError("what was drawn from is read, not computed again")
+
+    def draw(self, rows: int) -> np.ndarray:
+        """A distribution whose row i gives token t the log-probability -(i + t / 100 + 1)."""
+        logits = -(np.arange(rows)[:, None] + np.arange(V) / 100 + 1)
+        self.action_dist.distribution = SimpleNamespace(logits=logits)
+        return np.arange(1, rows + 1)
+
+
+def test_a_vector_env_pays_each_row_from_its_own_row_of_the_draw(reference: Reference) -> None:
+    actor = Actor()
+    env = VectorPolicyLogProb(vector(reference, AutoresetMode.NEXT_STEP), actor)  # type: ignore[arg-type]
+    env.reset(seed=0)
+    actor.draw(3)
+    assert env.step(np.array([1, EOS, 3]))[4]["log_prob"] == pytest.approx([-1.01, -2.0, -3.03])
+    actor.draw(3)
+    info = env.step(np.array([4, 5, 6]))[4]
+    assert info["log_prob"][[0, 2]] == pytest.approx([-1.04, -3.06])
+    assert info["_log_prob"].tolist() == [True, False, True]
+    with pytest.raises(ConfigError, match="Actor has drawn none since the last step"):
+        env.step(np.array([1, 2, 3]))
+    actor.draw(2)
+    with pytest.raises(ConfigError, match=r"Actor drew actions for 2 row\(s\), and row 2 is played"):
+        env.step(np.array([1, 2, 3]))
+
+
+def test_single_envs_of_one_handle_take_their_turns(reference: Reference) -> None:
+    actor = Actor()
+    handle = PolicyHandle().bind(actor)
+    envs = [PolicyLogProb(single(reference), handle) for _ in range(3)]
+    for env in envs:
+        env.reset(seed=0)
+    with pytest.raises(ConfigError, match="Actor has drawn none"):
+        envs[0].step(1)
+    for _ in range(2):
+        tokens = actor.draw(3)
+        paid = [env.step(int(token))[4]["log_prob"] for env, token in zip(envs, tokens, strict=True)]
+        assert paid == pytest.approx([-1.01, -2.02, -3.03])
+    actor.draw(3)
+    with pytest.raises(ActionError, match="a token id must lie in"):
+        envs[0].step(V)
+    envs[0].step(1)
+    actor.draw(3)
+    with pytest.raises(ConfigError, match=r"of 3 rows of Actor 1 did; give all its environments one PolicyHandle"):
+        envs[0].step(1)
 
 
 @pytest.mark.parametrize("wrapper", [PolicyLogProb, VectorPolicyLogProb])
