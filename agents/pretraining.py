@@ -64,7 +64,7 @@ class PretrainConfig(LoopConfig):
     vocab_size: int = 2048
     """The most tokens the tokenizer may have, >= 257 (256 bytes and the end-of-text token)."""
     documents: DocumentRule = "paragraph"
-    """What one document of a .txt file is: the lines between blank lines, or the whole "file"."""
+    """Division of a .txt file into documents: at blank lines ("paragraph"), or none ("file")."""
     validation_fraction: float = 0.05
     """Part of the bytes that is held out, in [0, 1); documents with the same prompt stay together."""
     epochs: float = 10.0
@@ -161,6 +161,7 @@ def pretrain(
         ConfigError: ``resume`` with other settings, or texts.
         DivergedError: a loss, a gradient or a weight became NaN or infinite; the run stops before the optimiser
             step, and its last checkpoint stays.
+        Interrupted: a signal stopped it; a checkpoint was written.
     """
     config = config or PretrainConfig()
     documents = read_documents(texts_or_paths, rule=config.documents)
@@ -257,7 +258,7 @@ def _new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Pr
 
 
 def _without_dropout(model: PreTrainedModel) -> None:
-    """The saved model has none: what trains it next should choose for itself."""
+    """Save the model without dropout: what trains it next chooses for itself."""
     for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout"):
         if hasattr(model.config, name):
             setattr(model.config, name, 0.0)

@@ -50,7 +50,7 @@ class Document:
     """Documents of one group are held out together: the prompt, or the text itself."""
 
     def size_bytes(self) -> int:
-        """Length of the text in UTF-8."""
+        """Count the bytes of the text in UTF-8."""
         return sum(len(part.encode()) for part in self.parts)
 
 
@@ -217,7 +217,7 @@ def train_tokenizer(documents: Sequence[Document], *, vocab_size: int, max_lengt
 
 
 def encode_documents(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """All documents in one row, each ended by the end-of-text token. Returns: Shape: (N,), int32."""
+    """Encode documents into one row, each ended by the end-of-text token. Returns: ids. Shape: (N,), int32."""
     parts = [part for document in documents for part in document.parts]
     if not parts:
         return np.zeros(0, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: a causal language model learns to answer prompts before it is rewarded for doing it well.
+"""Supervised fine-tuning of a causal language model on prompts and completions.
 
 Maximum likelihood of the completion given the prompt; prompt tokens are not learned, the stop token is (the
 first step of Ziegler et al. 2019 and Ouyang et al. 2022). The loop is ``transformers.Trainer``; see
@@ -129,14 +129,15 @@ def supervised_finetune(
         ConfigError: ``resume`` with other settings, texts, tokenizer or starting weights.
         DivergedError: a loss, a gradient or a weight became NaN or infinite; the run stops before the optimiser
             step, and its last checkpoint stays.
+        Interrupted: a signal stopped it; a checkpoint was written.
     """
     config = config or SupervisedConfig()
-    model, words = _load(model_or_path, tokenizer)
-    parts = [_tokenized(rows_or_path, words, config, model, "training rows")]
+    model, tokenizer = _load(model_or_path, tokenizer)
+    parts = [_tokenized(rows_or_path, tokenizer, config, model, "training rows")]
     if eval_rows is not None:
-        parts.append(_tokenized(eval_rows, words, config, model, "eval_rows"))
+        parts.append(_tokenized(eval_rows, tokenizer, config, model, "eval_rows"))
     data = {name: _digest(part) for name, part in zip(("rows", "eval_rows"), parts, strict=False)}
-    identity = identity_of("supervised", config, model, words, data)
+    identity = identity_of("supervised", config, model, tokenizer, data)
     with (
         restored_global_state(),
         open_shared_run(output_dir, identity, resume=resume, overwrite=overwrite, device=config.device) as run,
@@ -150,12 +151,12 @@ def supervised_finetune(
             parts[1].rows if eval_rows is not None else None,
             config=config,
             run=run,
-            pad_id=int(words.eos_token_id),  # under the mask any id will do, and this one exists
+            pad_id=int(tokenizer.eos_token_id),  # under the mask any id will do, and this one exists
             progress=progress,
             title="supervised fine-tuning",
         )
         result = _result(output_dir, outcome, parts)
-        save_finished(run, model, words, asdict(result))
+        save_finished(run, model, tokenizer, asdict(result))
     return result
 
 

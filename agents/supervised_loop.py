@@ -21,8 +21,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
 from lm_gym.files import write_text
+from lm_gym.processes import launched_processes
 from lm_gym.quiet import quiet_transformers
 from lm_gym.runs import Run
+from lm_gym.signals import Interrupted, StopRequest, stopping_at_signals
 
 from .supervised_run import METRICS
 from .supervised_trainer import LoopConfig, TokenLossTrainer
@@ -71,6 +73,7 @@ def train_language_model(
 
     Raises:
         DivergedError: a loss, a gradient or a weight became NaN or infinite.
+        Interrupted: a signal asked it to stop; the step at work was finished and a checkpoint written.
     """
     found = run.newest_checkpoint()
     use_cache = model.config.use_cache
@@ -84,13 +87,16 @@ def train_language_model(
         args=_arguments(run.checkpoints, config, has_eval=eval_rows is not None),
     )
     watcher = RunWatcher(run, trainer, row_count=len(rows), spent_seconds=found.note["seconds"] if found else 0.0)
-    watcher.forget_after(found.number if found else 0)
+    watcher.drop_metrics_after(found.number if found else 0)
     trainer.add_callback(watcher)
     trainer.remove_callback(PrinterCallback)
     try:
         with quiet_transformers(), _progress_bar(progress, title) as bar:
             watcher.show_on(bar)
-            outcome = trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+            with stopping_at_signals() as watcher.stop:
+                outcome = trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+            if watcher.stop.signal is not None:
+                raise Interrupted(watcher.stop.signal)
             seconds = watcher.seconds()
             trainer.require_finite_weights()
             if eval_rows is not None and watcher.last_eval_step != outcome.global_step:
@@ -156,7 +162,7 @@ def _progress_bar(shown: bool, title: str) -> Progress:
 
 
 class RunWatcher(TrainerCallback):
-    """Writes metrics, marks whole checkpoints, moves the bar."""
+    """Writes metrics, declares checkpoints whole, moves the bar, and stops the run at a signal."""
 
     def __init__(self, run: Run, trainer: TokenLossTrainer, *, row_count: int, spent_seconds: float) -> None:
         """Args: row_count: rows trained on. spent_seconds: training time of earlier processes of this run."""
@@ -165,6 +171,7 @@ class RunWatcher(TrainerCallback):
         self.loss = float("nan")
         self.eval_loss: float | None = None
         self.last_eval_step = -1
+        self.stop = StopRequest()
         self._row_count = row_count
         self._began = time.monotonic() - spent_seconds
         self._bar: Progress | None = None
@@ -174,19 +181,19 @@ class RunWatcher(TrainerCallback):
         return time.monotonic() - self._began
 
     def epochs(self, step: int) -> float:
-        """Passes over the rows after ``step`` optimiser steps; the last step of a run may have fewer micro-batches."""
+        """Passes over the rows in ``step`` optimiser steps; the last step of a run may have fewer micro-batches."""
         config, processes = self.trainer.config, self.trainer.args.world_size
         batches = config.batches_per_process(self._row_count, processes)
         done = min(step * config.gradient_accumulation, batches) * processes
         return round(done / math.ceil(self._row_count / config.batch_size), 4)
 
     def show_on(self, bar: Progress) -> None:
-        """Report on this bar from now on."""
+        """Move this bar from now on."""
         self._bar = bar
         self._task = bar.add_task("", total=None)
 
-    def forget_after(self, step: int) -> None:
-        """Drop the lines of steps that a killed run logged and a resumed one will do again."""
+    def drop_metrics_after(self, step: int) -> None:
+        """Drop the lines of steps that a killed process logged and this one does again."""
         path = self.run.folder / METRICS
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         kept = []
@@ -229,7 +236,9 @@ class RunWatcher(TrainerCallback):
             self.run.seal(folder, note={"seconds": self.seconds()})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Log the last step too; move the bar."""
+        """Move the bar; at a signal, write a checkpoint and stop; log the last step."""
+        if launched_processes().any(bool(self.stop)):
+            control.should_save = control.should_training_stop = True
         if control.should_training_stop:
             control.should_log = True
         if self._bar is not None:

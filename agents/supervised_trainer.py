@@ -97,7 +97,7 @@ class LoopConfig:
     log_every = 10
 
     def __post_init__(self) -> None:
-        self._require(self.epochs > 0, "epochs", "must be > 0")
+        self._require(math.isfinite(self.epochs) and self.epochs > 0, "epochs", "must be finite and > 0")
         for name in ("batch_size", "gradient_accumulation", "log_every", "checkpoint_every"):
             self._require(getattr(self, name) >= 1, name, "must be >= 1")
         for name in ("max_steps", "eval_every"):
@@ -253,7 +253,10 @@ class TokenLossTrainer(Trainer):
         return super().compute_loss(model, *args, **kwargs)
 
     def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Forward and backward of one micro-batch; after the last of a step, loss and gradient must be finite."""
+        """Learn from one micro-batch, as in Trainer; after the last of a step, loss and gradient must be finite.
+
+        Raises: DivergedError.
+        """
         loss: Tensor = super().training_step(model, *args, **kwargs)
         self._summed_loss = self._summed_loss.to(loss.device) + loss
         if self.accelerator.sync_gradients:
@@ -266,7 +269,7 @@ class TokenLossTrainer(Trainer):
         return loss
 
     def require_finite(self, value: Tensor | float, name: str) -> None:
-        """Raises: DivergedError: the value is NaN or infinite."""
+        """Refuse a NaN or an infinity. Raises: DivergedError: the message calls the value ``name``."""
         if not math.isfinite(value):
             raise DivergedError(
                 f"{self.title}: the {name} must be finite, got {float(value)}; start again with a lower "
@@ -274,13 +277,13 @@ class TokenLossTrainer(Trainer):
             )
 
     def require_finite_weights(self) -> None:
-        """Raises: DivergedError: a weight is NaN or infinite."""
+        """Refuse a model with a NaN or an infinity in it. Raises: DivergedError."""
         for weight in self.model.parameters():
             largest = float(weight.detach().abs().max()) if weight.numel() else 0.0
             self.require_finite(largest, f"largest weight after step {self.state.global_step}")
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """One pass over this process's part of the whole run's schedule; Trainer moves each batch to the device."""
+        """Return the batches of this process in the whole run; Trainer moves each to the device."""
         process_count = self.args.world_size
         schedule = BatchSchedule(
             [len(row.input_ids) for row in self.train_dataset],
@@ -298,7 +301,7 @@ class TokenLossTrainer(Trainer):
         )
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The learning rate of :func:`learning_rate_factor`."""
+        """Return a scheduler over :func:`learning_rate_factor`."""
         if self.lr_scheduler is None:
             factor = partial(
                 learning_rate_factor,
@@ -314,7 +317,7 @@ class TokenLossTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Mean negative log-likelihood per counted token, in nats, over all processes."""
+        """Return the mean negative log-likelihood per counted token, in nats, over all processes."""
         self.model.eval()
         nats = counts = 0.0
         for batch in self.get_eval_dataloader(eval_dataset):

@@ -10,8 +10,8 @@ Three forms of row:
 
 Prompt and completion are tokenised apart and joined, because that is what the environment shows the model: it
 tokenises the prompt alone and the model continues. (A chat whose template has generation blocks is the
-exception: it is tokenised whole, and its special tokens keep the turns apart.) A completion ends with the
-    stop token, which is learned.
+exception: it is tokenised whole, and its special tokens keep the turns apart.) A completion ends with the stop token,
+which is learned.
 
 Knows: rows, the tokenizer, lengths. Does not know: the model, batches, the loss.
 Shapes: S = tokens of one row.
@@ -46,7 +46,7 @@ _FORMS = "{prompt, completion}, {instruction, output} (input is optional) or {me
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizedText:
-    """One row of token ids and what counts in it."""
+    """Token ids of one row, and which of them are learned."""
 
     input_ids: Sequence[int] | np.ndarray
     """Prompt, completion, stop token. Shape: (S,)."""
@@ -56,14 +56,14 @@ class TokenizedText:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizedRows:
-    """The rows that are left to train on, and how many were changed on the way."""
+    """Tokenised rows, and how many were shortened or left out."""
 
     rows: tuple[TokenizedText, ...]
     """At least one."""
     truncated_count: int = 0
-    """How many lost tokens to fit."""
+    """Rows that lost tokens to fit."""
     dropped_count: int = 0
-    """How many were left out because they were too long."""
+    """Rows that were left out because they were too long."""
 
 
 def tokenize_rows(
@@ -119,8 +119,7 @@ def prompt_and_completion(
     instruction_template: str = INSTRUCTION_TEMPLATE,
     name: str = "row",
 ) -> tuple[str, str]:
-    """The two texts of a row; the first is the prompt to give the environment. A chat is split before its
-    last turn.
+    """Split a row into the prompt to give the environment and the completion; a chat before its last turn.
 
     Raises:
         DataError: a row of no known form, or one without text.
@@ -165,7 +164,7 @@ def _tokenize(
 
 
 def require_unicode(text: str, name: str) -> None:
-    """Raises: DataError: the text has half of a surrogate pair (a JSON escape such as ``\\ud83d`` alone)."""
+    """Refuse text with half of a surrogate pair, as a lone JSON escape ``\\ud83d`` gives. Raises: DataError."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -180,7 +179,9 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> 
 
 
 def _end_with_stop(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
-    """``ids`` ended by exactly one stop token, and how many of them were kept.
+    """End ``ids`` by exactly one stop token.
+
+    Returns: the new ids, and how many of the old ones were kept.
 
     White space that a template writes after the stop token goes: nothing follows a stop token in an episode.
     """

@@ -103,8 +103,8 @@ def pretrain(
         steps: Optimiser steps of eight contexts each, instead of epochs.
         learning_rate: Peak learning rate.
         seed: Seed of weights and order.
-        resume: Go on with a killed run.
-        overwrite: Replace what the folder holds.
+        resume: Go on with a run that was stopped; the other options must be the same.
+        overwrite: Replace the run or the model that the folder holds.
     """
     from lm_gym.agents import PretrainConfig
     from lm_gym.agents import pretrain as pretrain_model
@@ -148,8 +148,8 @@ def sft(
         learning_rate: Peak learning rate.
         batch_size: Rows per step.
         seed: Seed of the order.
-        resume: Go on with a killed run.
-        overwrite: Replace what the folder holds.
+        resume: Go on with a run that was stopped; the other options must be the same.
+        overwrite: Replace the run or the model that the folder holds.
     """
     from lm_gym.agents import SupervisedConfig, supervised_finetune
 

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,9 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_gym.agents import SupervisedConfig, supervised_finetune
 from lm_gym.agents.pretraining_text import read_documents, train_tokenizer
-from lm_gym.agents.supervised_loop import RunWatcher
 from lm_gym.agents.text_rows import tokenize_rows
-from lm_gym.errors import ConfigError, DataError, ModelLoadError, OutputExistsError, UnsupportedModelError
+from lm_gym.errors import ConfigError, DataError, ModelLoadError, UnsupportedModelError
 
 ROWS = [{"prompt": f"{a}+{b}=", "completion": f"{a + b}"} for a in (1, 4, 7) for b in (2, 5, 8)][:8]
 UNEVEN = [
@@ -138,119 +136,6 @@ def test_dropout_is_off_unless_asked_for(make_model, tokenizer, tmp_path):
     assert first["on"] != pytest.approx(expected, rel=1e-3)
 
 
-class Killed(Exception):
-    pass
-
-
-def killed_at(step):
-    original = RunWatcher.on_step_end
-
-    def kill(self, args, state, control, **kwargs):
-        original(self, args, state, control, **kwargs)
-        if state.global_step == step:
-            raise Killed
-
-    return kill
-
-
-@pytest.mark.parametrize("dropout", [False, True])
-def test_resume_after_a_kill_equals_the_run_without_one(make_model, tokenizer, tmp_path, monkeypatch, dropout):
-    config = SupervisedConfig(
-        max_steps=12, batch_size=3, gradient_accumulation=2, learning_rate=1e-3, dropout=dropout,
-        log_every=2, eval_every=6, checkpoint_every=3,
-    )  # fmt: skip
-    options = {"config": config, "tokenizer": tokenizer, "eval_rows": UNEVEN}
-    whole = make_model()
-    expected = supervised_finetune(whole, ROWS, tmp_path / "whole", **options)
-
-    out = tmp_path / "killed"
-    monkeypatch.setattr(RunWatcher, "on_step_end", killed_at(9))
-    with pytest.raises(Killed):
-        supervised_finetune(make_model(), ROWS, out, **options)
-    monkeypatch.undo()
-    half = out / "checkpoints" / "checkpoint-7"
-    half.mkdir()
-    (half / "config.json").write_text("{")  # a checkpoint that the kill cut short
-    with (out / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 9, "lo')
-    with pytest.raises(ValueError, match="Unrecognized model"):
-        AutoModelForCausalLM.from_pretrained(out)
-
-    resumed = make_model()
-    result = supervised_finetune(resumed, ROWS, out, **options, resume=True)
-    assert torch.equal(weights(resumed), weights(whole))
-    assert result.steps == 12
-    assert result.eval_loss == expected.eval_loss
-    steps = [line["step"] for line in read_metrics(out) if "loss" in line]
-    assert steps == [2, 4, 6, 8, 10, 12], "no step is logged twice"
-
-    again = supervised_finetune(make_model(), ROWS, out, **options, resume=True)
-    assert again == result, "a finished run returns what it reached"
-
-
-def test_resume_refuses_another_run_and_names_what_differs(make_model, tokenizer, merging_tokenizer, tmp_path):
-    config = SupervisedConfig(max_steps=1, **QUICK)
-    usual = {"model": make_model(), "rows": UNEVEN, "config": config, "tokenizer": tokenizer}
-
-    def resume(eval_rows=None, **changes):
-        model, rows, config, words = (usual | {"model": make_model()} | changes).values()
-        out = tmp_path / "run"
-        supervised_finetune(model, rows, out, config, tokenizer=words, eval_rows=eval_rows, resume=True)
-
-    resume()
-    resume()
-    other_dropout = make_model(resid_pdrop=0.5)
-    for changes, named in [
-        ({"config": replace(config, max_steps=2)}, r"max_steps \(was 1, is 2\); restore"),
-        ({"rows": ROWS}, "input rows "),
-        ({"eval_rows": ROWS}, r"input eval_rows \(was not set"),
-        ({"model": make_model(seed=5)}, "input start_weights "),
-        ({"model": other_dropout}, "input model_config "),
-        ({"tokenizer": merging_tokenizer, "model": make_model()}, "input tokenizer "),
-    ]:
-        with pytest.raises(ConfigError, match=f"must go on with the same .* differ: {named}"):
-            resume(**changes)
-
-
-def test_another_base_model_is_refused_before_it_is_trained(make_model, tokenizer, tmp_path, monkeypatch):
-    """The folder of the base model is the same, what it holds is not."""
-    config = SupervisedConfig(max_steps=4, checkpoint_every=2, log_every=1)
-    base, out = tmp_path / "base", tmp_path / "run"
-    make_model().save_pretrained(base)
-    tokenizer.save_pretrained(base)
-    monkeypatch.setattr(RunWatcher, "on_step_end", killed_at(3))
-    with pytest.raises(Killed):
-        supervised_finetune(base, UNEVEN, out, config)
-    monkeypatch.undo()
-    make_model(seed=5).save_pretrained(base)
-    with pytest.raises(ConfigError, match="differ: input start_weights "):
-        supervised_finetune(base, UNEVEN, out, config, resume=True)
-    make_model().save_pretrained(base)
-    assert supervised_finetune(base, UNEVEN, out, config, resume=True).steps == 4
-
-
-def test_an_output_folder_that_no_run_wrote_is_never_touched(make_model, tokenizer, tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
-    config = SupervisedConfig(max_steps=1, **QUICK)
-    for flags in ({}, {"overwrite": True}, {"resume": True}):
-        with pytest.raises(OutputExistsError, match=r"holds thesis\.tex, which no run wrote and nothing here deletes"):
-            supervised_finetune(make_model(), UNEVEN, tmp_path, config, tokenizer=tokenizer, **flags)
-    assert (tmp_path / "thesis.tex").read_text() == "mine"
-
-
-def test_overwrite_replaces_an_earlier_run_once_the_rows_are_read(make_model, tokenizer, tmp_path):
-    config = SupervisedConfig(max_steps=1, **QUICK)
-    supervised_finetune(make_model(), UNEVEN, tmp_path, config, tokenizer=tokenizer)
-    before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(OutputExistsError, match="--overwrite"):
-        supervised_finetune(make_model(seed=5), UNEVEN, tmp_path, config, tokenizer=tokenizer)
-    with pytest.raises(DataError, match="row 1"):
-        supervised_finetune(make_model(seed=5), [{}], tmp_path, config, tokenizer=tokenizer, overwrite=True)
-    assert (tmp_path / "model.safetensors").read_bytes() == before
-    supervised_finetune(make_model(seed=5), UNEVEN, tmp_path, config, tokenizer=tokenizer, overwrite=True)
-    assert (tmp_path / "model.safetensors").read_bytes() != before
-
-
 def test_the_process_is_left_as_it_was(make_model, tokenizer, tmp_path, monkeypatch):
     model = make_model()
     monkeypatch.setitem(PartialState._shared_state, "mark", 1)
@@ -363,7 +248,8 @@ def test_models_that_cannot_be_used(make_model, tokenizer, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "SupervisedConfig.epochs: must be > 0, got 0"),
+        ({"epochs": 0}, "SupervisedConfig.epochs: must be finite and > 0, got 0"),
+        ({"epochs": float("inf")}, "SupervisedConfig.epochs: must be finite and > 0, got inf"),
         ({"max_steps": 0}, "max_steps: must be None or >= 1, got 0"),
         ({"learning_rate": float("nan")}, "learning_rate: must be finite and > 0, got nan"),
         ({"warmup_fraction": 1}, "warmup_fraction: must be in [0, 1), got 1"),
