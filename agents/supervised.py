@@ -132,12 +132,12 @@ def supervised_finetune(
         Interrupted: a signal stopped it; a checkpoint was written.
     """
     config = config or SupervisedConfig()
-    model, tokenizer = _load(model_or_path, tokenizer)
-    parts = [_tokenized(rows_or_path, tokenizer, config, model, "training rows")]
+    model, loaded_tokenizer = _load(model_or_path, tokenizer)
+    parts = [_tokenized(rows_or_path, loaded_tokenizer, config, model, "training rows")]
     if eval_rows is not None:
-        parts.append(_tokenized(eval_rows, tokenizer, config, model, "eval_rows"))
+        parts.append(_tokenized(eval_rows, loaded_tokenizer, config, model, "eval_rows"))
     data = {name: _digest(part) for name, part in zip(("rows", "eval_rows"), parts, strict=False)}
-    identity = identity_of("supervised", config, model, tokenizer, data)
+    identity = identity_of("supervised", config, model, loaded_tokenizer, data)
     with (
         restored_global_state(),
         open_shared_run(output_dir, identity, resume=resume, overwrite=overwrite, device=config.device) as run,
@@ -151,12 +151,12 @@ def supervised_finetune(
             parts[1].rows if eval_rows is not None else None,
             config=config,
             run=run,
-            pad_id=int(tokenizer.eos_token_id),  # under the mask any id will do, and this one exists
+            pad_id=int(loaded_tokenizer.eos_token_id),  # under the mask any id will do, and this one exists
             progress=progress,
             title="supervised fine-tuning",
         )
         result = _result(output_dir, outcome, parts)
-        save_finished(run, model, tokenizer, asdict(result))
+        save_finished(run, model, loaded_tokenizer, asdict(result))
     return result
 
 
