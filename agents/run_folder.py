@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import torch
@@ -95,7 +95,8 @@ def training_identity(
             "eval_every": eval_every if eval_prompts else None,
             "adaptive_kl": None if adaptive_kl is None else asdict(adaptive_kl),
             "env": {
-                "reward": asdict(task.reward) | {"kl_coef": env.kl_coef},
+                # How long a reward model may take changes nothing that is made; a failed run is resumed with more.
+                "reward": asdict(replace(task.reward, score_timeout_s=None)) | {"kl_coef": env.kl_coef},
                 "sampling": asdict(task.sampling),
                 "num_envs": env.num_envs,
                 "max_prompt_tokens": task.prompts.max_prompt_tokens,

@@ -111,6 +111,9 @@ class RewardConfig:
     has one); ``ScoreNormalizer()`` leaves raw scores as they are."""
     missing_eos_penalty: float = 0.0
     """Taken off the score of a response that the length cap ended; >= 0."""
+    score_timeout_s: float | None = None
+    """Most seconds that one call of the reward model may take, whatever kind it is; then it is a RewardModelError, and
+    the call may still be running in a thread of its own. None waits."""
     on_length_limit: Literal["terminate", "truncate"] = "terminate"
     """At the cap: pay the score and terminate, or pay none and truncate (the agent bootstraps). Never both."""
 
@@ -125,6 +128,8 @@ class RewardConfig:
             "missing_eos_penalty",
             "must be finite and >= 0",
         )
+        limit_fits = self.score_timeout_s is None or (_is_real(self.score_timeout_s) and self.score_timeout_s > 0)
+        _require(limit_fits, self, "score_timeout_s", "must be None or > 0")
         _require(
             self.on_length_limit in ("terminate", "truncate"),
             self,

@@ -208,7 +208,8 @@ class Engine:
         ]
         prompts = ["" if prompt is None else prompt.text for prompt in self.prompts]
         rows = [{} if prompt is None else prompt.columns for prompt in self.prompts]
-        return scores_where(reward_model, prompts, texts, scored, rows), texts
+        limit = self._reward.score_timeout_s
+        return scores_where(reward_model, prompts, texts, scored, rows, timeout_s=limit), texts
 
     def _outcome(self, row: int, reason: StopReason, scores: Scores, truncated: bool, text: str) -> Outcome:
         return Outcome(

@@ -84,7 +84,8 @@ def collect(
             episodes = replace(episodes, ref_log_probs=task.reference.log_probs(episodes))
     with timer.phase("score"):
         rows = [prompt.columns for prompt in prompts]
-        scores = scores_where(reward_model, episodes.prompts, episodes.responses, episodes.terminated, rows)
+        asked, limit = episodes.terminated, task.reward.score_timeout_s
+        scores = scores_where(reward_model, episodes.prompts, episodes.responses, asked, rows, timeout_s=limit)
     return _paid(episodes, scores, task, kl_coef, None if reward_model is None else reward_model.normalizer)
 
 

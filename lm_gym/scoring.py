@@ -18,6 +18,7 @@ import numpy as np
 
 from lm_gym.config import ScoreNormalizer
 from lm_gym.errors import ConfigError, RewardModelError
+from lm_gym.time_limit import calls_within
 
 __all__ = [
     "RewardModel",
@@ -165,7 +166,12 @@ def require_rows(name: str, prompts: Sequence[str], responses: Sequence[str]) ->
 
 
 def checked_scores(
-    model: RewardModel, prompts: Sequence[str], responses: Sequence[str], columns: Columns | None = None
+    model: RewardModel,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    columns: Columns | None = None,
+    *,
+    timeout_s: float | None = None,
 ) -> Scores:
     """Score B responses and refuse anything that an agent must never see.
 
@@ -175,17 +181,19 @@ def checked_scores(
         model: a reward model.
         prompts, responses: B texts each.
         columns: columns of the prompts' rows; the model is given those it asks for.
+        timeout_s: most seconds that the call may take; None waits, in the caller's own thread.
 
     Returns: Scores of shape (B,), finite, with value (and std) 0 where a row is not valid.
 
     Raises:
-        RewardModelError: the model raised, lacks a column, returned no Scores or the wrong count, or on a valid row a
-            score that is no finite float32, or a std that is not finite or below 0.
+        RewardModelError: the model raised, lacks a column, gave no answer in time (it may still be at work), returned
+            no Scores or the wrong count, or on a valid row a score that is no finite float32, or a std that is not
+            finite or below 0.
     """
     name = model.name
     asked = _asked_columns(model, columns or {}, len(responses))
     try:
-        scores = model.score(prompts, responses, **asked)
+        scores = _scores_in_time(model, prompts, responses, asked, timeout_s)
     except RewardModelError:
         raise
     except Exception as error:
@@ -238,6 +246,8 @@ def scores_where(
     responses: Sequence[str],
     wanted: np.ndarray,
     rows: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    timeout_s: float | None = None,
 ) -> Scores:
     """Score the wanted rows in one call; the others get value 0 and valid False. Without a model every score is 0.
 
@@ -246,6 +256,7 @@ def scores_where(
         prompts, responses: texts of B rows.
         wanted: Shape: (B,), bool.
         rows: columns of each prompt, B mappings; None is no columns.
+        timeout_s: see :func:`checked_scores`.
 
     Raises:
         ConfigError: a wanted row lacks a column that the model needs.
@@ -256,12 +267,27 @@ def scores_where(
     if model is not None and chosen:
         columns = columns_for(model, [{} if rows is None else rows[row] for row in chosen])
         texts = [prompts[row] for row in chosen], [responses[row] for row in chosen]
-        found = checked_scores(model, *texts, columns)
+        found = checked_scores(model, *texts, columns, timeout_s=timeout_s)
         value[chosen], valid[chosen] = found.value, found.valid
         if found.std is not None:
             std = np.zeros(len(wanted), dtype=np.float32)
             std[chosen] = found.std
     return Scores(value=value, valid=valid, std=std)
+
+
+def _scores_in_time(
+    model: RewardModel, prompts: Sequence[str], responses: Sequence[str], asked: Columns, timeout_s: float | None
+) -> Scores:
+    if timeout_s is None:
+        return model.score(prompts, responses, **asked)
+    found = calls_within(timeout_s, [lambda: model.score(prompts, responses, **asked)])
+    if not found:
+        raise RewardModelError(
+            f"reward model {model.name}: must score a batch within {timeout_s:g} seconds, and gave no answer for "
+            f"{len(responses)} responses, {responses[0][:80]!r} the first; raise score_timeout_s if it is only slow "
+            "(the call may still be running)"
+        )
+    return found[0]
 
 
 def _asked_columns(model: RewardModel, columns: Columns, count: int) -> dict[str, Sequence[Any]]:

@@ -13,8 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.language_model import DType, LanguageModel, load_language_model
 from lm_gym.scoring import RewardModel, Scores, require_rows
+from lm_gym.time_limit import calls_within
 
 from .encoding import right_padded
 
@@ -175,14 +175,16 @@ class JudgeRewardModel(RewardModel):
 class RemoteJudge(RewardModel):
     """Any function that judges one response, however slow or unreliable, as a reward model.
 
-    Calls run in threads. One that raises is tried again; one that never succeeds in time abstains, and that is logged.
+    Calls run in daemon threads. One that raises is tried again; a row that has no answer in the end abstains, and that
+    is logged. If no row at all was answered in time, the judge hangs, and that is an error. A call that was given up
+    may still be running; it does not keep the process from ending.
     """
 
     def __init__(
         self,
         judge: Callable[[str, str], float | None],
         *,
-        timeout_s: float = 30.0,
+        timeout_s: float = 60.0,
         tries: int = 3,
         wait_s: float = 1.0,
         workers: int = 8,
@@ -190,7 +192,7 @@ class RemoteJudge(RewardModel):
     ) -> None:
         """Args:
         judge: (prompt, response) -> a number, or None to abstain.
-        timeout_s: seconds that one row may take, all tries included.
+        timeout_s: seconds that one scoring call may take, with all its rows and tries.
         tries: calls per row at most.
         wait_s: seconds before the second try; doubled before each later one.
         workers: rows judged at once.
@@ -212,29 +214,29 @@ class RemoteJudge(RewardModel):
         """Returns: Scores of shape (B,); a row without an answer in time is an abstention.
 
         Raises:
-            RewardModelError: the two lists differ in length, or the function returned something else than a number.
+            RewardModelError: the two lists differ in length, the function returned something else than a number, or no
+                row was answered in time.
         """
         require_rows(self.name, prompts, responses)
         value, valid = np.zeros(len(responses), dtype=np.float32), np.zeros(len(responses), dtype=bool)
-        pool = ThreadPoolExecutor(max_workers=self._workers)
-        try:
-            calls = [pool.submit(self._persist, p, r) for p, r in zip(prompts, responses, strict=True)]
-            rounds = -(-len(calls) // self._workers)
-            deadline = time.monotonic() + self._timeout_s * max(rounds, 1)
-            for row, call in enumerate(calls):
-                try:
-                    answer = call.result(timeout=max(0.0, deadline - time.monotonic()))
-                except FutureTimeout:
-                    logger.warning("%s: row %d had no answer in %g s and is left out", self.name, row, self._timeout_s)
-                    continue
-                if answer is not None:
-                    value[row], valid[row] = answer, True
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        end = time.monotonic() + self._timeout_s
+        calls = [partial(self._persist, p, r, end) for p, r in zip(prompts, responses, strict=True)]
+        answers = calls_within(self._timeout_s, calls, workers=self._workers)
+        late = [row for row in range(len(calls)) if row not in answers]
+        if late and not answers:
+            raise RewardModelError(
+                f"reward model {self.name}: must answer within timeout_s = {self._timeout_s:g}, and no row of "
+                f"{len(calls)} was answered, row 0 with the response {responses[0][:80]!r} the first; raise timeout_s "
+                "if it is only slow (its calls may still be running)"
+            )
+        if late:
+            logger.warning("%s: rows %s had no answer in %g s and are left out", self.name, late, self._timeout_s)
+        for row, answer in answers.items():
+            if answer is not None:
+                value[row], valid[row] = answer, True
         return Scores(value=value, valid=valid)
 
-    def _persist(self, prompt: str, response: str) -> float | None:
-        end = time.monotonic() + self._timeout_s
+    def _persist(self, prompt: str, response: str, end: float) -> float | None:
         for attempt in range(self._tries):
             try:
                 answer = self._judge(prompt, response)

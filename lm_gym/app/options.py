@@ -76,6 +76,8 @@ class TrainOptions:
     """Folder or hub id; it is both the start and the frozen reference."""
     reward_model: str
     """Folder, registered name, or module:attribute of the reward model or function."""
+    score_timeout: float | None = None
+    """Most seconds that one call of the reward model may take; without a limit it is waited for."""
     prompts: Path
     """File of prompts: .jsonl rows with "prompt" or "messages"; other columns ("answer", ...) go to a reward function
     by name."""

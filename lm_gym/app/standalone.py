@@ -33,7 +33,7 @@ def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: b
         options.model,
         read_prompt_rows(options.prompts),
         load_reward_model(options.reward_model),
-        reward=RewardConfig(kl_coef=options.kl_coef),
+        reward=RewardConfig(kl_coef=options.kl_coef, score_timeout_s=options.score_timeout),
         sampling=SamplingConfig(max_new_tokens=options.max_new_tokens, temperature=options.temperature),
     )
     config = PPOConfig(

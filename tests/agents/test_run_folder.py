@@ -118,7 +118,6 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "payment": ({"missing_eos_penalty": 1.0}, {}, r"env.reward.missing_eos_penalty \(was 0.0, is 1.0\)"),
     "prompts": ({"prompts": ["a b c", "d"]}, {}, r"input prompts \(was \w{12}\.\.\., is \w{12}\.\.\.\)"),
     "reference": ({"architecture": "llama"}, {}, r"input reference \(was"),
-    "answers": ({"prompts": [{"prompt": "a b c", "answer": "d"}, "d"]}, {}, r"input prompts \(was"),
     "reward model": ({"reward_model": other_score}, {}, r"input reward model \(was .*letter_score, is .*other_score\)"),
     "controller": ({}, {"adaptive_kl": AdaptiveKL(target=1)}, r"adaptive_kl.target \(was not set, is 1\)"),
     "seed": ({}, {"seed": 1}, r"seed_of_env \(was 0, is 1\)"),
@@ -153,6 +152,16 @@ def test_reward_models_are_told_apart_by_what_they_tell(tmp_path: Path, start: S
     assert (found["a"], found["b"]) == ("a" * 64, "b" * 64)
     assert found["u"] == found["v"]
     assert found["u"] == "UnknownModel, content unknown"
+
+
+def test_an_answer_is_part_of_the_prompts_and_a_time_limit_is_no_setting(tmp_path: Path, start: Start) -> None:
+    found = []
+    for name, answer, limit in (("a", "d", None), ("b", "d", 9.0), ("c", "e", None)):
+        agent, env = start(prompts=[{"prompt": "a b c", "answer": answer}], score_timeout_s=limit)
+        train(agent, env, iterations=1, run_dir=tmp_path / name, tensorboard=False)
+        found.append(json.loads((tmp_path / name / "lm_gym_run.json").read_text()))
+    assert found[0] == found[1]
+    assert found[0]["inputs"] != found[2]["inputs"]
 
 
 def test_a_folder_with_another_run_is_refused_and_overwritten_on_request(tmp_path: Path, start: Start) -> None:

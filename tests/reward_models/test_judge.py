@@ -117,7 +117,32 @@ def test_a_remote_judge_that_stalls_is_not_waited_for(caplog: pytest.LogCaptureF
     scores = remote.score(["p", "p"], ["slow", "quick"])
     assert time.monotonic() - start < 1.5
     assert scores.valid.tolist() == [False, True]
-    assert "no answer in 0.3 s" in caplog.text
+    assert "rows [0] had no answer in 0.3 s" in caplog.text
+
+
+def test_a_remote_judge_that_hangs_is_an_error_after_one_time_limit_however_many_rows() -> None:
+    asked: list[str] = []
+
+    def hangs(prompt: str, response: str) -> float:
+        asked.append(response)
+        time.sleep(60)
+        return 1.0
+
+    remote = RemoteJudge(hangs, timeout_s=0.3, workers=2, name="far away")
+    start = time.monotonic()
+    with pytest.raises(
+        RewardModelError, match=r"far away: must answer within timeout_s = 0\.3.*no row of 20.*row 0 .*'r0'"
+    ):
+        remote.score(["p"] * 20, [f"r{row}" for row in range(20)])
+    assert time.monotonic() - start < 2.0  # it was 10 rounds of it
+    assert asked == ["r0", "r1"]
+
+
+def test_rows_that_no_worker_came_to_in_time_abstain() -> None:
+    remote = RemoteJudge(lambda p, r: time.sleep(0.5) or 1.0, timeout_s=1.4, workers=1)
+    valid = remote.score(["p"] * 20, ["r"] * 20).valid
+    assert valid[0]
+    assert not valid[3:].any()
 
 
 def test_a_remote_judge_that_answers_nonsense_is_an_error() -> None:
