@@ -18,6 +18,7 @@ import numpy as np
 from lm_gym.errors import PromptError
 from lm_gym.extras import require
 from lm_gym.files import read_jsonl
+from lm_gym.prompt_cutting import cut_chat, cut_text
 
 __all__ = ["Prompt", "PromptSet", "PromptTruncation", "load_prompts"]
 
@@ -76,11 +77,13 @@ def load_prompts(
         source: strings, rows, a file, a ``datasets.Dataset``, a hub id, or a PromptSet (returned as it is).
         tokenizer: the reference model's tokenizer.
         max_prompt_tokens: limit in tokens; None takes the longest prompt of the set.
-        truncation: what happens to a longer one: "error", or keep its "left"-cut end or its "right"-cut start.
+        truncation: what happens to a longer one: "error", or it loses text on its "left" or "right" and keeps its
+            BOS, markup and generation prompt (see :mod:`lm_gym.prompt_cutting`).
         vocab_size: of the model; None does not check the ids.
 
     Raises:
-        PromptError: no prompts, an empty one, one over the limit, a row without the keys, or no chat template.
+        PromptError: no prompts, an empty one, one over the limit that may not or cannot be cut, a row without the keys,
+            or no chat template.
     """
     if max_prompt_tokens is not None and max_prompt_tokens < 1:
         raise PromptError(f"prompts: max_prompt_tokens must be >= 1, got {max_prompt_tokens}")
@@ -98,12 +101,12 @@ def load_prompts(
     ]
     limit = max_prompt_tokens or max(len(ids) for ids in encoded)
     prompts, truncated = [], 0
-    for number, ((text, _), ids) in enumerate(zip(texts, encoded, strict=True), start=1):
+    for number, ((text, is_chat), ids) in enumerate(zip(texts, encoded, strict=True), start=1):
         if not ids:
             raise PromptError(f"prompt {number}: must not be empty, got {text!r} (no tokens)")
         if len(ids) > limit:
-            ids, truncated = _shorten(ids, limit, truncation, number, text), truncated + 1
-            text = tokenizer.decode(ids, skip_special_tokens=True)
+            turns = _turns(rows[number - 1]) if is_chat else None
+            (text, ids), truncated = _cut(text, ids, turns, tokenizer, limit, truncation, number), truncated + 1
         if vocab_size is not None and max(ids) >= vocab_size:
             raise PromptError(
                 f"prompt {number}: its ids must lie below the model's {vocab_size}, got {max(ids)} in {text[:50]!r}; "
@@ -124,13 +127,22 @@ def _fitting(prompts: PromptSet, limit: int | None) -> PromptSet:
     return prompts if limit is None else replace(prompts, max_prompt_tokens=limit)
 
 
-def _shorten(ids: list[int], limit: int, truncation: PromptTruncation, number: int, text: str) -> list[int]:
+def _cut(
+    text: str, ids: list[int], turns: Any, tokenizer: Any, limit: int, truncation: PromptTruncation, number: int
+) -> tuple[str, list[int]]:
+    """A shorter prompt. Args: turns: of a chat; None for a text."""
     if truncation == "error":
         raise PromptError(
             f"prompt {number}: must have at most max_prompt_tokens = {limit} tokens, got {len(ids)} ({text[:50]!r}); "
             'raise the limit, shorten the prompt, or pass prompt_truncation="left" or "right"'
         )
-    return ids[-limit:] if truncation == "left" else ids[:limit]
+    try:
+        if turns is not None:
+            return cut_chat(turns, tokenizer, lambda shorter: _rendered(shorter, tokenizer), limit, truncation)
+        kept = cut_text(tokenizer, text, limit, truncation)
+    except PromptError as error:
+        raise PromptError(f"prompt {number}: {error} ({text[:50]!r})") from error
+    return str(tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)), kept
 
 
 def _rows(source: Any) -> Iterable[Any]:
@@ -163,16 +175,23 @@ def _columns(row: Any) -> dict[str, Any]:
     return {k: v for k, v in row.items() if k not in ("prompt", "messages")} if isinstance(row, Mapping) else {}
 
 
+def _turns(row: Any) -> Any:
+    """The turns of a chat; None where the row holds a text."""
+    if not isinstance(row, Mapping):
+        return None
+    prompt = row.get("prompt")
+    return row.get("messages", prompt if isinstance(prompt, list) else None)
+
+
 def _render(row: Any, number: int, tokenizer: Any) -> tuple[str, bool]:
     """The prompt's text, and whether a chat template made it (and so placed the special tokens already)."""
     if isinstance(row, Mapping):
-        if "messages" in row:
-            return _render_chat(row["messages"], number, tokenizer), True
-        if "prompt" not in row:
+        if not {"prompt", "messages"} & set(row):
             raise PromptError(f"prompt {number}: a row must have the key 'prompt' or 'messages', got {sorted(row)}")
+        turns = _turns(row)
+        if turns is not None or "messages" in row:
+            return _render_chat(turns, number, tokenizer), True
         row = row["prompt"]
-        if isinstance(row, list):
-            return _render_chat(row, number, tokenizer), True
     if not isinstance(row, str) or not row.strip():
         raise PromptError(f"prompt {number}: must be a non-empty string, got {row!r}")
     return row, False
@@ -186,4 +205,8 @@ def _render_chat(messages: Any, number: int, tokenizer: Any) -> str:
         )
     if not isinstance(messages, list) or not messages:
         raise PromptError(f"prompt {number}: 'messages' must be a non-empty list of turns, got {messages!r}")
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return _rendered(messages, tokenizer)
+
+
+def _rendered(turns: Any, tokenizer: Any) -> str:
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
