@@ -1,8 +1,8 @@
 """A language model as a policy with a value head.
 
-Knows: how to act, generate and look back on episodes with one shared trunk (or a separate critic), and how to be
-saved. Does not know: rewards, advantages, optimisers. Dropout is off throughout: a ratio of probabilities compares
-weights, not masks.
+Knows: how to act, sample and look back on episodes with one shared trunk (or a separate critic), and how to be saved.
+Does not know: rewards, advantages, optimisers, and how text is sampled, which the environment tells it. Dropout is off
+throughout: a ratio of probabilities compares weights, not masks.
 
 Shapes: B = rows or episodes, T = longest response, H = hidden width, N = counted response tokens.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.config import SamplingConfig
-from lm_gym.decoding import Generation, generate
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ArtifactError
 from lm_gym.files import replaced_folder, write_json
-from lm_gym.forced import forced_states, scatter, token_batches, token_statistics
+from lm_gym.generate import LanguageModelSampler
 from lm_gym.language_model import DType, LanguageModel, load_language_model, load_weights
 from lm_gym.manifests import check_manifest, write_manifest
 from lm_gym.policy import PolicyEvaluation
 from lm_gym.quiet import quiet_transformers
+from lm_gym.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 
-from .stepper import Stepper
+from .acting import TokenActor
 
 __all__ = ["LanguageModelPolicy"]
 
@@ -47,23 +47,25 @@ class LanguageModelPolicy:
     starts as a copy of the policy's.
     """
 
-    def __init__(
-        self, language_model: LanguageModel, *, sampling: SamplingConfig | None = None, separate_critic: bool = False
-    ) -> None:
+    def __init__(self, language_model: LanguageModel, *, separate_critic: bool = False) -> None:
         """Args:
-        language_model: its weights are trained in place; never the object that a reference holds.
-        sampling: how :meth:`act` draws (rollouts bring their own).
+        language_model: its weights are trained in place; never the object that a reference holds. Where some of them
+            are frozen and some are not (under an adapter, say), that stays; a model that is frozen as a whole is not.
         separate_critic: give the value head its own trunk.
         """
         self.language_model = language_model
-        self.model.eval().requires_grad_(True)
+        self.model.eval()
+        if not any(weight.requires_grad for weight in self.model.parameters()):
+            self.model.requires_grad_(True)
         self.separate_critic = separate_critic
-        self.value_head = nn.Linear(language_model.hidden_size, 1, device=self.device, dtype=torch.float32)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        # Made without its random first weights, which would be drawn from the process-wide generator.
+        head = nn.utils.skip_init(nn.Linear, language_model.hidden_size, 1, device=self.device, dtype=torch.float32)
+        self.value_head: nn.Module = head
+        for weight in head.parameters():
+            nn.init.zeros_(weight)
         self.critic = own_copy(language_model) if separate_critic else None
-        self.sampling = sampling or SamplingConfig()
-        self._stepper: Stepper | None = None
+        self.sampler = LanguageModelSampler(language_model)
+        self._actor = TokenActor(language_model)
 
     @classmethod
     def from_pretrained(
@@ -71,7 +73,6 @@ class LanguageModelPolicy:
         name_or_path: str | Path,
         *,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
-        sampling: SamplingConfig | None = None,
         separate_critic: bool | None = None,
         device: str | torch.device = "auto",
         dtype: DType = "auto",
@@ -82,7 +83,6 @@ class LanguageModelPolicy:
         Args:
             name_or_path: what ``AutoModelForCausalLM`` loads, or a folder written by :meth:`save_pretrained`.
             tokenizer: where the model has none of its own.
-            sampling: how :meth:`act` draws.
             separate_critic: None takes what was saved, else False.
             device: "auto" or a torch device.
             dtype: "auto" trains float32 weights under bf16 autocast where the hardware has it.
@@ -96,7 +96,7 @@ class LanguageModelPolicy:
         )
         saved = _read_card(Path(name_or_path))
         separate = saved.get("separate_critic", False) if separate_critic is None else separate_critic
-        policy = cls(own_copy(shared), sampling=sampling, separate_critic=separate)
+        policy = cls(own_copy(shared), separate_critic=separate)
         if saved:
             policy._load_critic(Path(name_or_path), whole=saved["separate_critic"] == separate)
         return policy
@@ -126,6 +126,7 @@ class LanguageModelPolicy:
         model = load_weights(folder, dtype=self.model.dtype, kind=type(self.model))
         self.model.load_state_dict(model.state_dict())
         self._load_critic(Path(folder), whole=True)
+        self.refresh()
 
     @property
     def model(self) -> PreTrainedModel:
@@ -148,11 +149,9 @@ class LanguageModelPolicy:
         return self.language_model.vocab_size
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Everything that learns: language model, value head, and the critic's trunk if it has one."""
-        yield from self.model.parameters()
-        yield from self.value_head.parameters()
-        if self.critic is not None:
-            yield from self.critic.trunk.parameters()
+        """Everything that learns, in the language model, the value head, and the critic's trunk if it has one."""
+        parts = [self.model, self.value_head, *([] if self.critic is None else [self.critic.trunk])]
+        yield from (weight for part in parts for weight in part.parameters() if weight.requires_grad)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights of model and critic."""
@@ -162,24 +161,26 @@ class LanguageModelPolicy:
         """Take back what :meth:`state_dict` gave."""
         self.model.load_state_dict(state["model"])
         self._set_critic_state(state["critic"])
+        self.refresh()
 
-    def act(self, observation: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def refresh(self) -> None:
+        """Forget what was computed with older weights; whoever changes weights calls this.
+
+        The agents here do, :meth:`load_state_dict` does, and so does :meth:`evaluate` when autograd is on, since an
+        optimiser's step is about to follow it.
+        """
+        self._actor.refresh()
+
+    def act(self, observation: dict[str, np.ndarray], sampling: SamplingConfig) -> tuple[np.ndarray, np.ndarray]:
         """Draw a token in each state of a running environment, keeping a cache of the prefixes.
 
-        Args: observation: ``input_ids`` and ``attention_mask`` of shape (B, L), or (L,) for one row.
+        Args:
+            observation: ``input_ids`` and ``attention_mask`` of shape (B, L), or (L,) for one row.
+            sampling: the environment's rules (``env.sampling``).
 
         Returns: tokens (B,) int64 and their log-probabilities (B,) float32, in nats; scalars' shape for one row.
         """
-        if self._stepper is None:
-            self._stepper = Stepper(self.language_model, self.sampling)
-        return self._stepper.act(observation)
-
-    def generate(self, prompts: Sequence[np.ndarray], sampling: SamplingConfig) -> Generation:
-        """One response per prompt of token ids (P_i,); ``sampling.seed`` fixes the draws."""
-        generator = torch.Generator()
-        generator.manual_seed(sampling.seed) if sampling.seed is not None else generator.seed()
-        head = None if self.separate_critic else self._value
-        return generate(self.language_model, prompts, sampling, generator=generator, value_head=head)
+        return self._actor.act(observation, sampling)
 
     def evaluate(self, episodes: Episodes, *, entropy: bool = True, values: bool = True) -> PolicyEvaluation:
         """One teacher-forced pass; autograd follows if it is on.
@@ -191,6 +192,8 @@ class LanguageModelPolicy:
 
         Returns: log-probabilities, values, entropies (B, T) and final values (B,), float32.
         """
+        if torch.is_grad_enabled():
+            self.refresh()
         states = forced_states(self.language_model, episodes)
         statistics = token_statistics(self.language_model, states.before, episodes, entropy=entropy)
         mask = episodes.response_mask

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lm_gym.errors import ConfigError
+from lm_gym.policy import Sampler
 from lm_gym.processes import ONE_PROCESS, Processes
 
 from .advantages import GAE, AdvantageEstimator
@@ -44,12 +45,14 @@ class PPO(SurrogateAgent):
         config: PPOConfig | None = None,
         *,
         estimator: AdvantageEstimator | None = None,
+        sampler: Sampler | None = None,
         processes: Processes = ONE_PROCESS,
     ) -> None:
         """Args:
         policy: trained in place.
         config: settings; None takes the defaults.
         estimator: of the advantages; None is GAE with the config's gamma and lambda.
+        sampler: decodes the rollouts; None takes the policy's own.
         processes: those that share the run.
 
         Raises:
@@ -57,4 +60,4 @@ class PPO(SurrogateAgent):
         """
         config = config or PPOConfig()
         estimator = estimator or GAE(gamma=config.gamma, lam=config.gae_lambda)
-        super().__init__(policy, estimator, config, processes=processes)
+        super().__init__(policy, estimator, config, sampler=sampler, processes=processes)

@@ -100,7 +100,6 @@ def training_identity(
                 "sampling": asdict(task.sampling),
                 "num_envs": env.num_envs,
                 "max_prompt_tokens": task.prompts.max_prompt_tokens,
-                "stop_ids": task.stop_ids,
             },
         },
         inputs={

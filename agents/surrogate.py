@@ -23,9 +23,10 @@ from torch import Tensor
 
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError, DivergedError
-from lm_gym.forced import token_batches
+from lm_gym.policy import Sampler
 from lm_gym.processes import ONE_PROCESS, Processes
 from lm_gym.rollout import PhaseTimer
+from lm_gym.teacher_forcing import token_batches
 from lm_gym.vector_env import TextGenerationVectorEnv
 
 from .advantages import AdvantageEstimator
@@ -112,12 +113,14 @@ class SurrogateAgent:
         estimator: AdvantageEstimator,
         config: SurrogateConfig,
         *,
+        sampler: Sampler | None = None,
         processes: Processes = ONE_PROCESS,
     ) -> None:
         """Args:
         policy: trained in place.
         estimator: what an action was worth.
         config: settings.
+        sampler: decodes the rollouts; None takes the policy's own.
         processes: those that share the run, each with episodes of its own.
 
         Raises:
@@ -131,6 +134,7 @@ class SurrogateAgent:
         self.policy = policy
         self.estimator = estimator
         self.config = config
+        self.sampler = policy.sampler if sampler is None else sampler
         self.processes = processes
         self.last_episodes: Episodes | None = None
         self._rng = np.random.default_rng(config.seed)
@@ -162,11 +166,12 @@ class SurrogateAgent:
             )
         timer, config = PhaseTimer(), self.config
         episodes = env.rollout(
-            self.policy, config.episodes_per_iteration, samples_per_prompt=config.samples_per_prompt, timer=timer
+            self.sampler, config.episodes_per_iteration, samples_per_prompt=config.samples_per_prompt, timer=timer
         )
         self.last_episodes = episodes
         with timer.phase("update"):
             metrics = self.update(episodes, progress=progress)
+        self.sampler.refresh(self.policy)
         tokens = int(episodes.response_mask.sum())
         undefined = dict.fromkeys(METRICS, math.nan)
         return {**undefined, **metrics, "kl_coef": env.kl_coef, **phase_metrics(timer, tokens, self.policy.device)}
@@ -279,6 +284,7 @@ class SurrogateAgent:
                 "those before it. Look at the scores of the last episodes, or lower learning_rate"
             )
         self._optimizer.step()
+        self.policy.refresh()
         names = ("policy_loss", "value_loss", "approx_kl", "clip_fraction", "value_clip_fraction", "ratio_mean")
         step = dict(zip(names, sums, strict=True))
         return {**step, "ratio_max": largest[0], "ratio_error": largest[1], "grad_norm": norm}

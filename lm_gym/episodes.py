@@ -66,8 +66,6 @@ class Episodes:
     was not asked about any row. Shape: (B,), float32."""
     keep_sets: KeepSets | None = None
     """Subsets that a truncated sampler drew from; None if it drew from the whole vocabulary."""
-    values: np.ndarray | None = None
-    """The policy's value of the state before each token, if it has one. Shape: (B, T), float32."""
 
     def __post_init__(self) -> None:
         rows, width = self.response_mask.shape
@@ -76,7 +74,7 @@ class Episodes:
                 f"Episodes.prompt_ids: must have the shape (B, P) of prompt_mask, got {self.prompt_ids.shape} and "
                 f"{self.prompt_mask.shape}"
             )
-        for name in ("response_ids", "log_probs", "rewards", "ref_log_probs", "kl", "values"):
+        for name in ("response_ids", "log_probs", "rewards", "ref_log_probs", "kl"):
             array = getattr(self, name)
             if array is not None and array.shape != (rows, width):
                 raise ValueError(f"Episodes.{name}: must have shape {(rows, width)}, got {array.shape}")
@@ -141,22 +139,17 @@ class Episodes:
     def _no_std(self) -> np.ndarray | None:
         return None if self.score_valid.any() else np.zeros(len(self), dtype=np.float32)
 
+    def prompt_rows(self) -> list[np.ndarray]:
+        """Prompt ids without padding, each of shape (P_i,)."""
+        return [ids[:size] for ids, size in zip(self.prompt_ids, self.prompt_lengths, strict=True)]
+
+    def response_rows(self) -> list[np.ndarray]:
+        """Response ids without padding, each of shape (T_i,)."""
+        return [ids[:size] for ids, size in zip(self.response_ids, self.response_lengths, strict=True)]
+
     def without_keep_sets(self) -> Episodes:
         """The same episodes for a model that is tempered, never truncated."""
         return replace(self, keep_sets=None)
-
-    def sequences(self, pad_id: int) -> np.ndarray:
-        """Prompt and response joined and right-padded, so that position = column.
-
-        Returns: Shape: (B, longest prompt + response), int64.
-        """
-        starts, lengths = self.prompt_lengths, self.response_lengths
-        joined = np.full((len(self), int((starts + lengths).max(initial=1))), pad_id, dtype=np.int64)
-        rows, columns = np.nonzero(self.prompt_mask)
-        joined[rows, columns] = self.prompt_ids[rows, columns]
-        rows, columns = np.nonzero(self.response_mask)
-        joined[rows, starts[rows] + columns] = self.response_ids[rows, columns]
-        return joined
 
     @classmethod
     def concatenate(cls, parts: Sequence[Episodes]) -> Episodes:

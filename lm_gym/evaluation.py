@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from lm_gym.config import SamplingConfig
-from lm_gym.decoding import Generation, generate
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
-from lm_gym.policy import Policy
+from lm_gym.generate import LanguageModelSampler
+from lm_gym.policy import Policy, Sampler
 from lm_gym.prompts import Prompt
-from lm_gym.reference import Reference
-from lm_gym.rollout import collect
+from lm_gym.rollout import collect, sampler_of
 from lm_gym.vector_env import TextGenerationVectorEnv
 
-__all__ = ["Evaluation", "ReferencePolicy", "evaluate", "wilson_interval"]
+__all__ = ["Evaluation", "evaluate", "wilson_interval"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A policy on n held-out prompts, one response each; abstained rows are left out and counted."""
+    """A policy on held-out prompts, one response each.
+
+    Every mean is over the same n rows: those that the reward model scored, for policy and reference both.
+    """
 
     score: float
     """Mean score, on the reward model's scale."""
@@ -34,7 +34,7 @@ class Evaluation:
     kl: float
     """Mean k1 of a whole response, in nats; NaN without a reference."""
     episode_return: float
-    """Mean summed reward at the env's configured ``kl_coef``, whatever a controller has made of it since."""
+    """Mean summed reward at the env's ``kl_coef`` of this moment."""
     response_length: float
     """Mean response tokens."""
     eos_share: float
@@ -55,22 +55,8 @@ class Evaluation:
     """The reference's; hand them to the next call to compare against the same texts."""
 
 
-class ReferencePolicy:
-    """The reference as something that generates."""
-
-    def __init__(self, reference: Reference) -> None:
-        """Args: reference: whose samples are wanted."""
-        self._model = reference.language_model
-        self.vocab_size = self._model.vocab_size
-
-    def generate(self, prompts: Sequence[np.ndarray], sampling: SamplingConfig) -> Generation:
-        """Sample one response per prompt of token ids."""
-        generator = torch.Generator().manual_seed(sampling.seed or 0)
-        return generate(self._model, prompts, sampling, generator=generator)
-
-
 def evaluate(
-    policy: Policy,
+    policy: Policy | Sampler,
     env: TextGenerationVectorEnv,
     prompts: Sequence[Prompt | str | Mapping[str, Any]],
     *,
@@ -79,10 +65,11 @@ def evaluate(
 ) -> Evaluation:
     """One response per prompt from the policy and from the reference, scored by the env's reward model.
 
-    The env's own random state is not touched.
+    The env's own random state is not touched. A response that the length cap ended is scored too, also where
+    ``on_length_limit="truncate"`` pays it nothing in training.
 
     Args:
-        policy: has ``generate``.
+        policy: or a sampler.
         env: gives rules, reference and reward model.
         prompts: held out from training; tokenised, texts, or rows with the columns that the reward model needs.
         seed: of the draws; policy and reference draw with different ones.
@@ -94,30 +81,32 @@ def evaluate(
     if not prompts:
         raise ConfigError("evaluate: needs at least one held-out prompt, got none")
     loaded = env.as_prompts(prompts)
-    ours = collect(env.task, policy, loaded, env.reward_model, kl_coef=env.task.reward.kl_coef, seed=2 * seed)
+    task = replace(env.task, reward=replace(env.task.reward, on_length_limit="terminate"))
+
+    def collected(sampler: Sampler, seed: int) -> Episodes:
+        return collect(task, sampler, loaded, env.reward_model, kl_coef=env.kl_coef, seed=seed)
+
+    ours = collected(sampler_of(policy), 2 * seed)
     theirs = reference_episodes
     if theirs is None and env.reference is not None:
-        theirs = collect(
-            env.task,
-            ReferencePolicy(env.reference),  # type: ignore[arg-type]
-            loaded,
-            env.reward_model,
-            kl_coef=env.task.reward.kl_coef,
-            seed=2 * seed + 1,
-        )
+        theirs = collected(LanguageModelSampler(env.reference.language_model), 2 * seed + 1)
     _check_same_prompts(ours, theirs)
     counted = ours.score_valid if theirs is None else ours.score_valid & theirs.score_valid
     n = int(counted.sum())
     wins = _win_rate(ours.scores[counted], theirs.scores[counted]) if theirs is not None and n else math.nan
     low, high = wilson_interval(wins, n)
-    stopped = [reason != "length" for reason in ours.stop_reasons]
+    stopped = np.array([reason != "length" for reason in ours.stop_reasons])
+
+    def mean(values: np.ndarray) -> float:
+        return float(values[counted].mean()) if n else math.nan
+
     return Evaluation(
-        score=float(ours.scores[counted].mean()) if n else math.nan,
+        score=mean(ours.scores),
         score_std=float(ours.scores[counted].std()) if n else math.nan,
-        kl=math.nan if ours.kl is None else float(ours.kl.sum(axis=1).mean()),
-        episode_return=float(ours.rewards[counted].sum(axis=1).mean()) if n else math.nan,
-        response_length=float(ours.response_lengths.mean()),
-        eos_share=float(np.mean(stopped)),
+        kl=math.nan if ours.kl is None else mean(ours.kl.sum(axis=1)),
+        episode_return=mean(ours.rewards.sum(axis=1)),
+        response_length=mean(ours.response_lengths),
+        eos_share=mean(stopped),
         win_rate=wins,
         win_rate_low=low,
         win_rate_high=high,

@@ -1,21 +1,41 @@
-"""What the environment and the tools around it ask of a policy. Concrete policies live in ``lm_gym.agents``."""
+"""Policies and samplers as the environment and the tools around it see them.
+
+Concrete policies live in ``lm_gym.agents``; the built-in sampler is ``lm_gym.generate``.
+
+Shapes: B = rows or episodes, T = longest response, V = vocabulary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from lm_gym.config import SamplingConfig
-from lm_gym.decoding import Generation
 from lm_gym.episodes import Episodes
+from lm_gym.keep_sets import KeepSets
 
-__all__ = ["Policy", "PolicyEvaluation"]
+__all__ = ["Generation", "Policy", "PolicyEvaluation", "Sampler"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """Sampled responses; arrays are 0 where the mask is False."""
+
+    ids: np.ndarray
+    """Shape: (B, T), int64."""
+    mask: np.ndarray
+    """Shape: (B, T), bool."""
+    log_probs: np.ndarray
+    """Behaviour policy: tempered, truncated, renormalised; in nats. Shape: (B, T), float32."""
+    keep_sets: KeepSets | None = None
+    """Subsets drawn from; None if sampling was not truncated, or if the sampler does not store them."""
 
 
 class PolicyEvaluation(NamedTuple):
-    """A policy's own view of finished episodes; B = episodes, T = longest response."""
+    """A policy's own view of finished episodes."""
 
     log_probs: Any
     """Of each response token, tempered and over its keep set, in nats; 0 off the mask. Tensor (B, T)."""
@@ -28,15 +48,52 @@ class PolicyEvaluation(NamedTuple):
 
 
 @runtime_checkable
-class Policy(Protocol):
-    """Acts token by token, generates whole responses, and looks back on episodes to learn from them."""
+class Sampler(Protocol):
+    """Whoever decodes whole responses for a rollout: the built-in decoder, or a serving engine."""
 
-    def act(self, observation: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Draw a token in each of B states. Returns: tokens (B,) int64, log-probabilities (B,) float32."""
+    stores_keep_sets: bool
+    """Whether truncated sampling comes with the keep set of each token; without them it is refused for training."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V, to be checked against the environment's."""
         ...
 
     def generate(self, prompts: Sequence[np.ndarray], sampling: SamplingConfig) -> Generation:
-        """One response per prompt of token ids; ``sampling.seed`` fixes the draws."""
+        """One response per prompt.
+
+        Args:
+            prompts: token ids, each of shape (P_i,).
+            sampling: the environment's rules, its stop tokens named; ``seed`` fixes the draws.
+        """
+        ...
+
+    def refresh(self, policy: Any) -> None:
+        """Take over the weights of a policy that has changed."""
+        ...
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Acts token by token and looks back on episodes to learn from them; its sampler generates whole responses.
+
+    It has no temperature, truncation or stop token of its own: those are the environment's, and are handed to it.
+    """
+
+    @property
+    def sampler(self) -> Sampler:
+        """Decodes for :meth:`TextGenerationVectorEnv.rollout`, with the weights that the policy has now."""
+        ...
+
+    def act(self, observation: dict[str, np.ndarray], sampling: SamplingConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a token in each of B states.
+
+        Args:
+            observation: ``input_ids`` and ``attention_mask`` of shape (B, L), or (L,) for one row.
+            sampling: the environment's rules (``env.sampling``).
+
+        Returns: tokens (B,) int64, log-probabilities (B,) float32, in nats; scalars' shape for one row.
+        """
         ...
 
     def evaluate(self, episodes: Episodes) -> PolicyEvaluation:

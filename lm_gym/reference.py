@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lm_gym.decoder import decoder_for
 from lm_gym.episodes import Episodes
-from lm_gym.forced import forced_states, scatter, token_batches, token_statistics
-from lm_gym.incremental import IncrementalDecoder
 from lm_gym.language_model import LanguageModel
+from lm_gym.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 
 __all__ = ["Reference", "ReferenceScorer"]
 
@@ -37,6 +37,10 @@ class Reference:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
         return self.language_model.tokenizer
+
+    def fits(self, prompt_tokens: int, response_tokens: int) -> bool:
+        """Whether the model has positions for such a prompt and response together."""
+        return decoder_for(self.language_model).fits(prompt_tokens, response_tokens)
 
     @torch.inference_mode()
     def log_probs(self, episodes: Episodes, *, max_batch_tokens: int = 16_384) -> np.ndarray:
@@ -69,13 +73,13 @@ class ReferenceScorer:
         temperature: of the softmax.
         """
         self._model = reference.language_model
-        self._decoder = IncrementalDecoder(self._model, num_rows, max_length)
+        self._decoder = decoder_for(self._model, num_rows, max_length)
         self._temperature = temperature
         self._next = torch.zeros((num_rows, self._model.vocab_size), device=self._model.device)
 
     def start(self, rows: Sequence[int], prompts: Sequence[np.ndarray]) -> None:
         """Restart rows from prompts, each of shape (P_i,)."""
-        self._keep(torch.as_tensor(rows), self._decoder.start(rows, prompts))
+        self._keep(torch.as_tensor(rows), self._decoder.prefill(rows, prompts))
 
     def log_probs(self, tokens: np.ndarray) -> np.ndarray:
         """Of each row's next token, in nats. Args: tokens of shape (B,), int64. Returns: Shape: (B,), float64."""

@@ -1,4 +1,4 @@
-"""The fused rollout: prompts and a policy in, paid episodes out. The same reward function as ``step``."""
+"""The fused rollout: prompts and a sampler in, paid episodes out. The same reward function as ``step``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from lm_gym.config import ScoreNormalizer
-from lm_gym.decoding import Generation
 from lm_gym.episodes import Episodes, StopReason
 from lm_gym.errors import UnsupportedModelError
-from lm_gym.policy import Policy
+from lm_gym.policy import Generation, Policy, Sampler
 from lm_gym.prompts import Prompt
 from lm_gym.rewards import paid_scores, token_rewards
 from lm_gym.scoring import RewardModel, Scores, scores_where
 from lm_gym.task import TextTask
 
-__all__ = ["PhaseTimer", "collect"]
+__all__ = ["PhaseTimer", "collect", "sampler_of"]
 
 
 class PhaseTimer:
@@ -42,7 +41,7 @@ class PhaseTimer:
 
 def collect(
     task: TextTask,
-    policy: Policy,
+    sampler: Sampler,
     prompts: Sequence[Prompt],
     reward_model: RewardModel | None,
     *,
@@ -55,7 +54,7 @@ def collect(
 
     Args:
         task: rules and reference.
-        policy: generates.
+        sampler: decodes by the task's rules; that it did is checked.
         prompts: ``samples_per_prompt`` episodes each, side by side.
         reward_model: one batched call; None pays a score of 0.
         kl_coef: beta.
@@ -63,21 +62,20 @@ def collect(
         timer: collects the phases "rollout" (decoding), "reference" and "score".
 
     Raises:
-        UnsupportedModelError: the policy's vocabulary is not the reference's.
+        UnsupportedModelError: the sampler's vocabulary is not the reference's, or it did not stop where the rules say.
         RewardModelError: the reward model failed.
     """
     timer = timer or PhaseTimer()
     group = np.repeat(np.arange(len(prompts), dtype=np.int64), samples_per_prompt)
     prompts = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
-    size = getattr(policy, "vocab_size", task.vocab_size)
-    if task.reference is not None and size != task.vocab_size:
+    if task.reference is not None and sampler.vocab_size != task.vocab_size:
         raise UnsupportedModelError(
-            f"policy {type(policy).__name__}: must share the reference's vocabulary of {task.vocab_size} tokens, "
-            f"got {size}; start both from the same base model"
+            f"sampler {type(sampler).__name__}: must share the reference's vocabulary of {task.vocab_size} tokens, "
+            f"got {sampler.vocab_size}; start policy and reference from the same base model"
         )
     with timer.phase("rollout"):
-        generation = policy.generate([prompt.ids for prompt in prompts], replace(task.sampling, seed=seed))
-    reasons, texts = _endings(task, prompts, generation)
+        generation = sampler.generate([prompt.ids for prompt in prompts], replace(task.sampling, seed=seed))
+    reasons, texts = _endings(task, prompts, generation, type(sampler).__name__)
     episodes = _unpaid(task, prompts, group, generation, reasons, texts)
     if task.reference is not None:
         with timer.phase("reference"):
@@ -89,17 +87,29 @@ def collect(
     return _paid(episodes, scores, task, kl_coef, None if reward_model is None else reward_model.normalizer)
 
 
+def sampler_of(source: Policy | Sampler) -> Sampler:
+    """The sampler itself, or the one that a policy brings."""
+    return source if isinstance(source, Sampler) else source.sampler
+
+
 def _endings(
-    task: TextTask, prompts: Sequence[Prompt], generation: Generation
+    task: TextTask, prompts: Sequence[Prompt], generation: Generation, name: str
 ) -> tuple[tuple[StopReason, ...], tuple[str, ...]]:
+    """Why each response is over, by the task's rule, and its text."""
     rule = task.stop_rule()
     reasons: list[StopReason] = []
     texts: list[str] = []
     for row, length in enumerate(generation.mask.sum(axis=1)):
-        ids = generation.ids[row, :length]
-        reason = rule.reason(prompts[row].ids, ids) or "length"
+        ids, prompt_ids = generation.ids[row, :length], prompts[row].ids
+        reason = rule.reason(prompt_ids, ids) if length else None
+        if reason is None or rule.is_passed(prompt_ids, ids):
+            raise UnsupportedModelError(
+                f"sampler {name}: must end a response at the first stop token or stop string of the environment, or at "
+                f"its {task.sampling.max_new_tokens} tokens, and {'ran past it' if reason else 'stopped early'} in row "
+                f"{row} ({length} tokens, {ids[-3:].tolist()} at the end); it must obey the sampling rules it is handed"
+            )
         reasons.append(reason)
-        texts.append(rule.text(prompts[row].ids, ids, reason))
+        texts.append(rule.text(prompt_ids, ids, reason))
     return tuple(reasons), tuple(texts)
 
 
@@ -138,7 +148,6 @@ def _unpaid(
         responses=texts,
         temperature=task.sampling.temperature,
         keep_sets=generation.keep_sets,
-        values=generation.values,
     )
 
 

@@ -18,7 +18,7 @@ from lm_gym.engine import Engine
 from lm_gym.errors import ActionError, ConfigError
 from lm_gym.prompts import Prompt, PromptSet, PromptTruncation, load_prompts
 from lm_gym.reference import Reference
-from lm_gym.sampling import StopRule
+from lm_gym.sampling import StopRule, with_stop_ids
 from lm_gym.scoring import RewardModel, columns_for
 
 __all__ = ["MIN_LOG_PROB", "ActionMode", "TaskEnv", "TextTask"]
@@ -43,13 +43,11 @@ class TextTask:
     reward: RewardConfig
     """How a response is paid."""
     sampling: SamplingConfig
-    """Temperature, length cap, stop strings; the truncations matter to the sampler alone."""
+    """Temperature, truncation, length cap and stops, its stop tokens named: whoever draws or labels reads them here."""
     action_mode: ActionMode
     """Whether an action carries the policy's log-probability."""
     vocab_size: int
     """V."""
-    stop_ids: tuple[int, ...]
-    """Token ids that end a response."""
     pad_id: int
     """Id written to places that no mask counts."""
 
@@ -99,16 +97,15 @@ class TextTask:
             vocab_size=vocab_size,
         )
         _check_context(reference, loaded.max_prompt_tokens, sampling.max_new_tokens)
-        eos = int(tokenizer.eos_token_id)
+        eos = (int(tokenizer.eos_token_id),) if reference is None else reference.language_model.eos_ids
         return cls(
             reference=reference,
             tokenizer=tokenizer,
             prompts=loaded,
             reward=reward,
-            sampling=sampling,
+            sampling=with_stop_ids(sampling, eos, vocab_size),
             action_mode=action_mode,
             vocab_size=vocab_size,
-            stop_ids=(eos,) if reference is None else reference.language_model.eos_ids,
             pad_id=_pad_id(reference, tokenizer),
         )
 
@@ -119,7 +116,7 @@ class TextTask:
 
     def stop_rule(self) -> StopRule:
         """When a response is over and what its text is."""
-        return StopRule(self.tokenizer, self.stop_ids, self.sampling)
+        return StopRule(self.tokenizer, self.sampling)
 
     def engine(self, num_rows: int) -> Engine:
         """The MDP over ``num_rows`` rows."""
@@ -197,6 +194,11 @@ class TaskEnv:
     def reference(self) -> Reference | None:
         """The frozen model, with ``.model`` and ``.tokenizer``."""
         return self.task.reference
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """The rules that responses are drawn by, for ``policy.act(observation, env.sampling)``."""
+        return self.task.sampling
 
     @property
     def reward_model(self) -> RewardModel | None:
@@ -285,9 +287,9 @@ def _count(active: np.ndarray) -> int:
 
 
 def _check_context(reference: Reference | None, max_prompt_tokens: int, max_new_tokens: int) -> None:
-    limit = None if reference is None else reference.language_model.max_length
-    if limit is not None and max_prompt_tokens + max_new_tokens > limit:
+    if reference is not None and not reference.fits(max_prompt_tokens, max_new_tokens):
         raise ConfigError(
-            f"max_new_tokens: prompt and response must fit the model's {limit} positions, got max_prompt_tokens = "
-            f"{max_prompt_tokens} plus max_new_tokens = {max_new_tokens}; lower one of them"
+            "max_new_tokens: prompt and response must fit the model's "
+            f"{reference.language_model.max_length} positions, got "
+            f"max_prompt_tokens = {max_prompt_tokens} plus max_new_tokens = {max_new_tokens}; lower one of them"
         )

@@ -15,13 +15,13 @@ from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.engine import Transition
 from lm_gym.env import Observation, chosen_prompt
 from lm_gym.episodes import Episodes
-from lm_gym.errors import ConfigError, EpisodeOverError
+from lm_gym.errors import ConfigError, EpisodeOverError, UnsupportedModelError
 from lm_gym.info import step_info
-from lm_gym.policy import Policy
+from lm_gym.policy import Policy, Sampler
 from lm_gym.prompts import Prompt, PromptTruncation, load_prompts
 from lm_gym.reference import Reference
 from lm_gym.rendering import Transcript
-from lm_gym.rollout import PhaseTimer, collect
+from lm_gym.rollout import PhaseTimer, collect, sampler_of
 from lm_gym.task import ActionMode, TaskEnv, TextTask, checked_render_mode
 
 __all__ = ["TextGenerationVectorEnv"]
@@ -147,7 +147,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
 
     def rollout(
         self,
-        policy: Policy,
+        policy: Policy | Sampler,
         num_episodes: int | None = None,
         *,
         samples_per_prompt: int = 1,
@@ -160,13 +160,14 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         Rows that are being stepped are left alone. Prompts come from ``self.np_random``.
 
         Args:
-            policy: has ``generate``.
+            policy: the policy, which brings its sampler, or a sampler.
             num_episodes: None means ``num_envs``.
             samples_per_prompt: episodes of each prompt that is drawn; they share a group and stand side by side.
             timer: collects seconds by phase.
 
         Raises:
-            UnsupportedModelError: policy and reference have different vocabularies.
+            UnsupportedModelError: policy and reference have different vocabularies, or the sampler does not keep the
+                env's rules or does not store the keep sets of a truncated distribution.
             RewardModelError: the reward model failed.
         """
         count = self.num_envs if num_episodes is None else num_episodes
@@ -180,7 +181,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
 
     def rollout_on(
         self,
-        policy: Policy,
+        policy: Policy | Sampler,
         prompts: Sequence[Prompt | str | Mapping[str, Any]],
         *,
         samples_per_prompt: int = 1,
@@ -193,9 +194,16 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         loaded = self.as_prompts(prompts)
         draws = self.np_random if self._draws is None else self._draws
         seed = int(draws.integers(2**31))
+        sampler = sampler_of(policy)
+        if self.sampling.truncates and not sampler.stores_keep_sets:
+            raise UnsupportedModelError(
+                f"sampler {type(sampler).__name__}: must store the keep set of each token where top_k, top_p, min_p or "
+                "min_new_tokens truncate the distribution, or learning would take ratios to another one, and it has "
+                "stores_keep_sets = False; sample without truncation, or with the policy's own sampler"
+            )
         return collect(
             self.task,
-            policy,
+            sampler,
             loaded,
             self.reward_model,
             kl_coef=self.kl_coef,

@@ -154,7 +154,7 @@ class JudgeRewardModel(RewardModel):
 
     @torch.inference_mode()
     def _log_odds(self, texts: Sequence[str], answers: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        from lm_gym.forced import token_batches
+        from lm_gym.teacher_forcing import token_batches
 
         model = self.language_model
         rows = [list(model.tokenizer(text, verbose=False)["input_ids"]) for text in texts]

@@ -159,7 +159,7 @@ class FluencyReward(RewardModel):
     @torch.inference_mode()
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,), <= 0."""
-        from lm_gym.forced import token_batches
+        from lm_gym.teacher_forcing import token_batches
 
         tokenizer, limit = self._model.tokenizer, self._model.max_length
         value, valid = np.zeros(len(responses), dtype=np.float32), np.zeros(len(responses), dtype=bool)

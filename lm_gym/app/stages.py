@@ -16,9 +16,9 @@ from lm_gym.agents.ppo import PPO, PPOConfig
 from lm_gym.agents.run_folder import POLICY
 from lm_gym.agents.training import EpisodeMetrics, TrainResult, train
 from lm_gym.config import RewardConfig, SamplingConfig
-from lm_gym.decoding import generate
 from lm_gym.episodes import Episodes
 from lm_gym.files import read_jsonl, write_json
+from lm_gym.generate import LanguageModelSampler
 from lm_gym.kl_control import AdaptiveKL
 from lm_gym.language_model import load_language_model
 from lm_gym.prompts import load_prompts
@@ -30,7 +30,7 @@ from lm_gym.reward_models.judgements import Judgement
 from lm_gym.reward_models.preference import PreferenceRewardModel
 from lm_gym.reward_models.questions import Annotator, Question
 from lm_gym.reward_models.training import RewardTrainingConfig
-from lm_gym.sampling import StopRule
+from lm_gym.sampling import StopRule, with_stop_ids
 from lm_gym.scoring import RewardModel
 from lm_gym.signals import Interrupted
 from lm_gym.vector_env import TextGenerationVectorEnv
@@ -52,15 +52,12 @@ def sample_answers(
     model: str | Path, prompts: Sequence[str], count: int, sampling: SamplingConfig, *, seed: int
 ) -> list[list[str]]:
     """Draw ``count`` answers to each prompt from a saved language model. Returns: texts, one list per prompt."""
-    import torch
-
     language_model = load_language_model(model)
     loaded = load_prompts(list(prompts), language_model.tokenizer).prompts
-    rule = StopRule(language_model.tokenizer, language_model.eos_ids, sampling)
+    sampling = with_stop_ids(sampling, language_model.eos_ids, language_model.vocab_size)
+    rule = StopRule(language_model.tokenizer, sampling)
     repeated = [prompt.ids for prompt in loaded for _ in range(count)]
-    generation = generate(
-        language_model, repeated, replace(sampling, seed=seed), generator=torch.Generator().manual_seed(seed)
-    )
+    generation = LanguageModelSampler(language_model).generate(repeated, replace(sampling, seed=seed))
     texts = []
     for row, length in enumerate(generation.mask.sum(axis=1)):
         ids = generation.ids[row, :length]

@@ -28,7 +28,7 @@ from lm_gym.errors import ConfigError, UnsupportedModelError
 from lm_gym.language_model import LanguageModel
 from lm_gym.prompts import Prompt
 from lm_gym.reference import Reference
-from lm_gym.sampling import truncated_logits
+from lm_gym.sampling import stop_ids_of, truncated_logits
 
 from .text_mdp import MAX_RESPONSES, TextMDP, enumerate_mdp, prefix_logits
 
@@ -193,9 +193,7 @@ def state_log_probs(policy: Any, mdp: TextMDP) -> np.ndarray:
             "for any other policy fill an (S, V) table and call policy_value()"
         )
     logits = prefix_logits(model, mdp.prompt, mdp.states).double()
-    parts = [
-        truncated_logits(logits[level], depth, mdp.sampling, mdp.stop_ids) for depth, level in enumerate(mdp.levels())
-    ]
+    parts = [truncated_logits(logits[level], depth, mdp.sampling) for depth, level in enumerate(mdp.levels())]
     return torch.log_softmax(torch.cat(parts), dim=-1).numpy()
 
 
@@ -217,7 +215,7 @@ def _soft_optimum(mdp: TextMDP) -> tuple[np.ndarray, np.ndarray]:
     for level in reversed(list(mdp.levels())):
         weights = mdp.ref_log_probs[level] + _following(mdp, values, level) / mdp.kl_coef
         if int(mdp.depths[level.start]) < mdp.sampling.min_new_tokens:
-            weights[:, list(mdp.stop_ids)] = -np.inf
+            weights[:, list(stop_ids_of(mdp.sampling))] = -np.inf
         if top_k is not None and top_k < mdp.vocab_size:
             dropped = np.argpartition(-weights, top_k - 1, axis=1)[:, top_k:]
             np.put_along_axis(weights, dropped, -np.inf, axis=1)

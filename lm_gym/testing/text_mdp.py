@@ -25,7 +25,7 @@ from lm_gym.language_model import LanguageModel
 from lm_gym.prompts import Prompt, load_prompts
 from lm_gym.reference import Reference
 from lm_gym.rewards import paid_scores
-from lm_gym.sampling import StopRule
+from lm_gym.sampling import StopRule, stop_ids_of, with_stop_ids
 from lm_gym.scoring import RewardModel, checked_scores, columns_for
 
 __all__ = ["MAX_RESPONSES", "TextMDP", "enumerate_mdp", "prefix_logits"]
@@ -43,11 +43,9 @@ class TextMDP:
     prompt: Prompt
     """What is answered."""
     sampling: SamplingConfig
-    """Rules that the responses obey."""
+    """Rules that the responses obey, with the stop tokens named."""
     kl_coef: float
     """beta, in score units per nat, > 0."""
-    stop_ids: tuple[int, ...]
-    """Token ids that end a response."""
     pad_id: int
     """Id written to places that no mask counts."""
     states: tuple[tuple[int, ...], ...]
@@ -120,6 +118,7 @@ def enumerate_mdp(
     """
     _check(reward_config, reward_draws)
     model = reference.language_model
+    sampling = with_stop_ids(sampling, model.eos_ids, model.vocab_size)
     loaded = prompt if isinstance(prompt, Prompt) else load_prompts([prompt], model.tokenizer)[0]
     tree = _grow(model, loaded, sampling, max_responses)
     mdp_logits = prefix_logits(model, loaded, tree.states)
@@ -129,7 +128,6 @@ def enumerate_mdp(
         prompt=loaded,
         sampling=sampling,
         kl_coef=reward_config.kl_coef,
-        stop_ids=model.eos_ids,
         pad_id=model.pad_id,
         states=tuple(tree.states),
         depths=np.array([len(tokens) for tokens in tree.states], dtype=np.int64),
@@ -183,8 +181,8 @@ class _Tree:
 
 
 def _grow(model: LanguageModel, prompt: Prompt, sampling: SamplingConfig, max_responses: int) -> _Tree:
-    rule = StopRule(model.tokenizer, model.eos_ids, sampling)
-    _check_size(model.vocab_size, len(set(model.eos_ids)), sampling, max_responses)
+    rule = StopRule(model.tokenizer, sampling)
+    _check_size(model.vocab_size, len(set(stop_ids_of(sampling))), sampling, max_responses)
     tree = _Tree()
     for state in tree.states:  # grows while it is read: breadth first
         ends, successors = [], []

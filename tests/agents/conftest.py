@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lm_gym import Reference, SamplingConfig, TextGenerationVectorEnv
+from lm_gym import Reference, TextGenerationVectorEnv
 from lm_gym.agents import LanguageModelPolicy
 from lm_gym.agents.policy import own_copy
 from lm_gym.testing import tiny_language_model
@@ -59,11 +59,10 @@ def make_policy() -> Callable[..., LanguageModelPolicy]:
         *,
         separate_critic: bool = False,
         value_head_std: float = 0.1,
-        sampling: SamplingConfig | None = None,
     ) -> LanguageModelPolicy:
         assert env.reference is not None
         model = own_copy(env.reference.language_model)
-        policy = LanguageModelPolicy(model, separate_critic=separate_critic, sampling=sampling or env.task.sampling)
+        policy = LanguageModelPolicy(model, separate_critic=separate_critic)
         generator = torch.Generator().manual_seed(7)
         with torch.no_grad():
             weight = policy.value_head.weight

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 from gymnasium.vector import AutoresetMode
 from transformers import AutoModelForCausalLM
 
-from lm_gym import Policy, SamplingConfig, TextGenerationVectorEnv
+from lm_gym import Policy, TextGenerationVectorEnv
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
+from lm_gym.agents.policy import own_copy
 from lm_gym.errors import ArtifactError
 
 ARCHITECTURES = ["gpt2", "llama", "qwen2", "bloom"]
@@ -54,7 +56,7 @@ def test_act_equals_the_full_forward_across_resets(
 ) -> None:
     """30 steps, so that every row restarts several times while the others go on, and one change of weights."""
     env = make_env(architecture, num_envs=3, autoreset_mode=mode, temperature=0.7)
-    policy = make_policy(env, sampling=SamplingConfig(temperature=0.7, seed=0))
+    policy = make_policy(env)
     observation, _ = env.reset(seed=1)
     worst, ended = 0.0, 0
     for step in range(30):
@@ -62,7 +64,8 @@ def test_act_equals_the_full_forward_across_resets(
             with torch.no_grad():
                 for parameter in policy.model.parameters():
                     parameter.mul_(0.9)
-        tokens, log_probs = policy.act(observation)
+            policy.refresh()
+        tokens, log_probs = policy.act(observation, env.sampling)
         worst = max(worst, np.abs(log_probs - full_forward_log_probs(policy, observation, tokens, 0.7)).max())
         observation, _, terminated, _, _ = env.step({"token": tokens, "log_prob": log_probs})
         ended += int(terminated.sum())
@@ -73,14 +76,14 @@ def test_act_equals_the_full_forward_across_resets(
 
 
 def test_act_sees_weights_that_an_optimiser_changed(make_env: MakeEnv, make_policy: MakePolicy) -> None:
-    env = make_env(num_envs=2, max_new_tokens=12)
-    policy = make_policy(env, sampling=SamplingConfig(max_new_tokens=12, min_new_tokens=12, seed=0))
+    env = make_env(num_envs=2, max_new_tokens=12, min_new_tokens=12)
+    policy = make_policy(env)
     observation, _ = env.reset(seed=0)
     for _ in range(2):
-        tokens, log_probs = policy.act(observation)
+        tokens, log_probs = policy.act(observation, env.sampling)
         observation = env.step({"token": tokens, "log_prob": log_probs})[0]
     PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-2)).learn(env)
-    tokens, log_probs = policy.act(observation)
+    tokens, log_probs = policy.act(observation, env.sampling)
     expected = full_forward_log_probs(policy, observation, tokens, 1.0)
     # min_new_tokens renormalises without EOS: compare the ratio that takes it out
     with torch.no_grad():
@@ -92,11 +95,73 @@ def test_act_sees_weights_that_an_optimiser_changed(make_env: MakeEnv, make_poli
     assert log_probs == pytest.approx(without_eos, abs=2e-4)
 
 
+def test_an_environments_temperature_is_the_policys(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    """A policy equal to the reference has no KL in the environment's own rules, stepped or rolled out."""
+    env = make_env(num_envs=3, temperature=0.5)
+    policy = make_policy(env)
+    observation, _ = env.reset(seed=0)
+    tokens, log_probs = policy.act(observation, env.sampling)
+    info = env.step({"token": tokens, "log_prob": log_probs})[4]
+    assert info["kl"] == pytest.approx(np.zeros(3), abs=1e-5)
+    assert env.rollout(policy, 4).kl == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_policy_of_other_end_tokens_changes_nothing(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    """The environment names the tokens that end a response; a policy's own are not asked."""
+    env = make_env(max_new_tokens=12)
+    policy, other = make_policy(env), make_policy(env)
+    other.language_model.eos_ids = (3, 5, 7)
+    first = env.rollout(policy, 16)
+    env.reset(seed=0)
+    env_again = env.rollout(other, 16)
+    env.reset(seed=0)
+    np.testing.assert_array_equal(env.rollout(policy, 16).response_ids, env_again.response_ids)
+    assert first.stop_reasons.count("eos") > 3
+
+
+def test_two_environments_may_be_acted_in_by_turns(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    """``min_new_tokens`` counts each one's own tokens: both meet the end of text, and neither too early."""
+    envs = [make_env(num_envs=2, min_new_tokens=2, max_new_tokens=20, seed=seed) for seed in (0, 1)]
+    policy = make_policy(envs[0])
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight[0] *= 3.0  # makes the end of text likely
+    observations = [env.reset(seed=seed)[0] for seed, env in enumerate(envs)]
+    ended: list[list[float]] = [[], []]
+    for _ in range(40):
+        for number, env in enumerate(envs):
+            tokens, log_probs = policy.act(observations[number], env.sampling)
+            observations[number], _, terminated, _, info = env.step({"token": tokens, "log_prob": log_probs})
+            ended[number] += info["episode_length"][terminated].tolist() if terminated.any() else []
+    for lengths in ended:
+        assert min(lengths) >= 3
+        assert min(lengths) < 20
+
+
+def test_an_adapters_frozen_base_stays_frozen(make_env: MakeEnv) -> None:
+    env = make_env()
+    model = own_copy(env.reference.language_model)  # type: ignore[union-attr]
+    kept = [weight for name, weight in model.model.named_parameters() if "ln_f" in name]
+    for weight in kept:
+        weight.requires_grad_(True)
+    policy = LanguageModelPolicy(model)
+    head = sum(weight.numel() for weight in policy.value_head.parameters())
+    assert sum(weight.numel() for weight in policy.parameters()) == sum(weight.numel() for weight in kept) + head
+
+
+def test_building_a_policy_leaves_the_global_generator_alone(make_env: MakeEnv) -> None:
+    env = make_env()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for separate_critic in (False, True):
+        LanguageModelPolicy(own_copy(env.reference.language_model), separate_critic=separate_critic)  # type: ignore[union-attr]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_act_on_a_single_environment(make_env: MakeEnv, make_policy: MakePolicy) -> None:
     env = make_env(num_envs=1)
     policy = make_policy(env)
     observation, _ = env.reset(seed=0)
-    token, log_prob = policy.act({key: value[0] for key, value in observation.items()})
+    token, log_prob = policy.act({key: value[0] for key, value in observation.items()}, env.sampling)
     assert token.shape == log_prob.shape == ()
     assert log_prob == pytest.approx(full_forward_log_probs(policy, observation, token[None], 1.0)[0], abs=2e-4)
 
@@ -104,7 +169,8 @@ def test_act_on_a_single_environment(make_env: MakeEnv, make_policy: MakePolicy)
 def test_act_is_fixed_by_its_seed(make_env: MakeEnv, make_policy: MakePolicy) -> None:
     env = make_env(num_envs=4)
     observation, _ = env.reset(seed=0)
-    drawn = [make_policy(env, sampling=SamplingConfig(seed=seed)).act(observation)[0] for seed in (5, 5, 6, 7, 8)]
+    rules = [replace(env.sampling, seed=seed) for seed in (5, 5, 6, 7, 8)]
+    drawn = [make_policy(env).act(observation, sampling)[0] for sampling in rules]
     assert (drawn[0] == drawn[1]).all()
     assert any((drawn[0] != other).any() for other in drawn[2:])
 
@@ -144,15 +210,6 @@ def test_evaluation_in_batches_is_the_evaluation(
         torch.testing.assert_close(part, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_rollout_values_are_those_of_the_value_head(make_env: MakeEnv, make_policy: MakePolicy) -> None:
-    env = make_env()
-    policy = make_policy(env)
-    episodes = env.rollout(policy, 6)
-    assert episodes.values is not None
-    expected = policy.evaluate(episodes).values.detach().numpy()
-    assert episodes.values == pytest.approx(expected, abs=2e-4)
-
-
 @pytest.mark.parametrize("separate_critic", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_save_and_load(
@@ -164,7 +221,7 @@ def test_save_and_load(
     episodes = env.rollout(policy, 4)
     policy.save_pretrained(tmp_path / "policy")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "policy", dtype=torch.float32).eval()
-    ids = torch.from_numpy(episodes.sequences(0))
+    ids = torch.from_numpy(np.concatenate([episodes.prompt_rows()[0], episodes.response_rows()[0]]))[None]
     with torch.no_grad():
         assert torch.equal(plain(ids).logits, policy.model(ids).logits)
     loaded = LanguageModelPolicy.from_pretrained(tmp_path / "policy", device="cpu")

@@ -1,4 +1,4 @@
-"""The batch of finished episodes: selection, joining and right-padded sequences."""
+"""The batch of finished episodes: selection, joining and rows without padding."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -31,7 +31,6 @@ def make(
     *,
     kept: bool = True,
     reference: bool = True,
-    values: bool = True,
     temperature: float = 1.0,
 ) -> Episodes:
     rng = np.random.default_rng(seed)
@@ -62,7 +61,6 @@ def make(
         responses=tuple(f"r{seed}-{row}" for row in range(rows)),
         temperature=temperature,
         keep_sets=random_keep_sets(rng, mask) if kept else None,
-        values=numbers() if values else None,
     )
 
 
@@ -117,8 +115,8 @@ def rows_of(episodes: Episodes) -> list[dict[str, Any]]:
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 4)), min_size=1, max_size=4), st.booleans())
 @settings(max_examples=60)
-def test_concatenated_rows_keep_their_content(parts: list[tuple[int, int]], with_values: bool) -> None:
-    batches = [make(seed, rows, values=with_values, reference=with_values) for seed, rows in parts]
+def test_concatenated_rows_keep_their_content(parts: list[tuple[int, int]], with_reference: bool) -> None:
+    batches = [make(seed, rows, reference=with_reference) for seed, rows in parts]
     joined = Episodes.concatenate(batches)
     contents = [row_content(batch, row) for batch in batches for row in range(len(batch))]
     found = [row_content(joined, row) for row in range(len(joined))]
@@ -145,11 +143,9 @@ def test_splitting_and_joining_gives_the_batch_back() -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("missing", ["values", "reference"])
-def test_a_field_that_only_some_parts_have_is_refused_by_name(missing: str, order: int) -> None:
-    parts = [make(1), make(2, **{missing: False})][::order]  # type: ignore[arg-type]
-    name = {"values": "values", "reference": "ref_log_probs"}[missing]
-    with pytest.raises(ValueError, match=f"Episodes.concatenate: every part must have .*{name}"):
+def test_a_field_that_only_some_parts_have_is_refused_by_name(order: int) -> None:
+    parts = [make(1), make(2, reference=False)][::order]
+    with pytest.raises(ValueError, match=r"Episodes.concatenate: every part must have .*ref_log_probs"):
         Episodes.concatenate(parts)
 
 
@@ -165,15 +161,11 @@ def test_nothing_to_join_is_refused() -> None:
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=40)
-def test_sequences_are_prompt_then_response_then_pads(seed: int) -> None:
+def test_rows_have_no_padding(seed: int) -> None:
     episodes = make(seed, rows=4)
-    joined = episodes.sequences(PAD)
-    assert joined.shape == (4, (episodes.prompt_lengths + episodes.response_lengths).max())
-    for row in range(4):
-        prompt = episodes.prompt_ids[row, : episodes.prompt_lengths[row]].tolist()
-        response = episodes.response_ids[row, : episodes.response_lengths[row]].tolist()
-        fill = joined.shape[1] - len(prompt) - len(response)
-        assert joined[row].tolist() == prompt + response + [PAD] * fill
+    for name, rows in (("prompt", episodes.prompt_rows()), ("response", episodes.response_rows())):
+        ids, mask = getattr(episodes, f"{name}_ids"), getattr(episodes, f"{name}_mask")
+        assert [row.tolist() for row in rows] == [ids[number][mask[number]].tolist() for number in range(4)]
 
 
 def test_without_keep_sets_drops_them_alone() -> None:
@@ -183,7 +175,7 @@ def test_without_keep_sets_drops_them_alone() -> None:
     assert bare.log_probs is episodes.log_probs
 
 
-@pytest.mark.parametrize("name", ["log_probs", "rewards", "kl", "values", "response_ids", "ref_log_probs"])
+@pytest.mark.parametrize("name", ["log_probs", "rewards", "kl", "response_ids", "ref_log_probs"])
 def test_a_grid_of_another_shape_is_refused(name: str) -> None:
     episodes = make(3)
     with pytest.raises(ValueError, match=rf"^Episodes.{name}: must have shape"):

@@ -86,11 +86,33 @@ def test_when_nothing_counts_the_numbers_are_nan(reference: Reference) -> None:
         assert math.isnan(value)
 
 
-def test_a_response_that_the_cap_truncated_is_no_abstention(reference: Reference) -> None:
+def test_a_capped_response_is_measured_where_training_would_truncate_it(reference: Reference) -> None:
+    """Else the mean would be over those that ended alone, and there might be none."""
     env = env_of(reference, on_length_limit="truncate")
-    result = evaluate(ScriptedPolicy([[1, 2, 3, 4], [1, 0]]), env, ["a", "b"], reference_episodes=None)
-    assert result.episodes.truncated.tolist() == [True, False]
-    assert result.invalid == 0
+    result = evaluate(ScriptedPolicy([[1, 2, 3, 4], [1, 2, 3, 4]]), env, ["a", "b"])
+    assert (result.n, result.invalid) == (2, 0)
+    assert result.score == 4.0
+    assert result.eos_share == 0.0
+    assert env.rollout_on(ScriptedPolicy([[1, 2, 3, 4], [1, 0]]), ["a", "b"]).truncated.tolist() == [True, False]
+
+
+def test_every_mean_is_over_the_same_rows(reference: Reference) -> None:
+    ours, theirs = [[1, 0], [2, 3, 0], [2, 3, 4, 5]], [[2, 0], [2, 0], [2, 0]]
+    result = scripted(reference, ours, theirs, picky)
+    counted = result.episodes[[1, 2]]
+    assert result.n == 2
+    assert result.score == pytest.approx((2 + 4) / 2)
+    assert result.response_length == pytest.approx((3 + 4) / 2)
+    assert result.eos_share == pytest.approx(1 / 2)
+    assert result.kl == pytest.approx(counted.kl.sum(axis=1).mean())
+    assert result.episode_return == pytest.approx(counted.rewards.sum(axis=1).mean())
+
+
+def test_the_return_is_paid_at_the_coefficient_of_the_moment(reference: Reference) -> None:
+    env = env_of(reference)
+    env.kl_coef = 2.0
+    result = evaluate(ScriptedPolicy([[1, 0]]), env, ["a"])
+    assert result.episode_return == pytest.approx(1.0 - 2.0 * result.kl)
 
 
 def test_without_a_reference_there_is_no_kl_and_no_win_rate() -> None:
@@ -128,15 +150,6 @@ def test_the_seed_decides_and_policy_and_reference_draw_differently(reference: R
     # The policy is the reference here: only the seeds can tell them apart.
     assert first.episodes.responses != first.reference_episodes.responses  # type: ignore[union-attr]
     assert first.kl == pytest.approx(0.0, abs=1e-3)
-
-
-def test_the_return_is_at_the_configured_kl_coef(reference: Reference) -> None:
-    env = env_of(reference)
-    script = ScriptedPolicy([[1, 0]])
-    before = evaluate(script, env, ["a"]).episode_return
-    env.kl_coef = 5.0
-    assert evaluate(script, env, ["a"]).episode_return == pytest.approx(before)
-    assert env.kl_coef == 5.0
 
 
 def test_no_prompts_are_refused(reference: Reference) -> None:

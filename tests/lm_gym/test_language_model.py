@@ -9,6 +9,7 @@ import transformers
 from tiny_models import ARCHITECTURES, EOS, MAX_LENGTH, V, make_model, make_tokenizer
 
 from lm_gym import LanguageModel
+from lm_gym.decoder import decoder_for
 from lm_gym.errors import UnsupportedModelError
 from lm_gym.language_model import resolve_device
 
@@ -42,14 +43,9 @@ def test_head_of_trunk_is_the_models_own_logits(architecture: str, model_of: Cal
 def test_a_left_padded_row_computes_what_an_unpadded_one_does(
     architecture: str, model_of: Callable[[str], LanguageModel]
 ) -> None:
-    from lm_gym.incremental import left_padded
-
     model = model_of(architecture)
     rows = [IDS[0].numpy(), IDS[0, :3].numpy()]
-    ids, mask, positions = left_padded(rows, model.pad_id, model.device)
-    assert mask.sum(1).tolist() == [8, 3]
-    assert positions[1].tolist() == [0, 0, 0, 0, 0, 0, 1, 2]
-    padded = model.hidden(ids, mask, positions)[:, -1]
+    padded = decoder_for(model, 2, 8).prefill([0, 1], rows)
     for row, alone in enumerate(rows):
         torch.testing.assert_close(padded[row], model.hidden(torch.tensor(alone)[None])[0, -1], atol=1e-4, rtol=1e-4)
 

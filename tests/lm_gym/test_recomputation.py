@@ -13,7 +13,7 @@ import pytest
 from tiny_models import ARCHITECTURES, EOS, PROMPTS, full_log_probs, make_tokenizer, text_score
 
 from lm_gym import LanguageModel, Reference, TextGenerationEnv, TextGenerationVectorEnv
-from lm_gym.incremental import IncrementalDecoder
+from lm_gym.decoder import CausalDecoder
 
 ATOL = 2e-4
 NEW = 9
@@ -210,9 +210,9 @@ def test_decoder_states_equal_the_trunk_over_the_whole_sequence(
     import torch
 
     model = model_of(architecture)
-    decoder = IncrementalDecoder(model, 3, max_length=8)
+    decoder = CausalDecoder(model, 3, max_length=8)
     sequences = [[1, 2, 3], [4], [5, 6]]
-    states = decoder.start([0, 1, 2], [np.array(ids) for ids in sequences])
+    states = decoder.prefill([0, 1, 2], [np.array(ids) for ids in sequences])
     alive = np.array([True, True, True])
     for step in range(20):
         with torch.no_grad():
@@ -223,7 +223,7 @@ def test_decoder_states_equal_the_trunk_over_the_whole_sequence(
             restarted = step % 3
             sequences[restarted] = [7 + step % 5] * (1 + step % 3)
             states = states.clone()
-            states[restarted] = decoder.start([restarted], [np.array(sequences[restarted])])[0]
+            states[restarted] = decoder.prefill([restarted], [np.array(sequences[restarted])])[0]
             alive[restarted] = True
             continue
         tokens = np.array([(step * 3 + row) % 20 + 1 for row in range(3)])

@@ -24,6 +24,7 @@ from lm_gym import (
     ScoreNormalizer,
     TextGenerationEnv,
     TextGenerationVectorEnv,
+    evaluate,
 )
 from lm_gym.errors import ConfigError, PromptError, RewardModelError, UnsupportedModelError
 from lm_gym.rollout import PhaseTimer
@@ -203,13 +204,59 @@ def test_a_failing_reward_model_is_named(reference: Reference, policy: SamplingP
         env.rollout(policy)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ([1, 2], r"stopped early in row 0 \(2 tokens, \[1, 2\] at the end\)"),
+        ([1, 0, 2, 0], r"ran past it in row 0 \(4 tokens, \[0, 2, 0\] at the end\)"),
+        ([1, 4, 2, 0], "ran past it in row 0"),  # "d" is a stop string
+        ([], r"stopped early in row 0 \(0 tokens"),
+    ],
+)
+def test_a_sampler_that_does_not_keep_the_stop_rule_is_named(
+    tokens: list[int], words: str, reference: Reference
+) -> None:
+    env = TextGenerationVectorEnv(1, reference, PROMPTS, max_new_tokens=5, stop_strings=("d",))
+    env.reset(seed=0)
+    with pytest.raises(UnsupportedModelError, match=rf"sampler ScriptedPolicy: must end a response.*{words}"):
+        env.rollout(ScriptedPolicy([tokens]) if tokens else ScriptedPolicy([tokens, [1]]), 1 if tokens else 2)
+
+
+@pytest.mark.parametrize("setting", [{"top_k": 3}, {"min_new_tokens": 2}])
+def test_truncated_sampling_without_keep_sets_is_refused_for_training(
+    setting: dict[str, Any], reference: Reference
+) -> None:
+    sampler = ScriptedPolicy([[1, 2, 0]])
+    sampler.stores_keep_sets = False
+    env = TextGenerationVectorEnv(1, reference, PROMPTS, max_new_tokens=4, **setting)
+    env.reset(seed=0)
+    with pytest.raises(UnsupportedModelError, match=r"must store the keep set of each token.*stores_keep_sets = False"):
+        env.rollout(sampler)
+    assert evaluate(sampler, env, ["a"]).n == 1  # nothing is learned from an evaluation
+    plain = TextGenerationVectorEnv(1, reference, PROMPTS, max_new_tokens=4)
+    plain.reset(seed=0)
+    assert len(plain.rollout(sampler)) == 1
+
+
+def test_responses_to_one_prompt_stand_side_by_side(reference: Reference, policy: SamplingPolicy) -> None:
+    env = TextGenerationVectorEnv(1, reference, PROMPTS, max_new_tokens=4)
+    env.reset(seed=0)
+    episodes = env.rollout(policy, 12, samples_per_prompt=3)
+    assert episodes.group.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    for first in range(0, 12, 3):
+        assert len(set(episodes.prompts[first : first + 3])) == 1
+    given = env.rollout_on(policy, ["a", "b"], samples_per_prompt=2)
+    assert given.prompts == ("a", "a", "b", "b")
+    assert given.group.tolist() == [0, 0, 1, 1]
+
+
 def test_a_policy_of_another_vocabulary_is_refused(reference: Reference) -> None:
     positional, keywords = arguments(reference, {})
     env = TextGenerationVectorEnv(1, *positional, **keywords)
     env.reset(seed=0)
     with pytest.raises(
         UnsupportedModelError,
-        match=f"policy ScriptedPolicy: must share the reference's vocabulary of {V} tokens, got 99",
+        match=f"sampler ScriptedPolicy: must share the reference's vocabulary of {V} tokens, got 99",
     ):
         env.rollout(ScriptedPolicy([[1]], vocab_size=99))
 

@@ -76,19 +76,19 @@ LOGITS = torch.log(torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.04, 0.06, 0.8, 0.1]]))
 def test_truncation_by_hand(config: dict[str, float], num_tokens: int, kept: list[list[int]]) -> None:
     out = []
     for row, stop_id in enumerate([0, 2]):
-        cut = truncated_logits(LOGITS[row : row + 1], num_tokens, SamplingConfig(**config), [stop_id])  # type: ignore[arg-type]
+        cut = truncated_logits(LOGITS[row : row + 1], num_tokens, SamplingConfig(**config, stop_token_ids=(stop_id,)))  # type: ignore[arg-type]
         out.append(torch.isfinite(cut[0]).nonzero().flatten().tolist())
     assert out == kept
 
 
 def test_every_row_may_have_its_own_number_of_tokens() -> None:
-    cut = truncated_logits(LOGITS, np.array([1, 2]), SamplingConfig(min_new_tokens=2), [0, 3])
+    cut = truncated_logits(LOGITS, np.array([1, 2]), SamplingConfig(min_new_tokens=2, stop_token_ids=(0, 3)))
     assert torch.isfinite(cut).tolist() == [[False, True, True, False], [True, True, True, True]]
 
 
 def test_temperature_divides_the_logits_and_nothing_is_changed_in_place() -> None:
     before = LOGITS.clone()
-    out = truncated_logits(LOGITS, 0, SamplingConfig(temperature=0.5, top_k=2, min_new_tokens=1), [3])
+    out = truncated_logits(LOGITS, 0, SamplingConfig(temperature=0.5, top_k=2, min_new_tokens=1, stop_token_ids=(3,)))
     torch.testing.assert_close(out[0, :2], LOGITS[0, :2] / 0.5)
     torch.testing.assert_close(LOGITS, before)
 
@@ -97,7 +97,7 @@ PROMPT = np.array(words("x y"))
 
 
 def stop_rule(**config: object) -> StopRule:
-    return StopRule(make_tokenizer(), [0], SamplingConfig(**({"max_new_tokens": 4} | config)))  # type: ignore[arg-type]
+    return StopRule(make_tokenizer(), SamplingConfig(**({"max_new_tokens": 4, "stop_token_ids": (0,)} | config)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -139,5 +139,5 @@ def test_the_check_of_a_stop_string_decodes_as_the_response_is_decoded() -> None
     tokenizer.clean_up_tokenization_spaces = True
     tokenizer.add_tokens(["."])
     assert tokenizer.decode([1, len(tokenizer) - 1]) == "a."
-    rule = StopRule(tokenizer, [0], SamplingConfig(stop_strings=("a .",)))
+    rule = StopRule(tokenizer, SamplingConfig(stop_strings=("a .",), stop_token_ids=(0,)))
     assert rule.reason(PROMPT, np.array([1, len(tokenizer) - 1])) == "stop_string"

@@ -28,7 +28,8 @@ from transformers import (
 )
 
 from lm_gym import LanguageModel, SamplingConfig
-from lm_gym.decoding import Generation, generate
+from lm_gym.generate import LanguageModelSampler
+from lm_gym.policy import Generation
 
 V = 32
 """Tokens of the vocabulary, EOS included."""
@@ -117,7 +118,9 @@ def grid(rows: Sequence[Sequence[float]], dtype: Any = np.float64) -> tuple[np.n
 
 
 class ScriptedPolicy:
-    """Answers row i with tokens and log-probabilities that the test wrote down."""
+    """A sampler that answers row i with tokens and log-probabilities that the test wrote down."""
+
+    stores_keep_sets = True
 
     def __init__(self, tokens: Sequence[Sequence[int]], log_prob: float = -1.0, vocab_size: int = V) -> None:
         self.vocab_size = vocab_size
@@ -129,17 +132,12 @@ class ScriptedPolicy:
         log_probs = np.where(self._mask, np.float32(self._log_prob), np.float32(0)).astype(np.float32)
         return Generation(ids=self._ids, mask=self._mask, log_probs=log_probs)
 
+    def refresh(self, policy: Any) -> None:
+        """Nothing changes."""
 
-class SamplingPolicy:
-    """Samples from a language model with the library's own decoder."""
 
-    def __init__(self, model: LanguageModel) -> None:
-        self.vocab_size = model.vocab_size
-        self._model = model
-
-    def generate(self, prompts: Sequence[np.ndarray], sampling: SamplingConfig) -> Generation:
-        generator = torch.Generator().manual_seed(sampling.seed or 0)
-        return generate(self._model, prompts, sampling, generator=generator)
+SamplingPolicy = LanguageModelSampler
+"""Samples from a language model with the library's own decoder."""
 
 
 @torch.no_grad()

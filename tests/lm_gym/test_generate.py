@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, EOS, V, full_log_probs
+from tiny_models import ARCHITECTURES, EOS, V, architecture_model, full_log_probs
 
 from lm_gym import LanguageModel, SamplingConfig
-from lm_gym.decoding import Generation, generate
-from lm_gym.errors import ConfigError
+from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.generate import LanguageModelSampler, generate
+from lm_gym.policy import Generation
 
 PROMPTS = [np.array(ids) for ids in ([1, 2, 3], [4], [5, 6, 7, 8, 9, 10], [2, 2], [11, 3, 5, 1])]
 SAMPLINGS: dict[str, dict[str, Any]] = {
@@ -143,19 +144,58 @@ def test_the_seed_alone_decides_the_draws(model_of: Callable[[str], LanguageMode
     assert first.ids.shape != sample(model, seed=6).ids.shape or (first.ids != sample(model, seed=6).ids).any()
 
 
-def test_values_are_those_of_the_state_before_each_token(model_of: Callable[[str], LanguageModel]) -> None:
-    model = model_of("qwen2")
+@pytest.mark.parametrize("max_rows", [1, 2, 4])
+@pytest.mark.parametrize("settings", [{}, {"top_k": 5}])
+def test_rows_beyond_the_limit_wait_their_turn_and_draw_the_same(
+    settings: dict[str, Any], max_rows: int, model_of: Callable[[str], LanguageModel]
+) -> None:
+    model = model_of("gpt2")
+    whole = sample(model, **settings)
     generator = torch.Generator().manual_seed(0)
-    generation = generate(
-        model, PROMPTS, SamplingConfig(max_new_tokens=6), generator=generator, value_head=lambda hidden: hidden[:, 3]
-    )
-    assert generation.values is not None
-    for row, column in zip(*np.nonzero(generation.mask), strict=True):
-        prefix = torch.tensor([[*PROMPTS[row], *generation.ids[row, :column]]])
-        with torch.no_grad():
-            state = model.hidden(prefix)[0, -1, 3]
-        assert generation.values[row, column] == pytest.approx(float(state), abs=1e-4)
-    assert (generation.values[~generation.mask] == 0).all()
+    sampling = SamplingConfig(max_new_tokens=8, **settings)
+    parts = generate(model, PROMPTS, sampling, generator=generator, max_rows=max_rows)
+    np.testing.assert_array_equal(parts.ids, whole.ids)
+    np.testing.assert_array_equal(stored_sets(parts), stored_sets(whole))
+    np.testing.assert_allclose(parts.log_probs, whole.log_probs, atol=1e-5)
+
+
+def test_no_more_rows_than_the_limit_are_ever_in_the_cache(
+    model_of: Callable[[str], LanguageModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of("gpt2")
+    seen: list[int] = []
+    hidden = model.hidden
+
+    def watched(ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(len(ids))
+        return hidden(ids, *args, **kwargs)
+
+    monkeypatch.setattr(model, "hidden", watched)
+    LanguageModelSampler(model, max_rows=3).generate(PROMPTS * 2, SamplingConfig(max_new_tokens=4, seed=0))
+    assert max(seen) == 3
+    with pytest.raises(ConfigError, match=r"LanguageModelSampler.max_rows: must be >= 1, got 0"):
+        LanguageModelSampler(model, max_rows=0)
+
+
+def test_a_model_of_lost_weights_is_named_and_not_sampled_from() -> None:
+    model = architecture_model("gpt2")
+    with torch.no_grad():
+        model.model.get_output_embeddings().weight[3] = float("nan")
+    with pytest.raises(DivergedError, match=r"probabilities of every row must be numbers, and 5 of 5 rows have NaN"):
+        sample(model)
+
+
+def test_stop_tokens_are_those_of_the_rules(model_of: Callable[[str], LanguageModel]) -> None:
+    model = model_of("gpt2")
+    generation = sample(model, PROMPTS * 4, stop_token_ids=(3, 5), min_new_tokens=2)
+    lengths = generation.mask.sum(axis=1)
+    ends = generation.ids[np.arange(len(lengths)), lengths - 1]
+    assert set(ends[lengths < 8]) <= {3, 5}
+    assert (lengths < 8).any()
+    assert lengths.min() > 2
+    assert EOS in generation.ids[generation.mask]  # the model's own end token ends nothing here
+    with pytest.raises(ConfigError, match=rf"must lie in the model's vocabulary of {V} tokens, got \[99\]"):
+        sample(model, stop_token_ids=(3, 99))
 
 
 def test_keep_sets_over_the_memory_limit_are_refused_with_the_settings_named(

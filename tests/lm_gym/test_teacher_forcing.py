@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import ARCHITECTURES, PROMPTS, SamplingPolicy, full_log_probs, make_tokenizer
+from tiny_models import ARCHITECTURES, PROMPTS, SamplingPolicy, full_log_probs, make_model, make_tokenizer
 
 from lm_gym import Episodes, LanguageModel, Reference, TextGenerationVectorEnv
-from lm_gym.forced import forced_states, scatter, token_batches, token_statistics
+from lm_gym.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 
 CPU = torch.device("cpu")
 
@@ -101,6 +101,32 @@ def test_entropy_is_that_of_the_truncated_distribution(model_of: Callable[[str],
         p = np.exp(log_probs - np.logaddexp.reduce(log_probs))
         assert statistics.entropy[number].item() == pytest.approx(-(p * np.log(p)).sum(), abs=1e-4)
     assert statistics.entropy.max() <= np.log(4) + 1e-5
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+def test_logits_are_computed_again_and_not_kept(entropy: bool) -> None:
+    """Nothing of (tokens, V) waits for the backward pass, and the gradient is that of one piece."""
+    model = LanguageModel(make_model(vocab_size=50, n_embd=32).requires_grad_(True), make_tokenizer(size=50))
+    episodes = rollout(model, rows=9, top_k=30, temperature=0.8)
+    weights = list(model.model.parameters())
+    found, kept = [], []
+    for chunk in (10_000, 4):
+        saved: list[int] = []
+
+        def note(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved.append(tensor.numel() if tensor.ndim == 2 and tensor.shape[-1] == 50 else 0)
+            return tensor
+
+        states = forced_states(model, episodes).before
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            statistics = token_statistics(model, states, episodes, entropy=entropy, chunk=chunk)
+        found.append(torch.autograd.grad(statistics.log_probs.sum() + 0.3 * statistics.entropy.sum(), weights))
+        kept.append(sum(saved))
+    assert kept[0] >= 50 * int(episodes.response_mask.sum())
+    assert kept[1] == 0
+    for whole, cut in zip(*found, strict=True):
+        # Sums over 30 tokens in another order: float32 rounding of terms of order 1.
+        torch.testing.assert_close(cut, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_without_entropy_zeros_are_returned(model_of: Callable[[str], LanguageModel]) -> None:

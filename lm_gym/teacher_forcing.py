@@ -1,8 +1,8 @@
-"""Teacher-forced passes over finished episodes: every state at once, the head on response positions only.
+"""Log-probabilities and entropies of finished episodes from teacher-forced states.
 
-Sequences are right-padded, so a position is its column and no mask is needed: under causal attention no token sees
-what stands to its right. Work is cut twice: rows into micro-batches by token count, and the head into chunks of
-positions, so that the largest float tensor is (chunk, V).
+Work is cut twice: rows into micro-batches by token count, and the head into chunks of positions, so that the largest
+float tensor is (chunk, V). Where there are several chunks and a gradient is wanted, the backward pass computes the
+logits of each again: no (tokens, V) tensor outlives its chunk.
 
 Shapes: B = episodes, T = longest response, N = counted response tokens (row-major), H = hidden width, V = vocabulary.
 """
@@ -15,11 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from lm_gym.decoder import ForcedStates, decoder_for
 from lm_gym.episodes import Episodes
 from lm_gym.language_model import LanguageModel
 
-__all__ = ["ForcedStates", "TokenStatistics", "forced_states", "scatter", "token_batches", "token_statistics"]
+__all__ = ["TokenStatistics", "forced_states", "scatter", "token_batches", "token_statistics"]
 
 HEAD_NUMBERS_ON_CPU = 1 << 21
 """Logits that are computed at once on a CPU (8 MB); small enough for its caches."""
@@ -33,15 +35,6 @@ ENOUGH_TOKENS = 1 << 13
 """The same for an accelerator."""
 SHARE_OF_LONGEST = 0.75
 """Rows at least this share of the longest row share its batch."""
-
-
-class ForcedStates(NamedTuple):
-    """Trunk states at the positions that predict, or follow, a response token."""
-
-    before: Tensor
-    """State before each counted token. Shape: (N, H)."""
-    after: Tensor
-    """State after the last token of each episode. Shape: (B, H)."""
 
 
 class TokenStatistics(NamedTuple):
@@ -78,18 +71,8 @@ def token_batches(lengths: np.ndarray, max_tokens: int, device: torch.device) ->
 
 
 def forced_states(model: LanguageModel, episodes: Episodes) -> ForcedStates:
-    """One pass over the joined sequences; autograd follows if it is on."""
-    ids = torch.from_numpy(episodes.sequences(model.pad_id)).to(model.device)
-    hidden = model.hidden(ids)
-    rows, columns = np.nonzero(episodes.response_mask)
-    starts, lengths = episodes.prompt_lengths, episodes.response_lengths
-    places = rows * ids.shape[1] + starts[rows] - 1 + columns
-    last = np.arange(len(episodes)) * ids.shape[1] + starts + lengths - 1
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    return ForcedStates(
-        before=flat.index_select(0, torch.from_numpy(places).to(model.device)),
-        after=flat.index_select(0, torch.from_numpy(last).to(model.device)),
-    )
+    """States of the episodes' responses in one pass; autograd follows if it is on."""
+    return decoder_for(model).teacher_forced(episodes.prompt_rows(), episodes.response_rows())
 
 
 def token_statistics(
@@ -110,24 +93,31 @@ def token_statistics(
         numbers = HEAD_NUMBERS_ON_CPU if states.device.type == "cpu" else HEAD_NUMBERS
         chunk = max(MIN_HEAD_CHUNK, numbers // model.vocab_size)
     targets = torch.from_numpy(episodes.response_ids[episodes.response_mask]).to(model.device)
+
+    def of_chunk(part: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        log_probs = _log_probs(model, part, episodes, start)
+        taken = log_probs.gather(-1, targets[start : start + len(part), None]).squeeze(-1)
+        return taken, -(log_probs.exp() * log_probs).sum(-1) if entropy else torch.zeros_like(taken)
+
     parts: list[tuple[Tensor, Tensor]] = []
-    for start in range(0, len(targets), chunk):
-        stop = min(start + chunk, len(targets))
-        logits = model.logits(states[start:stop])
-        if episodes.temperature != 1.0:
-            logits = logits / episodes.temperature
-        if episodes.keep_sets is not None:
-            keep = torch.from_numpy(episodes.keep_sets.dense(start, stop, episodes.response_mask)).to(logits.device)
-            logits = logits.masked_fill(~keep, torch.finfo(logits.dtype).min)
-        # One fused pass over V each way, and its result is all that the backward pass keeps.
-        log_probs = torch.log_softmax(logits, dim=-1)
-        taken = log_probs.gather(-1, targets[start:stop, None]).squeeze(-1)
-        parts.append((taken, _entropy(log_probs) if entropy else torch.zeros_like(taken)))
+    for start, part in zip(range(0, len(targets), chunk), states.split(chunk), strict=True):
+        if len(targets) > chunk and torch.is_grad_enabled():
+            parts.append(checkpoint(of_chunk, part, start, use_reentrant=False, preserve_rng_state=False))
+        else:
+            parts.append(of_chunk(part, start))
     return TokenStatistics(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))
 
 
-def _entropy(log_probs: Tensor) -> Tensor:
-    return -(log_probs.exp() * log_probs).sum(-1)
+def _log_probs(model: LanguageModel, states: Tensor, episodes: Episodes, start: int) -> Tensor:
+    """Tempered log-probabilities over the keep sets of the counted tokens from ``start`` on. Shape: (n, V), float32."""
+    logits = model.logits(states)
+    if episodes.temperature != 1.0:
+        logits = logits / episodes.temperature
+    if episodes.keep_sets is not None:
+        keep = episodes.keep_sets.dense(start, start + len(states), episodes.response_mask)
+        logits = logits.masked_fill(~torch.from_numpy(keep).to(logits.device), torch.finfo(logits.dtype).min)
+    # One fused pass over V each way, and its result is all that the backward pass keeps.
+    return torch.log_softmax(logits, dim=-1)
 
 
 def scatter(flat: Tensor, mask: np.ndarray) -> Tensor:

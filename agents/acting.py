@@ -1,0 +1,115 @@
+"""Acting token by token with a cache: each observation is one token longer than the last, or a new episode.
+
+Nothing has to tell it about resets, nor which environment asks: a row whose observation continues one that was seen is
+advanced, any other row is prefilled. New weights make every cache stale, and whoever changes them says so
+(:meth:`TokenActor.refresh`).
+
+Shapes: B = rows, L = columns of an observation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lm_gym.config import SamplingConfig
+from lm_gym.decoder import Decoder, decoder_for
+from lm_gym.language_model import LanguageModel
+from lm_gym.sampling import draw, truncated_logits
+
+__all__ = ["TokenActor"]
+
+MAX_HISTORIES = 16
+"""Environments that are told apart; the one that was not seen for longest is forgotten."""
+MAX_CACHES = 2
+"""Key-value caches that are kept, of the environments seen last."""
+
+
+@dataclass
+class _History:
+    """The last observation of one environment, and what was made of it."""
+
+    ids: np.ndarray
+    """Shape: (B, L), int64."""
+    lengths: np.ndarray
+    """Tokens per row. Shape: (B,), int64."""
+    counts: np.ndarray
+    """Response tokens per row, as far as they were seen to grow. Shape: (B,), int64."""
+    decoder: Decoder | None = None
+    """Holds the prefixes; None where it has to be filled again."""
+
+    def grown(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """True where a row is the one here plus one token. Shape: (B,), bool."""
+        prefix = np.arange(ids.shape[1]) < self.lengths[:, None]
+        return np.where(prefix, ids == self.ids, True).all(axis=1) & (lengths == self.lengths + 1)
+
+
+class TokenActor:
+    """Draws actions in any number of running environments."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        """Args: model: the policy's language model."""
+        self._model = model
+        self._generator = torch.Generator()
+        self._seed: int | None = None
+        self._generator.seed()
+        self._histories: list[_History] = []  # the one seen last comes first
+
+    def refresh(self) -> None:
+        """Forget the caches: the weights have changed."""
+        for history in self._histories:
+            history.decoder = None
+
+    def act(self, observation: dict[str, np.ndarray], sampling: SamplingConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a token in each state; see :meth:`lm_gym.policy.Policy.act`.
+
+        ``min_new_tokens`` counts from the first observation of an episode: act in it from its start.
+        """
+        ids, mask = observation["input_ids"], observation["attention_mask"]
+        if ids.ndim == 1:
+            tokens, log_probs = self.act({"input_ids": ids[None], "attention_mask": mask[None]}, sampling)
+            return tokens[0], log_probs[0]
+        if sampling.seed != self._seed:
+            self._seed = sampling.seed
+            self._generator.manual_seed(self._seed) if self._seed is not None else self._generator.seed()
+        states, counts = self._states(ids, mask.astype(np.int64).sum(axis=1))
+        with torch.inference_mode():
+            logits = truncated_logits(self._model.logits(states), counts, sampling)
+            uniform = torch.rand(len(ids), generator=self._generator).to(logits.device)
+            drawn, drawn_log_probs = draw(logits, uniform)
+        return drawn.cpu().numpy(), drawn_log_probs.cpu().numpy()
+
+    def _states(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """The state after each row's last token (B, H), and the response tokens it has seen (B,)."""
+        history, grown = self._found(ids, lengths)
+        continued = grown if history.decoder is not None else np.zeros_like(grown)
+        if history.decoder is None:
+            history.decoder = decoder_for(self._model, len(ids), ids.shape[1])
+        states = torch.zeros((len(ids), self._model.hidden_size), device=self._model.device)
+        rows = np.arange(len(ids))
+        if continued.any():
+            at = torch.from_numpy(rows[continued]).to(states.device)
+            states[at] = history.decoder.advance(ids[rows, lengths - 1], continued)[at].to(states.dtype)
+        fresh = rows[~continued]
+        if fresh.size:
+            prefixes = [ids[row, : lengths[row]] for row in fresh]
+            at = torch.from_numpy(fresh).to(states.device)
+            states[at] = history.decoder.prefill(fresh.tolist(), prefixes).to(states.dtype)
+        history.counts = np.where(grown, history.counts + 1, 0)
+        history.ids, history.lengths = ids.copy(), lengths
+        return states, history.counts
+
+    def _found(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[_History, np.ndarray]:
+        """The history that most rows continue, moved to the front, or a new one; and which rows do (B,)."""
+        alike = [history for history in self._histories if history.ids.shape == ids.shape]
+        found = max(alike, key=lambda history: int(history.grown(ids, lengths).sum()), default=None)
+        grown = np.zeros(len(ids), dtype=bool) if found is None else found.grown(ids, lengths)
+        if found is None or not grown.any():
+            found = _History(ids=ids, lengths=lengths, counts=np.zeros(len(ids), dtype=np.int64))
+        others = [history for history in self._histories if history is not found]
+        self._histories = [found, *others][:MAX_HISTORIES]
+        for history in self._histories[MAX_CACHES:]:
+            history.decoder = None
+        return found, grown
