@@ -1,14 +1,15 @@
 """Build a language model of the kind that ships with the built-in task, from nothing but the task's grammar.
 
 Command:  python examples/09_build_reviews_lm.py --out reviews_lm
-Time:     12,000 steps of 32 short reviews, about a quarter of an hour on two CPU cores; --reviews 40000 for a rough one
-Expected: a folder for from_pretrained (2 x 128 GPT-2, 1,024 tokens), whose reviews are mostly grammatical
+Time:     --reviews 40000: six minutes on one busy core; the default is ten times as many
+Expected: a folder for from_pretrained (2 x 128 GPT-2, 1,024 tokens); of 40,000 reviews it learned to write .52 of its
+          own grammatically (the model that ships: .93)
 
 The weights that ship (``lm_gym.assets.REVIEWS_LM``) came from a loop of their own. What that loop did, and the
 library's own training does otherwise:
 
 - It drew and tokenised reviews while it trained. Here too each review is seen once, but all are held in memory (about
-  3 kB each).
+  2.5 kB each).
 - It learned completions only, from the first step. Here the second stage does; the first, which also makes the
   tokenizer, learns packed text with its prompts.
 - It divided the summed loss of each batch by a constant; the library takes the mean over the batch's tokens. Batches
