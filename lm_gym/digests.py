@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["digest_file", "digest_json", "digest_parts", "digest_tensors"]
+__all__ = ["digest_file", "digest_folder", "digest_json", "digest_parts", "digest_tensors"]
 
 BLOCK = 1 << 20
 
@@ -37,6 +37,12 @@ def digest_file(path: str | Path) -> str:
         while block := file.read(BLOCK):
             total.update(block)
     return total.hexdigest()
+
+
+def digest_folder(folder: str | Path) -> str:
+    """Digest of the names and bytes of all files below a folder."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return digest_parts(text for path in files for text in (path.relative_to(folder).as_posix(), digest_file(path)))
 
 
 def digest_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:

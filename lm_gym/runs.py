@@ -149,10 +149,12 @@ class Run:
     def replaced_by_model(self, result: Mapping[str, Any]) -> Iterator[Path]:
         """Write a finished model into the folder that is given; it takes the place of the run folder in one step.
 
-        The marker goes with it, so the run can still be asked for its result, and be overwritten.
+        The marker goes with it, so the run can still be asked for its result, and be overwritten. A manifest lists the
+        weights (``*.safetensors``), so that loading the model finds a changed byte.
         """
         with replaced_folder(self.folder) as folder:
             yield folder
+            write_manifest(folder, ("*.safetensors",))
             _write_marker(folder, self.identity, result=result)
         self.result = dict(result)
 

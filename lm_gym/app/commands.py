@@ -39,8 +39,8 @@ def demo(
     Args:
         out: Folder of the run; the report is report.html in it.
         seed: Seed of every stage.
-        resume: Go on with a run that the folder holds.
-        overwrite: Replace a run that the folder holds.
+        resume: Go on with the run that the folder holds.
+        overwrite: Delete the run that the folder holds first.
         smoke: Go through every stage in seconds, without learning anything of note.
     """
     from .demo import demo_plan
@@ -48,8 +48,11 @@ def demo(
     from .workspace import Workspace
 
     console = Console()
-    workspace = Workspace(out, console=console, resume=resume, overwrite=overwrite)
-    _finish(run_loop(demo_plan(seed=seed, smoke=smoke), workspace, command=_command_line()), out, console)
+    plan = demo_plan(seed=seed, smoke=smoke)
+    identity = plan.identity(settings={"smoke": smoke})
+    with Workspace(out, identity, console=console, resume=resume, overwrite=overwrite) as workspace:
+        found = run_loop(plan, workspace, command=_command_line())
+    _finish(found, out, console)
 
 
 def run(
@@ -60,15 +63,15 @@ def run(
     Args:
         options: What to run.
         out: Folder of the run; the report is report.html in it.
-        resume: Go on with a run that the folder holds.
-        overwrite: Replace a run that the folder holds.
+        resume: Go on with the run that the folder holds.
+        overwrite: Delete the run that the folder holds first.
     """
     from .file_run import run_from_files
-    from .workspace import Workspace
 
     console = Console()
-    workspace = Workspace(out, console=console, resume=resume, overwrite=overwrite)
-    _finish(run_from_files(options, workspace, command=_command_line()), out, console)
+    command = _command_line()
+    found = run_from_files(options, out, resume=resume, overwrite=overwrite, console=console, command=command)
+    _finish(found, out, console)
 
 
 def pretrain(

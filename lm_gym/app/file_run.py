@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from rich.console import Console
 
 from lm_gym.agents import PretrainConfig, SupervisedConfig, pretrain
 from lm_gym.agents.ppo import PPOConfig
+from lm_gym.agents.pretraining_text import read_documents
 from lm_gym.config import RewardConfig, SamplingConfig
+from lm_gym.digests import digest_parts
 from lm_gym.errors import ConfigError
 from lm_gym.files import write_jsonl
 from lm_gym.reward_models.comparisons import Split, split_by_prompt
@@ -20,6 +24,7 @@ from .options import FileRun
 from .plan import LoopPlan
 from .report_data import Report
 from .reward_files import grouped_by
+from .stages import check_prompts
 from .workspace import Workspace
 
 __all__ = ["HumanJudgements", "read_human_judgements", "run_from_files"]
@@ -87,11 +92,17 @@ def read_human_judgements(
     return HumanJudgements(split=split, group_of=group_of)
 
 
-def run_from_files(options: FileRun, workspace: Workspace, *, command: str) -> Report:
+def run_from_files(
+    options: FileRun, out: Path, *, resume: bool = False, overwrite: bool = False, console: Console, command: str
+) -> Report:
     """Language model from scratch (unless one is given), then the loop with fixed judgements.
 
+    Every file is read, and every setting checked, before the folder is touched.
+
     Raises:
-        ConfigError: neither texts nor a base model.
+        ConfigError: neither texts nor a base model, or a setting that is out of range.
+        DataError: a file cannot be used.
+        OutputExistsError: see :func:`lm_gym.runs.open_run`.
     """
     human = read_human_judgements(
         options.rankings,
@@ -100,21 +111,32 @@ def run_from_files(options: FileRun, workspace: Workspace, *, command: str) -> R
         held_out=options.held_out,
         seed=options.seed,
     )
-    base = Path(options.base) if options.base is not None else _pretrained(options, human, workspace)
-    return run_loop(_plan(options, human, base), workspace, command=command)
-
-
-def _pretrained(options: FileRun, human: HumanJudgements, workspace: Workspace) -> Path:
+    if options.base is not None:
+        plan = _plan(options, human, Path(options.base))
+        check_prompts(options.base, [*plan.train_prompts, *plan.held_out_prompts], plan.sampling)
+        with Workspace(out, plan.identity(), console=console, resume=resume, overwrite=overwrite) as workspace:
+            return run_loop(plan, workspace, command=command)
     if not options.texts:
         raise ConfigError("run: needs --texts to train a language model on, or --base to start from one; got neither")
+    plan = _plan(options, human, out / "pretrain" / "model")
+    config = PretrainConfig(max_steps=options.pretrain_steps, seed=options.seed)
+    identity = plan.identity(
+        settings={"pretrain": asdict(config)},
+        base="pretrained on the texts",
+        texts=digest_parts(repr(one) for one in read_documents(list(options.texts))),
+    )
+    with Workspace(out, identity, console=console, resume=resume, overwrite=overwrite) as workspace:
+        _pretrain(options, human, config, workspace)
+        return run_loop(plan, workspace, command=command)
 
-    def make(folder: Path, left: bool) -> None:
+
+def _pretrain(options: FileRun, human: HumanJudgements, config: PretrainConfig, workspace: Workspace) -> None:
+    def make(folder: Path) -> None:
         # Only the training side: a held-out answer must be new to every model that is measured on it.
         answers = write_jsonl(folder / "answers.jsonl", human.documents())
-        config = PretrainConfig(max_steps=options.pretrain_steps, seed=options.seed)
-        pretrain([*options.texts, answers], folder / "model", config, resume=left)
+        pretrain([*options.texts, answers], folder / "model", config, resume=True)
 
-    return workspace.stage("pretrain", make, lambda folder: folder / "model")
+    workspace.stage("pretrain", make, lambda folder: None)
 
 
 def _plan(options: FileRun, human: HumanJudgements, base: Path) -> LoopPlan:

@@ -21,6 +21,7 @@ from .measure import measure
 from .plan import LoopPlan
 from .report_data import Curve, ModelRow, Report, RewardCard
 from .stages import (
+    check_prompts,
     collect_judgements,
     fit_reward_model,
     make_env,
@@ -67,29 +68,18 @@ def run_loop(plan: LoopPlan, workspace: Workspace, *, command: str) -> Report:
 
     Returns: the report, also written as ``report.json``.
     """
+    if workspace.is_finished:
+        return Report.load(workspace.folder)
+    check_prompts(plan.base, [*plan.train_prompts, *plan.held_out_prompts], plan.sampling)
     reference = _fine_tuned(plan, workspace)
     rounds: list[_Round] = []
     for number in range(1, plan.rounds + 1):
         rounds.append(_round(plan, workspace, number, reference, rounds))
     models = [*_main_models(plan, reference, rounds), *_arms(plan, workspace, reference, rounds)]
-    env = make_env(
-        reference, plan.held_out_prompts, rounds[-1].reward_model, reward=plan.reward, sampling=plan.sampling
-    )
-    rows = []
-    for model in models:
-        workspace.console.print(f"measuring: {model.name}", style="dim")
-        rows.append(
-            measure(
-                plan,
-                env,
-                model.folder,
-                name=model.name,
-                description=model.description,
-                trained_against=model.trained_against,
-            )
-        )
+    rows = [_measured(plan, workspace, model, reference, rounds[-1].reward_model) for model in models]
     report = _report(plan, workspace, command, rows, rounds, [model.curve for model in models if model.curve])
     report.save(workspace.folder)
+    workspace.finish()
     return report
 
 
@@ -107,8 +97,8 @@ def _fine_tuned(plan: LoopPlan, workspace: Workspace) -> Path:
     if not plan.demonstrations:
         return plan.base
 
-    def make(folder: Path, left: bool) -> None:
-        supervised_finetune(plan.base, list(plan.demonstrations), folder / "model", plan.supervised, resume=left)
+    def make(folder: Path) -> None:
+        supervised_finetune(plan.base, list(plan.demonstrations), folder / "model", plan.supervised, resume=True)
 
     return workspace.stage("sft", make, lambda folder: folder / "model")
 
@@ -118,9 +108,9 @@ def _round(plan: LoopPlan, workspace: Workspace, number: int, reference: Path, e
     name = f"round-{number}"
     train, held_out = _judgements(plan, workspace, name, number, start)
     everything = [one for before in earlier for one in before.judgements] + train
-    samples = _reference_samples(plan, workspace, reference)
 
-    def fit(folder: Path, left: bool) -> None:
+    def fit(folder: Path) -> None:
+        samples = _reference_samples(plan, reference)
         config = replace(plan.reward_training, seed=plan.seed)
         fit_reward_model(folder, reference, everything, held_out, samples, config, group_of=plan.group_of)
 
@@ -143,7 +133,7 @@ def _judgements(plan: LoopPlan, workspace: Workspace, name: str, number: int, st
     assert annotator is not None  # LoopPlan checks that there is one or the other
     seed = plan.seed + 1000 * number
 
-    def make(folder: Path, left: bool) -> None:
+    def make(folder: Path) -> None:
         count = min(plan.prompts_per_round, len(plan.train_prompts))
         chosen = random.Random(seed).sample(list(plan.train_prompts), count)
         for file, prompts in (("train", chosen), ("held_out", list(plan.held_out_prompts))):
@@ -166,7 +156,7 @@ def _judgements(plan: LoopPlan, workspace: Workspace, name: str, number: int, st
     return workspace.stage(f"{name}/judgements", make, load)
 
 
-def _reference_samples(plan: LoopPlan, workspace: Workspace, reference: Path) -> list[tuple[str, str]]:
+def _reference_samples(plan: LoopPlan, reference: Path) -> list[tuple[str, str]]:
     """Texts of the reference that normalisers are fitted on, the same for every round."""
     chosen = random.Random(plan.seed).sample(list(plan.train_prompts), min(NORMALIZER_PROMPTS, len(plan.train_prompts)))
     repeats = max(2, NORMALIZER_PROMPTS // len(chosen))
@@ -189,7 +179,7 @@ def _reinforced(
     reward = plan.reward if leashed else replace(plan.reward, kl_coef=0.0)
     target = plan.kl_target if leashed else None
 
-    def make(folder: Path, left: bool) -> None:
+    def make(folder: Path) -> None:
         env = make_env(reference, plan.train_prompts, reward_model, reward=reward, sampling=plan.sampling)
         run_ppo(
             folder,
@@ -242,8 +232,8 @@ def _arms(plan: LoopPlan, workspace: Workspace, reference: Path, rounds: Sequenc
     )
     rows = winners([one for found in rounds for one in found.judgements])
 
-    def make(folder: Path, left: bool) -> None:
-        supervised_finetune(reference, rows, folder / "model", plan.supervised, resume=left)
+    def make(folder: Path) -> None:
+        supervised_finetune(reference, rows, folder / "model", plan.supervised, resume=True)
 
     imitator = workspace.stage("sft-on-winners", make, lambda folder: folder / "model")
     return [
@@ -261,6 +251,24 @@ def _arms(plan: LoopPlan, workspace: Workspace, reference: Path, rounds: Sequenc
             trained_against=rounds[-1].reward_model,
         ),
     ]
+
+
+def _measured(
+    plan: LoopPlan, workspace: Workspace, model: _Model, reference: Path, newest: PreferenceRewardModel
+) -> ModelRow:
+    def make(folder: Path) -> None:
+        env = make_env(reference, plan.held_out_prompts, newest, reward=plan.reward, sampling=plan.sampling)
+        row = measure(
+            plan,
+            env,
+            model.folder,
+            name=model.name,
+            description=model.description,
+            trained_against=model.trained_against,
+        )
+        row.save(folder)
+
+    return workspace.stage(f"measured/{model.name.replace(' ', '-')}", make, ModelRow.load)
 
 
 def _report(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,27 @@ from lm_gym.adapters import RewardFunction
 from lm_gym.agents import SupervisedConfig
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
+from lm_gym.digests import digest_folder, digest_json, digest_parts
 from lm_gym.errors import ConfigError
+from lm_gym.kl_control import AdaptiveKL
 from lm_gym.reward_models.comparisons import Split
 from lm_gym.reward_models.questions import Annotator
 from lm_gym.reward_models.training import RewardTrainingConfig
+from lm_gym.runs import RunIdentity
 
 __all__ = ["LoopPlan"]
 
+PLAIN = (
+    "answers_per_prompt",
+    "iterations",
+    "kl_horizon",
+    "kl_target",
+    "prompts_per_round",
+    "reference_arms",
+    "rounds",
+    "seed",
+)
+CONFIGS = ("ppo", "reward", "reward_training", "sampling", "supervised")
 MEASURED = 96
 """Responses that a model is measured on, at least."""
 
@@ -85,6 +99,30 @@ class LoopPlan:
             raise ConfigError("LoopPlan: needs training prompts and held-out prompts, got none of one kind")
         if set(self.train_prompts) & set(self.held_out_prompts):
             raise ConfigError("LoopPlan: held-out prompts must not be among the training prompts, and some are")
+
+        if self.kl_target is not None:
+            AdaptiveKL(target=self.kl_target, horizon=self.kl_horizon)  # checks both
+
+    def identity(self, *, settings: Mapping[str, Any] | None = None, **inputs: str) -> RunIdentity:
+        """Everything that decides what a run of the plan makes.
+
+        Args:
+            settings: further ones, such as those of a stage before the loop.
+            inputs: digests in place of the plan's own, or beside them.
+        """
+        plain = {name: getattr(self, name) for name in PLAIN}
+        configs = {name: asdict(getattr(self, name)) for name in CONFIGS}
+        texts = [*self.train_prompts, "held out", *self.held_out_prompts]
+        fixed = () if self.judgements is None else (*self.judgements.train, "held out", *self.judgements.held_out)
+        own = {
+            "prompts": digest_json(texts),
+            "demonstrations": digest_json(self.demonstrations),
+            "judgements": digest_parts(repr(one) for one in fixed),
+            "annotator": "none" if self.annotator is None else digest_json(self.annotator.state_dict()),
+        }
+        if "base" not in inputs:
+            own["base"] = digest_folder(self.base) if self.base.is_dir() else str(self.base)
+        return RunIdentity(kind="loop", settings={**plain, **configs, **(settings or {})}, inputs=own | inputs)
 
     def measured_prompts(self) -> list[str]:
         """The held-out prompts, each an even number of times and together at least 96."""

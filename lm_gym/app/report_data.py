@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lm_gym.files import write_json
 __all__ = ["Curve", "ModelRow", "Report", "RewardCard", "Sample"]
 
 REPORT_FILE = "report.json"
+ROW_FILE = "row.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,20 @@ class ModelRow:
     """Share of responses that found such a partner."""
     samples: tuple[Sample, ...] = ()
     """A few responses, the same prompts for every model."""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> ModelRow:
+        """Read the JSON form."""
+        return cls(**{**data, "samples": tuple(Sample(**sample) for sample in data["samples"])})
+
+    def save(self, folder: Path) -> Path:
+        """Write ``row.json`` into a folder."""
+        return write_json(folder / ROW_FILE, _without_nan(asdict(self)))
+
+    @classmethod
+    def load(cls, folder: Path) -> ModelRow:
+        """Read it back."""
+        return cls.of(json.loads((folder / ROW_FILE).read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +148,7 @@ class Report:
         path = Path(folder) / REPORT_FILE
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            rows = tuple(
-                ModelRow(**{**row, "samples": tuple(Sample(**sample) for sample in row["samples"])})
-                for row in data["rows"]
-            )
+            rows = tuple(ModelRow.of(row) for row in data["rows"])
             curves = tuple(Curve(**{**curve, "history": tuple(curve["history"])}) for curve in data["curves"])
             cards = tuple(RewardCard(**card) for card in data["reward_models"])
             parts = {"rows": rows, "curves": curves, "reward_models": cards, "notes": tuple(data["notes"])}

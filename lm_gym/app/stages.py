@@ -36,6 +36,7 @@ from lm_gym.signals import Interrupted
 from lm_gym.vector_env import TextGenerationVectorEnv
 
 __all__ = [
+    "check_prompts",
     "collect_judgements",
     "fit_reward_model",
     "make_env",
@@ -46,6 +47,18 @@ __all__ = [
     "sample_answers",
     "winners",
 ]
+
+
+def check_prompts(model: str | Path, prompts: Sequence[str], sampling: SamplingConfig) -> None:
+    """Check, before anything is done, that every prompt leaves a language model room for a response.
+
+    Raises:
+        PromptError: a prompt is empty or too long.
+    """
+    language_model = load_language_model(model)
+    context = language_model.max_length
+    limit = None if context is None else context - sampling.max_new_tokens
+    load_prompts(list(prompts), language_model.tokenizer, max_prompt_tokens=limit)
 
 
 def sample_answers(

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from lm_gym.errors import OutputExistsError
-from lm_gym.files import output_folder, write_json
+from lm_gym.files import write_json
+from lm_gym.runs import RunIdentity, open_run
 
 __all__ = ["Workspace", "machine_description"]
 
@@ -22,36 +22,57 @@ DONE = "stage.json"
 
 
 class Workspace:
-    """Stages by name, each with a folder of its own and a mark that it is finished."""
+    """Stages by name, each with a folder of its own and a mark that it is finished; close it, or use ``with``."""
 
-    def __init__(self, folder: str | Path, *, console: Console, resume: bool = False, overwrite: bool = False) -> None:
-        """Open or make a run folder.
+    def __init__(
+        self,
+        folder: str | Path,
+        identity: RunIdentity,
+        *,
+        console: Console,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Open or make a run folder; see :func:`lm_gym.runs.open_run` for the rules and the errors.
 
         Args:
             folder: of the whole run.
+            identity: everything that decides what its stages make.
             console: where stages are announced.
-            resume: go on with a run that the folder holds.
-            overwrite: replace it.
-
-        Raises:
-            OutputExistsError: the folder holds a run, and neither was asked for.
+            resume: go on with the run that the folder holds.
+            overwrite: delete it first.
         """
-        self.folder = Path(folder)
-        if not resume:
-            try:
-                output_folder(self.folder, overwrite=overwrite)
-            except OutputExistsError as error:
-                raise OutputExistsError(f"{error}; or go on with it: --resume") from None
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._run = open_run(folder, identity, resume=resume, overwrite=overwrite)
+        self.folder = self._run.folder
         self.console = console
         self.seconds: dict[str, float] = {}
 
-    def stage(self, name: str, make: Callable[[Path, bool], object], load: Callable[[Path], Made]) -> Made:
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes work in the folder."""
+        self._run.close()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every stage is done."""
+        return self._run.result is not None
+
+    def finish(self) -> None:
+        """Mark the whole run as done."""
+        self._run.finish({"stage_seconds": self.seconds})
+
+    def stage(self, name: str, make: Callable[[Path], object], load: Callable[[Path], Made]) -> Made:
         """Do a stage unless it is done, then load what it made.
 
         Args:
             name: of the stage and its folder, such as "round-1/reward".
-            make: called with the folder and whether an earlier, killed attempt left something in it.
+            make: called with the folder, in which an earlier attempt may have left something to go on with. An error
+                in it, an interruption included, leaves the stage undone.
             load: reads the finished stage back, also right after making it, so that both ways are one.
         """
         path = self.folder / name
@@ -60,7 +81,7 @@ class Workspace:
             left = path.is_dir() and any(path.iterdir())
             self.console.print(f"[bold]{name}[/bold]" + (" (taken up again)" if left else ""))
             started = time.perf_counter()
-            make(path, left)
+            make(path)
             seconds = time.perf_counter() - started
             write_json(mark, {"seconds": seconds})
             self.console.print(f"  {seconds:.0f} s", style="dim")

@@ -15,13 +15,15 @@ from lm_gym.app.workspace import Workspace
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_round_two_beats_the_base_and_stays_grammatical(seed: int, tmp_path: Path) -> None:
-    report = run_loop(demo_plan(seed=seed), Workspace(tmp_path / "run", console=Console(quiet=True)), command="test")
+    plan = demo_plan(seed=seed)
+    with Workspace(tmp_path / "run", plan.identity(), console=Console(quiet=True)) as workspace:
+        report = run_loop(plan, workspace, command="test")
     rows = {row.name: row for row in report.rows}
     for row in report.rows:
         print(seed, row.name, row.true_score, row.grammatical, row.kl)
     assert rows["round 2"].true_score > rows["base"].true_score + 0.1
     assert rows["round 2"].true_score > rows["before RL (SFT)"].true_score + 0.05
     assert rows["round 2"].grammatical >= 0.8
-    # What the leash is for: without it the reward model is pleased and the text is not.
+    # What the KL penalty is for: without it the reward model is pleased and the text is not.
     assert rows["without KL"].score > rows["before RL (SFT)"].score
     assert rows["without KL"].true_score < rows["before RL (SFT)"].true_score

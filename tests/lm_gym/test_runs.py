@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lm_gym.errors import ArtifactError, ConfigError, OutputExistsError
-from lm_gym.manifests import MANIFEST
+from lm_gym.manifests import MANIFEST, check_manifest
 from lm_gym.runs import MARKER, Run, RunIdentity, open_run, read_result
 
 
@@ -296,12 +296,16 @@ def test_a_finished_run_becomes_its_model(tmp_path: Path) -> None:
     with open_run(folder, identity()) as run:
         save(run, 1)
         with run.replaced_by_model({"loss": 0.5}) as model:
-            (model / "weights").write_text("w")
+            (model / "w.safetensors").write_text("w")
             assert (folder / "checkpoints").is_dir()
         with resumed(folder) as again:
             assert again.result == {"loss": 0.5}
-    assert names(folder) == [MARKER, "weights"]
+    assert names(folder) == [MANIFEST, MARKER, "w.safetensors"]
     assert names(tmp_path) == ["run"]
+    check_manifest(folder)
+    (folder / "w.safetensors").write_text("v")
+    with pytest.raises(ArtifactError, match=r"w\.safetensors: must have the 1 bytes"):
+        check_manifest(folder)
     assert json.loads((folder / MARKER).read_text())["settings"] == identity().settings
     with open_run(folder, identity(), overwrite=True):
         pass
@@ -319,6 +323,7 @@ from lm_gym.runs import RunIdentity, open_run
 
 os.fsync = lambda handle: None  # what a killed process has written stays written
 root = Path(sys.argv[1])
+FINISHED = ["lm_gym_manifest.json", "lm_gym_run.json", "weights"]
 IDENTITY = RunIdentity(kind="test", inputs={"data": "b" * 64})
 
 def write(folder):
@@ -350,7 +355,7 @@ for work in (write, overwrite):
         start(folder, work)
         killed = killed_before(change, root, lambda: work(folder))
         assert forked(lambda: write(folder)) == 0, change
-        assert sorted(path.name for path in folder.iterdir()) == ["lm_gym_run.json", "weights"], change
+        assert sorted(path.name for path in folder.iterdir()) == FINISHED, change
         assert (folder / "weights").read_text() == "1111", change
         assert [path.name for path in folder.parent.iterdir()] == ["run"], change
         if not killed:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,14 @@ from lm_gym.app import loop
 from lm_gym.app.cli import main
 from lm_gym.app.demo import demo_plan
 from lm_gym.app.measure import matched_length_gain
+from lm_gym.app.plan import LoopPlan
 from lm_gym.app.report_data import Report
 from lm_gym.app.workspace import Workspace
+from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import ConfigError, OutputExistsError
-from lm_gym.files import write_jsonl
+from lm_gym.files import read_jsonl, write_jsonl
+from lm_gym.runs import MARKER, RunIdentity
+from lm_gym.signals import Interrupted
 
 
 @pytest.fixture(scope="module")
@@ -56,33 +63,110 @@ def test_a_second_start_needs_a_word(finished: Path, capsys: pytest.CaptureFixtu
     assert "--resume" in " ".join(capsys.readouterr().err.split())
 
 
-def test_resume_does_no_stage_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("a finished stage was done again")
+def refuse(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("a finished stage was done again")
 
-    for stage in ("supervised_finetune", "collect_judgements", "fit_reward_model", "run_ppo"):
-        monkeypatch.setattr(loop, stage, refuse)
-    before = json.loads((finished / "report.json").read_text())
+
+STAGES = ("supervised_finetune", "collect_judgements", "fit_reward_model", "run_ppo", "measure", "sample_answers")
+
+
+def test_resume_of_a_finished_run_does_nothing_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*STAGES, "check_prompts", "make_env"):
+        monkeypatch.setattr(loop, name, refuse)
+    before = (finished / "report.json").read_bytes()
     assert main(["demo", "--smoke", "--out", str(finished), "--resume"]) == 0
-    after = json.loads((finished / "report.json").read_text())
-    assert [row["score"] for row in after["rows"]] == [row["score"] for row in before["rows"]]
+    assert (finished / "report.json").read_bytes() == before
 
 
-def test_a_killed_stage_is_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = replace(demo_plan(smoke=True), reference_arms=False, rounds=1, demonstrations=())
-    real = loop.run_ppo
+def test_resume_with_other_settings_names_them(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "report.json").read_bytes()
+    assert main(["demo", "--out", str(finished), "--resume", "--seed", "1"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    for words in ("smoke (was True, is False)", "seed (was 0, is 1)", "iterations (was 2, is 20)"):
+        assert words in told
+    assert (finished / "report.json").read_bytes() == before
 
-    def killed(folder: Path, *args: Any, **kwargs: Any) -> None:
-        folder.mkdir(parents=True)
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "run_ppo", killed)
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_loop(plan, Workspace(tmp_path / "run", console=Console(quiet=True)), command="test")
-    monkeypatch.setattr(loop, "run_ppo", real)
-    workspace = Workspace(tmp_path / "run", console=Console(quiet=True), resume=True)
-    report = loop.run_loop(plan, workspace, command="test")
+def short_plan() -> LoopPlan:
+    return replace(demo_plan(smoke=True), reference_arms=False, rounds=1, demonstrations=(), iterations=4)
+
+
+def workspace_of(plan: LoopPlan, folder: Path, **flags: bool) -> Workspace:
+    return Workspace(folder, plan.identity(), console=Console(quiet=True), **flags)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("short") / "run"
+    with workspace_of(short_plan(), folder) as workspace:
+        loop.run_loop(short_plan(), workspace, command="test")
+    return folder
+
+
+def test_an_interrupted_stage_is_not_done_and_is_taken_up_again(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, folder = short_plan(), tmp_path / "run"
+    real = loop.truth_metrics
+
+    def metrics(true_score: Any) -> Any:
+        inner, calls = real(true_score), []
+
+        def measured(episodes: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert inner is not None
+            return inner(episodes)
+
+        return measured
+
+    monkeypatch.setattr(loop, "truth_metrics", metrics)
+    with workspace_of(plan, folder) as workspace, pytest.raises(Interrupted) as error:
+        loop.run_loop(plan, workspace, command="test")
+    assert error.value.signal == signal.SIGTERM
+    assert not (folder / "round-1" / "ppo" / "stage.json").exists()
+    assert not (folder / "report.json").exists()
+    assert len(read_jsonl(folder / "round-1" / "ppo" / "metrics.jsonl")) == 2
+    monkeypatch.undo()
+    plan = short_plan()
+    with workspace_of(plan, folder, resume=True) as workspace:
+        report = loop.run_loop(plan, workspace, command="test")
     assert [row.name for row in report.rows] == ["base", "round 1"]
+    assert len(read_jsonl(folder / "round-1" / "ppo" / "metrics.jsonl")) == 4
+    policy = "round-1/ppo/policy/model.safetensors"
+    assert (folder / policy).read_bytes() == (undisturbed / policy).read_bytes()
+    assert [row.score for row in report.rows] == [row.score for row in Report.load(undisturbed).rows]
+
+
+def test_a_measured_model_is_not_measured_again(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, plan = tmp_path / "run", short_plan()
+    shutil.copytree(undisturbed, folder)
+    marker = json.loads((folder / MARKER).read_text())
+    (folder / MARKER).write_text(json.dumps(marker | {"result": None}))
+    shutil.rmtree(folder / "measured" / "round-1")
+    real, measured = loop.measure, []
+
+    def measure(*args: Any, **kwargs: Any) -> Any:
+        measured.append(kwargs["name"])
+        return real(*args, **kwargs)
+
+    for name in STAGES:
+        monkeypatch.setattr(loop, name, measure if name == "measure" else refuse)
+    with workspace_of(plan, folder, resume=True) as workspace:
+        report = loop.run_loop(plan, workspace, command="test")
+    assert measured == ["round 1"]
+    for ours, theirs in zip(report.rows, Report.load(undisturbed).rows, strict=True):
+        assert (ours.name, ours.kl, ours.samples) == (theirs.name, theirs.kl, theirs.samples)
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    with workspace_of(short_plan(), tmp_path):
+        for flag in ("resume", "overwrite"):
+            with pytest.raises(OutputExistsError, match="another process works in it"):
+                workspace_of(short_plan(), tmp_path, **{flag: True})
 
 
 def test_run_from_files(tmp_path: Path) -> None:
@@ -116,11 +200,37 @@ def test_plan_refuses_leaking_prompts() -> None:
         replace(plan, held_out_prompts=plan.train_prompts[:2])
 
 
-def test_workspace_never_overwrites_unasked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+def test_workspace_never_deletes_what_no_run_wrote(flags: dict[str, bool], tmp_path: Path) -> None:
     (tmp_path / "keep.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="holds another run"):
-        Workspace(tmp_path, console=Console(quiet=True))
-    assert (tmp_path / "keep.txt").read_text() == "mine"
+    with pytest.raises(OutputExistsError, match=r"holds keep\.txt, which no run wrote"):
+        workspace_of(short_plan(), tmp_path, **flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["keep.txt"]
+
+
+def test_run_checks_everything_before_the_first_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And before it deletes the run that it is to overwrite."""
+    rows = [{"prompt": f"p{number}", "chosen": "a b", "rejected": "c d"} for number in range(4)]
+    rankings = write_jsonl(tmp_path / "rankings.jsonl", rows)
+    long = write_jsonl(tmp_path / "long.jsonl", [*rows, {"prompt": "a " * 600, "chosen": "a", "rejected": "c"}])
+    out = tmp_path / "run"
+    with Workspace(out, RunIdentity(kind="loop"), console=Console(quiet=True)):
+        (out / "report.json").write_text("of an old run")
+    broken = (
+        (rankings, ["--kl-target", "0"], "AdaptiveKL.target: must be positive"),
+        (rankings, ["--kl-coef", "-1"], "kl_coef"),
+        (rankings, ["--learning-rate", "-1"], "learning_rate"),
+        (long, ["--base", str(REVIEWS_LM)], "must have at most max_prompt_tokens"),
+        (tmp_path / "missing.jsonl", [], "there is no such file"),
+        (rankings, ["--texts", str(tmp_path / "missing.txt")], "must be a text file in UTF-8"),
+    )
+    for file, wrong, words in broken:
+        given = ["run", "--rankings", str(file), "--out", str(out), "--overwrite", *wrong]
+        if "--base" not in wrong and "--texts" not in wrong:
+            given += ["--texts", str(rankings)]
+        assert main(given) == 2, wrong
+        assert words in " ".join(capsys.readouterr().err.split())
+        assert (out / "report.json").read_text() == "of an old run"
 
 
 def test_matched_length_compares_equal_lengths_only() -> None:
