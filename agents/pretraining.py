@@ -25,6 +25,7 @@ from transformers import (
 
 from lm_gym.digests import digest_parts
 from lm_gym.global_state import restored_global_state
+from lm_gym.runs import open_shared_run
 
 from .pretraining_text import (
     Document,
@@ -36,7 +37,7 @@ from .pretraining_text import (
     train_tokenizer,
 )
 from .supervised_loop import LoopResult, train_language_model
-from .supervised_run import identity_of, open_shared_run, save_finished
+from .supervised_run import identity_of, save_finished
 from .supervised_trainer import LoopConfig
 
 __all__ = ["PretrainConfig", "PretrainResult", "pretrain"]

@@ -23,9 +23,10 @@ from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
 from lm_gym.files import read_jsonl
 from lm_gym.global_state import restored_global_state
 from lm_gym.language_model import load_tokenizer, load_weights
+from lm_gym.runs import open_shared_run
 
 from .supervised_loop import LoopResult, train_language_model
-from .supervised_run import identity_of, open_shared_run, save_finished
+from .supervised_run import identity_of, save_finished
 from .supervised_trainer import LoopConfig
 from .text_rows import INSTRUCTION_TEMPLATE, LongRowRule, TokenizedRows, tokenize_rows
 

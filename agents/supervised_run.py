@@ -14,17 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.digests import digest_file, digest_json, digest_parts, digest_tensors
 from lm_gym.processes import launched_processes
 from lm_gym.quiet import quiet_transformers
-from lm_gym.runs import Run, RunIdentity, open_run
+from lm_gym.runs import Run, RunIdentity
 
 from .supervised_trainer import LoopConfig
 
-__all__ = ["METRICS", "identity_of", "open_shared_run", "save_finished"]
+__all__ = ["METRICS", "identity_of", "save_finished"]
 
 METRICS = "metrics.jsonl"
 
@@ -60,18 +59,6 @@ def _digest_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
         tokenizer.save_pretrained(folder)
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         return digest_parts(text for path in files for text in (path.name, digest_file(path)))
-
-
-def open_shared_run(folder: str | Path, identity: RunIdentity, *, resume: bool, overwrite: bool, device: str) -> Run:
-    """Open a run in all processes, in the main one first; see :func:`lm_gym.runs.open_run`.
-
-    Args: device: "cpu", or anything else where the processes use accelerators.
-    """
-    processes = launched_processes()
-    if processes.size == 1:
-        return open_run(folder, identity, resume=resume, overwrite=overwrite)
-    with PartialState(cpu=device == "cpu").main_process_first():
-        return open_run(folder, identity, resume=resume, overwrite=overwrite, is_main=processes.is_main)
 
 
 def save_finished(

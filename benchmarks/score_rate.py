@@ -104,7 +104,7 @@ def main() -> None:
         folder = checkpoint(Path(temporary))
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        settings = {"max_length": LONGEST, "device": "cpu", "cache_size": 0}
+        settings = {"max_length": LONGEST, "device": "cpu"}
         scorer = PreferenceRewardModel(model, tokenizer, **settings)
         pipe = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu", batch_size=32)
         library = CrossEncoder(str(folder), device="cpu")

@@ -47,9 +47,20 @@ from lm_gym.errors import ArtifactError, ConfigError, OutputExistsError
 from lm_gym.files import TEMPORARY, replaced_folder, restore_replaced, sweep_temporaries, write_json
 from lm_gym.locks import locked, release
 from lm_gym.manifests import check_manifest, read_note, write_manifest
+from lm_gym.processes import launched_processes
 from lm_gym.run_identity import RunIdentity
 
-__all__ = ["CHECKPOINTS", "MARKER", "Checkpoint", "Run", "RunIdentity", "Stateful", "open_run", "read_result"]
+__all__ = [
+    "CHECKPOINTS",
+    "MARKER",
+    "Checkpoint",
+    "Run",
+    "RunIdentity",
+    "Stateful",
+    "open_run",
+    "open_shared_run",
+    "read_result",
+]
 
 MARKER = "lm_gym_run.json"
 LOCK = "lm_gym_run.lock"
@@ -202,6 +213,22 @@ def open_run(
     except BaseException:
         _unlock(folder, lock)
         raise
+
+
+def open_shared_run(
+    folder: str | Path, identity: RunIdentity, *, resume: bool = False, overwrite: bool = False, device: str = "auto"
+) -> Run:
+    """Open a run in all processes that a launcher started, in the main one first; see :func:`open_run`.
+
+    Args: device: "cpu", or anything else where the processes use accelerators.
+    """
+    processes = launched_processes()
+    if processes.size == 1:
+        return open_run(folder, identity, resume=resume, overwrite=overwrite)
+    from accelerate import PartialState
+
+    with PartialState(cpu=device == "cpu").main_process_first():
+        return open_run(folder, identity, resume=resume, overwrite=overwrite, is_main=processes.is_main)
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .rules import FluencyReward, LengthReward, LexiconReward, RegexReward, RepetitionPenalty, SimilarityReward
     from .score_cache import CachedRewardModel
     from .simulated_annotator import BradleyTerryAnnotator, agreement, expected_agreement
-    from .training import RewardTrainingConfig
+    from .training_config import RewardTrainingConfig
     from .weighted_sum import WeightedSum
 
 __all__ = [
@@ -233,7 +233,7 @@ _HOMES = {
         "agreement",
         "expected_agreement",
     ),
-    "training": ("RewardTrainingConfig",),
+    "training_config": ("RewardTrainingConfig",),
     "weighted_sum": ("WeightedSum",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

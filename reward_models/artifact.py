@@ -1,99 +1,86 @@
-"""The folder of a saved preference model: a Hugging Face checkpoint, or an adapter, and a record of how to read it.
+"""The folder of a saved scalar model: a Hugging Face checkpoint, or an adapter, its tokenizer, and the record.
 
-Knows: files. The record holds a SHA-256 of the tokenizer's files and the size of each weight file, so that a
-folder that was cut short or mixed with another one is refused instead of scoring differently.
+Knows: files. Does not know: how the model scores, or how it was trained.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from lm_gym.errors import ArtifactError, ModelLoadError
-from lm_gym.files import replaced_folder, write_json, write_text
+from lm_gym.files import replaced_folder, write_json
 from lm_gym.handles import REWARD_MODEL_CARD
 from lm_gym.quiet import quiet_transformers
 
 from .heads import classifier_from, out_of_the_file, pad_id_hidden
-from .lora import ADAPTER_CONFIG, Adapter, load_adapter
-from .model_card import model_card
+from .lora import Adapter, load_adapter
+from .model_card import readme_of
+from .record import read_record, write_record
 
-if TYPE_CHECKING:
-    from .preference import PreferenceRewardModel
+__all__ = ["load", "load_checkpoint", "load_tokenizer", "refuse_lost_record", "save"]
 
-__all__ = ["load", "load_checkpoint", "load_tokenizer", "read_record", "refuse_lost_record", "save"]
-
-FORMAT = 1
+FORMAT = 2  # 2: every file has a digest
 PROBE = " The film, isn't it 10% Good?\nNo: naïve \u00e9t\u00e9 {x}  ."
 """A text whose token ids are kept, so that a tokenizer that reads differently is noticed."""
 MARK = "lm_gym_reward_model"
 """In config.json: says that the weights belong to an artefact, should its record be lost."""
-RECORD_KEYS = ("name", "template", "max_length", "tokenizer", "weights", "normalizer", "training", "links")
-# The one tokenizer file that holds settings and not vocabulary; other tools rewrite it harmlessly.
-TOKENIZER_SETTINGS = "tokenizer_config.json"
+RECORD_KEYS = ("name", "template", "max_length", "tokenizer", "normalizer", "training", "links", "adapter")
 
 
-def save(reward_model: PreferenceRewardModel, directory: str | Path) -> Path:
-    """Write the folder atomically. Returns: the folder."""
+def save(
+    directory: str | Path, record: Mapping[str, Any], *, model: Any, tokenizer: Any, adapter: Adapter | None
+) -> Path:
+    """Write the folder atomically. Returns: the folder.
+
+    Args:
+        directory: where it goes.
+        record: ``kind``, and everything of :data:`RECORD_KEYS` but what is read off the other arguments.
+        model: the classification model.
+        tokenizer: its tokenizer.
+        adapter: the adapter on the model, which is then saved in place of the model.
+    """
     with replaced_folder(directory) as folder:
-        _save_weights(reward_model, folder)
-        normalizer = reward_model.normalizer
-        record = {
-            "kind": reward_model.kind,
+        _save_weights(folder, model, tokenizer, adapter)
+        tokenizer.save_pretrained(folder)
+        reading = {"class": type(tokenizer).__name__, "probe": _probe(tokenizer)}
+        whole = {
+            **record,
             "format": FORMAT,
-            "name": reward_model.name,
-            "template": reward_model.template,
-            "max_length": reward_model.max_length,
-            "tokenizer": _tokenizer_record(reward_model.tokenizer, folder),
-            "weights": {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))},
-            "normalizer": None if normalizer is None else asdict(normalizer),
-            "training": reward_model.training,
-            "links": reward_model.links,
-            "adapter": None if reward_model.adapter is None else reward_model.adapter.record(),
+            "tokenizer": reading,
+            "adapter": None if adapter is None else adapter.record(),
         }
-        write_json(folder / REWARD_MODEL_CARD, record)
-        write_text(folder / "README.md", model_card(record))
+        write_record(folder, whole, readme=readme_of(whole))
     return Path(directory)
-
-
-def _tokenizer_record(tokenizer: Any, folder: Path) -> dict[str, Any]:
-    """Save a tokenizer. Returns: what tells at load that it is the same, and reads alike."""
-    files = [Path(name) for name in tokenizer.save_pretrained(folder)]
-    names = sorted({path.name for path in files if path.is_file() and path.name != TOKENIZER_SETTINGS})
-    kind = type(tokenizer).__name__
-    return {"files": names, "sha256": _digest(folder, names), "class": kind, "probe": _probe(tokenizer)}
 
 
 def _probe(tokenizer: Any) -> list[int]:
     return list(tokenizer(PROBE, verbose=False)["input_ids"])
 
 
-def _save_weights(reward_model: PreferenceRewardModel, folder: Path) -> None:
-    with pad_id_hidden(reward_model.model, reward_model.tokenizer), quiet_transformers(only_errors=True):
-        if reward_model.adapter is None:
-            reward_model.model.save_pretrained(folder)
+def _save_weights(folder: Path, model: Any, tokenizer: Any, adapter: Adapter | None) -> None:
+    with pad_id_hidden(model, tokenizer), quiet_transformers(only_errors=True):
+        if adapter is None:
+            model.save_pretrained(folder)
             settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             write_json(folder / "config.json", settings | {MARK: True})
         else:
-            reward_model.adapter.save(folder)
+            adapter.save(folder)
 
 
 def load(directory: str | Path, *, dtype: str, kind: str) -> tuple[Any, Any, Adapter | None, dict[str, Any]]:
     """Read and check the folder. Returns: (model, tokenizer, adapter, record).
 
     Raises:
-        ArtifactError: something is missing, cut short, of another kind, or does not belong together.
+        ArtifactError: something is missing, has changed, is of another kind, or does not belong together.
         ModelLoadError: the base of an adapter does not load.
     """
     folder = Path(directory)
-    record = {"adapter": None} | read_record(folder, kind=kind, format_=FORMAT, keys=RECORD_KEYS)
-    _check_files(folder, record)
+    record = read_record(folder, kind=kind, format_=FORMAT, keys=RECORD_KEYS)
     adapter = None
     if record["adapter"] is None:
         model = _whole_model(folder, dtype)
@@ -175,54 +162,3 @@ def _whole_model(source: str | Path, dtype: str) -> Any:
             f"{min(report['missing_keys'])}; copy the folder again"
         )
     return out_of_the_file(model)
-
-
-def read_record(folder: Path, *, kind: str, format_: int, keys: Sequence[str]) -> dict[str, Any]:
-    """Read the record of a saved reward model.
-
-    Raises:
-        ArtifactError: it is missing, cut short, of another kind or format, or lacks a key.
-    """
-    path = folder / REWARD_MODEL_CARD
-    if not path.is_file():
-        raise ArtifactError(f"reward model {folder}: must be a folder with {REWARD_MODEL_CARD}, and has none")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(
-            f"reward model {path}: must be whole JSON, and is not ({error}); save the model again"
-        ) from error
-    if not isinstance(record, dict) or (record.get("kind"), record.get("format")) != (kind, format_):
-        raise ArtifactError(f"reward model {path}: must say kind {kind!r} and format {format_}, got {str(record)[:80]}")
-    missing = [key for key in keys if key not in record]
-    if missing:
-        raise ArtifactError(
-            f"reward model {path}: must have the key {missing[0]!r}, and has none; save the model again"
-        )
-    return record
-
-
-def _check_files(folder: Path, record: dict[str, Any]) -> None:
-    settings = "config.json" if record["adapter"] is None else ADAPTER_CONFIG
-    for name in (settings, *record["weights"], *record["tokenizer"]["files"]):
-        if not (folder / name).is_file():
-            raise ArtifactError(f"reward model {folder}: must hold {name}, and it is missing; save or copy it again")
-    for name, size in record["weights"].items():
-        found = (folder / name).stat().st_size
-        if found != size:
-            raise ArtifactError(
-                f"reward model {folder / name}: must have the {size} bytes it was saved with, got {found}; "
-                "the file was cut short or replaced, copy the folder again"
-            )
-    if _digest(folder, record["tokenizer"]["files"]) != record["tokenizer"]["sha256"]:
-        raise ArtifactError(
-            f"reward model {folder}: must keep the tokenizer it was saved with, and its files "
-            f"({', '.join(record['tokenizer']['files'])}) have changed; scores would differ silently"
-        )
-
-
-def _digest(folder: Path, names: list[str]) -> str:
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
-    return digest.hexdigest()

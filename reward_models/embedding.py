@@ -218,7 +218,16 @@ class EmbeddingRewardModel(RewardModel):
 
     def save(self, directory: str | Path) -> Path:
         """Write encoder, head and record as one folder, whole or not at all. Returns: the folder."""
-        return embedding_artifact.save(self, directory)
+        record = {
+            "name": self.name,
+            "reads": self.reads,
+            "hidden": self.head.hidden,
+            "features": len(self.head.mean),
+            "normalizer": None if self.normalizer is None else asdict(self.normalizer),
+            "training": self.training,
+            "links": self.links,
+        }
+        return embedding_artifact.save(directory, record, features=self.features, head=self.head.state_dict())
 
     @classmethod
     def load(
@@ -227,8 +236,7 @@ class EmbeddingRewardModel(RewardModel):
         """Read a folder that :meth:`save` wrote.
 
         Raises:
-            ArtifactError: a file is missing, cut short or of another kind, or the encoder is not the one it was
-                trained on.
+            ArtifactError: a file is missing, has changed since, or is of another kind.
         """
         record, weights, features = embedding_artifact.load(directory, device=device)
         head = Head(record["features"], record["hidden"])

@@ -1,58 +1,49 @@
-"""The folder of a saved embedding reward model: its encoder, its head, and a record that says how to read them."""
+"""The folder of a saved embedding reward model: its encoder, the weights of its head, and the record.
+
+Knows: files. Does not know: how the head scores, or how it was fitted.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lm_gym.errors import ArtifactError
-from lm_gym.files import replaced_folder, write_json, write_text
-from lm_gym.handles import REWARD_MODEL_CARD
+from lm_gym.files import replaced_folder
 from lm_gym.quiet import quiet_transformers
 
-from .artifact import read_record
 from .embedding_cache import SentenceFeatures
-from .model_card import model_card
-
-if TYPE_CHECKING:
-    from .embedding import EmbeddingRewardModel
+from .model_card import readme_of
+from .record import read_record, write_record
 
 __all__ = ["load", "save"]
 
-KIND, FORMAT = "embedding", 2  # 2: of texts that are too long the end is read
+KIND, FORMAT = "embedding", 3  # 2: of texts that are too long the end is read; 3: every file has a digest
 ENCODER, HEAD_FILE = "encoder", "head.safetensors"
-RECORD_KEYS = (
-    *("name", "reads", "hidden", "features", "encoder", "encoder_source", "normalizer", "training", "links"),
-    "head_bytes",
-)
+RECORD_KEYS = ("name", "reads", "hidden", "features", "encoder_source", "normalizer", "training", "links")
 
 
-def save(model: EmbeddingRewardModel, directory: str | Path) -> Path:
-    """Write the folder atomically. Returns: the folder."""
+def save(
+    directory: str | Path, record: Mapping[str, Any], *, features: SentenceFeatures, head: Mapping[str, Tensor]
+) -> Path:
+    """Write the folder atomically. Returns: the folder.
+
+    Args:
+        directory: where it goes.
+        record: everything of :data:`RECORD_KEYS` but ``encoder_source``.
+        features: the encoder.
+        head: the weights of the head.
+    """
     with replaced_folder(directory) as folder:
         with quiet_transformers():
-            model.features.encoder.save(str(folder / ENCODER), create_model_card=False)
-        save_file({name: tensor.contiguous() for name, tensor in model.head.state_dict().items()}, folder / HEAD_FILE)
-        record = {
-            "kind": KIND,
-            "format": FORMAT,
-            "name": model.name,
-            "reads": model.reads,
-            "hidden": model.head.hidden,
-            "features": len(model.head.mean),
-            "encoder": model.features.fingerprint,
-            "encoder_source": model.features.source,
-            "normalizer": None if model.normalizer is None else asdict(model.normalizer),
-            "training": model.training,
-            "links": model.links,
-            "head_bytes": (folder / HEAD_FILE).stat().st_size,
-        }
-        write_json(folder / REWARD_MODEL_CARD, record)
-        write_text(folder / "README.md", model_card(record))
+            features.encoder.save(str(folder / ENCODER), create_model_card=False)
+        save_file({name: tensor.contiguous() for name, tensor in head.items()}, folder / HEAD_FILE)
+        whole = {**record, "kind": KIND, "format": FORMAT, "encoder_source": features.source}
+        write_record(folder, whole, readme=readme_of(whole))
     return Path(directory)
 
 
@@ -60,24 +51,12 @@ def load(directory: str | Path, *, device: str | None) -> tuple[dict[str, Any], 
     """Read and check the folder. Returns: record, weights of the head, encoder.
 
     Raises:
-        ArtifactError: something is missing, cut short, of another kind, or does not belong together.
+        ArtifactError: something is missing, has changed, or is of another kind.
     """
     folder = Path(directory)
     record = read_record(folder, kind=KIND, format_=FORMAT, keys=RECORD_KEYS)
-    path = folder / HEAD_FILE
-    found = path.stat().st_size if path.is_file() else 0
-    if found != record["head_bytes"]:
-        raise ArtifactError(
-            f"reward model {path}: must have the {record['head_bytes']} bytes it was saved with, got {found}; "
-            "copy the folder again"
-        )
     try:
         features = SentenceFeatures.from_pretrained(folder / ENCODER, device=device)
     except OSError as error:
         raise ArtifactError(f"reward model {folder}: must hold a whole encoder; {error}") from error
-    if features.fingerprint != record["encoder"]:
-        raise ArtifactError(
-            f"reward model {folder}: must keep the encoder it was trained on, and its weights have changed; "
-            "scores would differ silently"
-        )
-    return record, load_file(path), features
+    return record, load_file(folder / HEAD_FILE), features

@@ -18,11 +18,11 @@ import numpy as np
 
 from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.errors import ArtifactError, ConfigError
-from lm_gym.files import replaced_folder, write_json
-from lm_gym.handles import REWARD_MODEL_CARD, load_reward_model
+from lm_gym.files import replaced_folder
+from lm_gym.handles import load_reward_model
 from lm_gym.scoring import RewardModel, SavableRewardModel, Scores, columns_of, normalized_scores
 
-from .artifact import read_record
+from .record import read_record, write_record
 
 __all__ = ["EnsembleRewardModel"]
 
@@ -124,7 +124,7 @@ class EnsembleRewardModel(RewardModel):
             for member, name in zip(savable, names, strict=True):
                 member.save(folder / name)
             record = {"kind": KIND, "format": FORMAT, "name": self.name, "members": names}
-            write_json(folder / REWARD_MODEL_CARD, record | {"rule": self.rule, "penalty": self.penalty})
+            write_record(folder, record | {"rule": self.rule, "penalty": self.penalty})
         return Path(directory)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The README.md of a saved reward model: what it is, what it was fitted to, how far it was measured.
+"""The README.md of a saved reward model: its kind, its training data, its measurements.
 
 Knows: the record of an artefact. Does not know: models.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["model_card"]
+__all__ = ["readme_of"]
 
 HEAD = """---
 library_name: lm-gym
@@ -34,8 +34,8 @@ MEASURED = {
 }
 
 
-def model_card(record: Mapping[str, Any]) -> str:
-    """The page for a record. Args: record: what an artefact stores."""
+def readme_of(record: Mapping[str, Any]) -> str:
+    """The text of a README.md. Args: record: of a scalar or an embedding model, as it is saved."""
     training = record["training"]
     return "\n".join([HEAD.format(**record), *_how_it_reads(record), *_fitted(training), *_measured(training)]) + "\n"
 

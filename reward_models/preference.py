@@ -11,9 +11,11 @@ carries a :class:`~lm_gym.config.ScoreNormalizer` for the environment to apply, 
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from lm_gym.config import ScoreNormalizer
 from lm_gym.digests import digest_tensors
 from lm_gym.errors import ConfigError
 from lm_gym.language_model import resolve_device
+from lm_gym.processes import launched_processes
 from lm_gym.scoring import RewardModel, Scores, require_rows
 
 from . import artifact
@@ -35,21 +38,17 @@ from .encoding import (
     right_padded,
 )
 from .heads import ScalarScorer, check_padding_invariance, classifier_from, fill_id_of, longest_input
+from .judgements import Judgement
 from .lora import Adapter, LoraSettings, add_adapter
 from .normalizing import fitted_normalizer
-from .score_cache import ScoreCache
-from .text_store import text_key
-
-if TYPE_CHECKING:
-    from .judgements import Judgement
-    from .training import RewardTrainingConfig
+from .training import Trainee, checkpoints_beside, fit
+from .training_config import RewardTrainingConfig
 
 __all__ = ["PreferenceRewardModel"]
 
 DEFAULT_MAX_LENGTH = 1024
 CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 16384
 """Padded tokens per forward pass: a CPU is fastest where a batch stays in its caches."""
-DEFAULT_CACHE_SIZE = 65536
 
 
 class PreferenceRewardModel(RewardModel):
@@ -71,7 +70,6 @@ class PreferenceRewardModel(RewardModel):
         training: Mapping[str, Any] | None = None,
         links: Mapping[str, Any] | None = None,
         adapter: Adapter | None = None,
-        cache_size: int = DEFAULT_CACHE_SIZE,
     ) -> None:
         """Store and check; use :meth:`from_base` or :meth:`load` to get the model itself.
 
@@ -88,8 +86,6 @@ class PreferenceRewardModel(RewardModel):
             training: a summary of how it was trained, for the record.
             links: what training learned beside the score (thumb bias, rating thresholds, ...), for the record.
             adapter: the low-rank adapter that is on the model.
-            cache_size: most scores that are remembered by text; they are forgotten when the weights change. 0
-                remembers none.
 
         Raises:
             ConfigError: more than one label, a bad template or max_length, or an encoder without a pad token.
@@ -115,7 +111,6 @@ class PreferenceRewardModel(RewardModel):
         self.links: dict[str, Any] = dict(links or {})
         self.adapter = adapter
         self.name = name
-        self._cache = ScoreCache(size=cache_size)
         typed = paired and "token_type_ids" in tokenizer.model_input_names
         self._separator_id = tokenizer.sep_token_id if typed else None
         self._scorer = ScalarScorer(self.model, separator_id=self._separator_id)
@@ -216,7 +211,10 @@ class PreferenceRewardModel(RewardModel):
         return self.encoder.pattern
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """Raw scores of B responses; equal rows are scored once, and remembered while no weight changes.
+        """Raw scores of B responses; equal rows are scored once.
+
+        A score is a function of the two texts up to rounding: rows are batched by length, and a forward pass of other
+        rows beside it rounds otherwise (about 1e-6 in float32).
 
         Returns: Scores of shape (B,). A row without a single token (empty prompt and response) is an
             abstention.
@@ -225,12 +223,11 @@ class PreferenceRewardModel(RewardModel):
             RewardModelError: the two lists differ in length.
         """
         require_rows(self.name, prompts, responses)
-
-        def compute(rows: list[int]) -> Scores:
-            return self._score_new([prompts[row] for row in rows], [responses[row] for row in rows])
-
-        keys = [text_key(*texts) for texts in zip(prompts, responses, strict=True)]
-        return self._cache.score(keys, compute, stamp=self._state_of_weights())
+        rows = list(zip(prompts, responses, strict=True))
+        places = {row: number for number, row in enumerate(dict.fromkeys(rows))}
+        value, valid = self._score_ids(self.encoder.encode([row[0] for row in places], [row[1] for row in places]))
+        of_row = [places[row] for row in rows]
+        return Scores(value=value[of_row], valid=valid[of_row])
 
     def identity(self) -> str:
         """Kind, how texts are read, and a hash of the weights."""
@@ -239,26 +236,6 @@ class PreferenceRewardModel(RewardModel):
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
         """How many of B texts are too long and lose the left end of their prompt."""
         return self.encoder.count_cut(prompts, responses)
-
-    def _state_of_weights(self) -> object:
-        """A new value whenever weights were written to or replaced, or an adapter was switched.
-
-        Autograd counts writes, but not those of fused optimisers; these change (nearly) every number of a weight, so
-        the first few of each are looked at as well.
-        """
-        weights = list(self.model.parameters())
-        try:
-            counts = tuple((id(weight), weight._version) for weight in weights)
-        except RuntimeError:  # weights made in inference mode carry no count
-            return object()
-        first = torch.cat([weight.detach().reshape(-1)[:8].float() for weight in weights])
-        parts = () if self.adapter is None else self.model.modules()
-        switches = tuple(getattr(part, "disable_adapters", None) for part in parts)
-        return counts, first.cpu().numpy().tobytes(), switches
-
-    def _score_new(self, prompts: list[str], responses: list[str]) -> Scores:
-        value, valid = self._score_ids(self.encoder.encode(prompts, responses))
-        return Scores(value=value, valid=valid)
 
     @torch.inference_mode()
     def _score_ids(self, encoded: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -295,13 +272,19 @@ class PreferenceRewardModel(RewardModel):
             **from_base: other arguments of :meth:`from_base`.
 
         Raises:
-            DataError, ConfigError, RewardModelError: see :func:`lm_gym.reward_models.training.fit`.
+            DataError, ConfigError, OutputExistsError, DivergedError: see :func:`lm_gym.reward_models.training.fit`.
             ModelLoadError, UnsupportedModelError: see :meth:`from_base`.
         """
-        from .training import fit_and_save
-
+        config = config or RewardTrainingConfig()
         made = cls.from_base(base, **from_base)
-        fit_and_save(made, judgements, config, output_dir=output_dir)
+        checkpoints = None
+        if output_dir is not None and config.checkpoint_every_steps is not None:
+            checkpoints = checkpoints_beside(output_dir)
+        made.fit(judgements, config, checkpoint_dir=checkpoints)
+        if output_dir is not None and launched_processes().is_main:
+            made.save(output_dir)
+            if checkpoints is not None:
+                shutil.rmtree(checkpoints, ignore_errors=True)
         return made
 
     def fit(
@@ -311,10 +294,30 @@ class PreferenceRewardModel(RewardModel):
         *,
         checkpoint_dir: str | Path | None = None,
     ) -> dict[str, Any]:
-        """Fit it in place; see :func:`lm_gym.reward_models.training.fit`. Returns: the summary, also ``training``."""
-        from .training import fit
+        """Fit it in place, and drop its normaliser, which belonged to the old scores.
 
-        return fit(self, judgements, config, checkpoint_dir=checkpoint_dir)
+        Args:
+            judgements: what it is fitted to, of any kinds.
+            config: settings; None takes the defaults.
+            checkpoint_dir: folder of checkpoints; a run that was killed goes on from the last whole one. Needed with
+                ``checkpoint_every_steps``.
+
+        Returns: the summary, also kept as ``training``.
+
+        Raises:
+            DataError, ConfigError, OutputExistsError, DivergedError: see :func:`lm_gym.reward_models.training.fit`.
+        """
+        trainee = Trainee(
+            name=self.name,
+            scorer=self._scorer,
+            encoder=self.encoder,
+            fill_id=self.fill_id,
+            device=self.device,
+            adapter=self.adapter,
+        )
+        found = fit(trainee, judgements, config, checkpoint_dir=checkpoint_dir)
+        self.normalizer, self.links, self.training = None, found.links, found.summary
+        return self.training
 
     def fit_normalizer(self, prompts: Sequence[str], responses: Sequence[str], *, fitted_on: str) -> ScoreNormalizer:
         """Fit the map that gives these responses (samples of the reference model) mean 0 and deviation 1.
@@ -348,15 +351,24 @@ class PreferenceRewardModel(RewardModel):
         Raises:
             ConfigError: an adapter on a base that came as an object.
         """
-        return artifact.save(self, directory)
+        record = {
+            "kind": self.kind,
+            "name": self.name,
+            "template": self.template,
+            "max_length": self.max_length,
+            "normalizer": None if self.normalizer is None else asdict(self.normalizer),
+            "training": self.training,
+            "links": self.links,
+        }
+        return artifact.save(directory, record, model=self.model, tokenizer=self.tokenizer, adapter=self.adapter)
 
     @classmethod
     def load(cls, directory: str | Path, *, dtype: str = "float32", device: str = "auto") -> Self:
         """Read a folder that :meth:`save` wrote.
 
         Raises:
-            ArtifactError: a file is missing, cut short or of another kind, or the tokenizer is not the one it
-                was saved with, or the base of an adapter has changed.
+            ArtifactError: a file is missing, has changed since, or is of another kind, the tokenizer reads otherwise
+                than it did, or the base of an adapter has changed.
             ModelLoadError: the base of an adapter is gone.
         """
         model, tokenizer, adapter, record = artifact.load(directory, dtype=dtype, kind=cls.kind)

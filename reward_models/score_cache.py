@@ -28,7 +28,7 @@ DEFAULT_SIZE = 65536
 
 
 class ScoreCache:
-    """Remembers scores, and asks for those of new rows only. What abstained is asked again: it may pass."""
+    """Remembers scores, and asks for those of new rows only; abstentions are not remembered."""
 
     def __init__(self, path: str | Path | None = None, *, size: int = DEFAULT_SIZE) -> None:
         """Args:
@@ -39,14 +39,12 @@ class ScoreCache:
             ArtifactError: the file is no such cache.
         """
         self._store = TextStore(path, size=size)
-        self._stamp: Any = None
 
     def score(
         self,
         keys: Sequence[bytes],
         compute: Callable[[list[int]], Scores],
         *,
-        stamp: Any = None,
         chunk_rows: int | None = None,
         progress: str | None = None,
     ) -> Scores:
@@ -55,16 +53,12 @@ class ScoreCache:
         Args:
             keys: one per row, of all that its score depends on.
             compute: scores some of the rows, given by number; it is asked for one row of each key that is not known.
-            stamp: whatever changes when the model does; with another stamp than last time all is forgotten.
             chunk_rows: most new rows per call of ``compute``, each chunk kept as soon as it is scored; None has no
                 limit.
             progress: what to call a bar over several chunks, on a terminal; None draws none.
 
         Returns: Scores of shape (B,).
         """
-        if stamp != self._stamp:
-            self._store.clear()
-            self._stamp = stamp
         wanted = {key: row for row, key in enumerate(keys)}
         known = self._store.get(wanted)
         new = [key for key in wanted if key not in known]

@@ -17,7 +17,7 @@ from lm_gym.errors import ConfigError
 from lm_gym.files import write_jsonl
 from lm_gym.reward_models.comparisons import Split, split_by_prompt
 from lm_gym.reward_models.judgement_rows import load_judgements
-from lm_gym.reward_models.training import RewardTrainingConfig
+from lm_gym.reward_models.training_config import RewardTrainingConfig
 
 from .loop import run_loop
 from .options import FileRun

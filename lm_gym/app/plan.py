@@ -17,7 +17,7 @@ from lm_gym.errors import ConfigError
 from lm_gym.kl_control import AdaptiveKL
 from lm_gym.reward_models.comparisons import Split
 from lm_gym.reward_models.questions import Annotator
-from lm_gym.reward_models.training import RewardTrainingConfig
+from lm_gym.reward_models.training_config import RewardTrainingConfig
 from lm_gym.runs import RunIdentity
 
 __all__ = ["LoopPlan"]

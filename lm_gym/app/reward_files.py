@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lm_gym.errors import ConfigError, DataError, OutputExistsError
 from lm_gym.files import read_jsonl, write_json
-from lm_gym.handles import load_reward_model
+from lm_gym.handles import REWARD_MODEL_CARD, load_reward_model
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
     CurvePoint,
@@ -32,6 +32,7 @@ from lm_gym.reward_models import (
     split_by_prompt,
 )
 from lm_gym.reward_models.training import checkpoints_beside
+from lm_gym.runs import MARKER
 
 from .card_page import print_card, write_card
 from .options import RewardOptions
@@ -60,11 +61,12 @@ def train_reward_model(
 
     Raises:
         OutputExistsError: the folder, or one of an interrupted run beside it, holds something, and neither overwriting
-            nor going on was asked for.
+            nor going on was asked for; or what it holds is no reward model, or no run of one.
         ConfigError, DataError, ModelLoadError: settings, data or model cannot be used.
     """
     checkpoints = checkpoints_beside(out)
     unfinished = checkpoints.exists()
+    _refuse_strangers(out, checkpoints)
     if unfinished and not (resume or overwrite):
         raise OutputExistsError(
             f"{checkpoints}: holds an interrupted run; pass --resume to go on with it, or --overwrite to start anew"
@@ -109,8 +111,21 @@ def _samples(path: Path) -> tuple[list[str], list[str]]:
     return [row["prompt"] for row in rows], [row["response"] for row in rows]
 
 
+def _refuse_strangers(out: Path, checkpoints: Path) -> None:
+    """Nothing is deleted or replaced but saved reward models and runs of them."""
+    mine = {out: (REWARD_MODEL_CARD,), checkpoints: (MARKER, "*.sqlite")}
+    for folder, traces in mine.items():
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            continue
+        if folder.is_file() or not any(found for trace in traces for found in folder.glob(trace)):
+            raise OutputExistsError(
+                f"output folder {folder}: must be new, empty, or hold a reward model, and it holds something "
+                "else, which nothing here deletes; choose another path, or empty it by hand"
+            )
+
+
 def _tell(training: dict[str, Any], out: Path, prompts: int, console: Console) -> None:
-    """What was learned from, and what was not."""
+    """Print what the model was fitted to, and what was left out."""
     console.print(f"{out}: fitted to {training['judgements']} judgements of {prompts} prompts", highlight=False)
     for kind, count in training["left_out"].items():
         console.print(f"left out: {count} of kind {kind}, which compare nothing", highlight=False)

@@ -29,7 +29,7 @@ from lm_gym.reward_models.judgement_rows import load_judgements, save_judgements
 from lm_gym.reward_models.judgements import Judgement
 from lm_gym.reward_models.preference import PreferenceRewardModel
 from lm_gym.reward_models.questions import Annotator, Question
-from lm_gym.reward_models.training import RewardTrainingConfig
+from lm_gym.reward_models.training_config import RewardTrainingConfig
 from lm_gym.sampling import StopRule, with_stop_ids
 from lm_gym.scoring import RewardModel
 from lm_gym.signals import Interrupted

@@ -61,7 +61,7 @@ def test_a_checkpoint_scores_as_the_library_does_without_its_sigmoid(checkpoint:
     assert not np.allclose(squeezed, raw, atol=1e-2)
     # Token types count: without them another score comes out.
     model._scorer._separator_id = None
-    assert not np.allclose(model._score_new(PROMPTS, TEXTS).value, raw, atol=1e-4)
+    assert not np.allclose(model.score(PROMPTS, TEXTS).value, raw, atol=1e-4)
 
 
 def test_a_checkpoint_without_a_head_or_a_record_is_refused(checkpoint: Path, tmp_path: Path) -> None:

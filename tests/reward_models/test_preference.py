@@ -152,6 +152,12 @@ def _cut(path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def _flip_one_byte(path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 1
+    path.write_bytes(data)
+
+
 def _reword(path) -> None:
     path.write_text(path.read_text().replace('"good"', '"goof"'))
 
@@ -162,11 +168,12 @@ def _reword(path) -> None:
         ("lm_gym_reward_model.json", os.remove, "must be a folder with lm_gym_reward_model.json"),
         ("lm_gym_reward_model.json", _cut, "must be whole JSON"),
         ("model.safetensors", os.remove, "must hold model.safetensors"),
-        ("model.safetensors", _cut, "the file was cut short or replaced"),
+        ("model.safetensors", _cut, "model.safetensors: must have the .* and it has changed since"),
         ("tokenizer.json", os.remove, "must hold tokenizer.json"),
-        ("tokenizer.json", _reword, "must keep the tokenizer it was saved with"),
+        ("tokenizer.json", _reword, "tokenizer.json: must have the .* and it has changed since"),
+        ("model.safetensors", _flip_one_byte, "model.safetensors: must have the .* and it has changed since"),
         ("config.json", os.remove, "must hold config.json"),
-        ("config.json", _cut, "must hold a whole checkpoint"),
+        ("config.json", _cut, "config.json: must have the .* and it has changed since"),
     ],
 )
 def test_a_damaged_folder_is_refused(name: str, damage, text: str, reward_of, tmp_path) -> None:
@@ -176,10 +183,22 @@ def test_a_damaged_folder_is_refused(name: str, damage, text: str, reward_of, tm
         PreferenceRewardModel.load(folder)
 
 
+def test_a_file_may_be_changed_on_purpose(reward_of, tmp_path, caplog) -> None:
+    folder = reward_of("gpt2").save(tmp_path / "rm")
+    (folder / "README.md").write_text("My words.")  # no score depends on it
+    (folder / "notes.txt").write_text("Mine.")
+    PreferenceRewardModel.load(folder)
+    assert not caplog.records
+    _flip_one_byte(folder / "model.safetensors")
+    (folder / "lm_gym_manifest.json").unlink()
+    PreferenceRewardModel.load(folder)
+    assert "its files are taken unchecked" in caplog.text
+
+
 def test_another_kind_or_format_is_refused(reward_of, tmp_path) -> None:
     folder = reward_of("gpt2").save(tmp_path / "rm")
     record = json.loads((folder / "lm_gym_reward_model.json").read_text())
-    for change, text in (({"kind": "oracle"}, "kind 'preference'"), ({"format": 2}, "format 1")):
+    for change, text in (({"kind": "oracle"}, "kind 'preference'"), ({"format": 1}, "format 2")):
         (folder / "lm_gym_reward_model.json").write_text(json.dumps(record | change))
         with pytest.raises(ArtifactError, match=text):
             PreferenceRewardModel.load(folder)

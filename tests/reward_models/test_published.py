@@ -16,6 +16,7 @@ from lm_gym.errors import ArtifactError, ConfigError, ModelLoadError
 from lm_gym.quiet import quiet_transformers
 from lm_gym.reward_models import CrossEncoderRewardModel, EmbeddingRewardModel, PreferenceRewardModel, SentenceFeatures
 from lm_gym.reward_models.heads import classifier_from
+from lm_gym.reward_models.record import write_record
 from lm_gym.testing import check_reward_model
 
 PROMPTS = ["write a review :", "one two"]
@@ -161,9 +162,8 @@ def test_a_tokenizer_of_ones_own_comes_back_whatever_the_model_is(tokenizer_for:
     folder = made.save(tmp_path / "rm")
     again = load_reward_model(folder)
     np.testing.assert_array_equal(again.score(PROMPTS, RESPONSES).value, made.score(PROMPTS, RESPONSES).value)
-    card = folder / "lm_gym_reward_model.json"
-    record = json.loads(card.read_text())
+    record = json.loads((folder / "lm_gym_reward_model.json").read_text())
     record["tokenizer"]["probe"][0] += 1
-    card.write_text(json.dumps(record))
+    write_record(folder, record)
     with pytest.raises(ArtifactError, match="must read texts as it did when it was saved"):
         load_reward_model(folder)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from lm_gym.errors import ArtifactError, RewardModelError
 from lm_gym.reward_models import CachedRewardModel
@@ -128,32 +127,3 @@ def test_keys_tell_rows_apart() -> None:
     rows = [("a", "b"), ("ab", ""), ("", "ab"), ("b", "a"), ("a", "b ")]
     assert len({text_key(*row) for row in rows}) == len(rows)
     assert text_key("a", "b") == text_key("a", "b")
-
-
-def test_a_preference_model_remembers_until_a_weight_changes(reward_of, judged_texts, monkeypatch) -> None:
-    model = reward_of("gpt2")
-    calls: list[int] = []
-    plain = model._score_new
-    monkeypatch.setattr(
-        model, "_score_new", lambda prompts, responses: (calls.append(len(responses)), plain(prompts, responses))[1]
-    )
-    prompts, responses = ["the film was"] * 3, ["good", "bad", "good"]
-    first = model.score(prompts, responses).value
-    np.testing.assert_array_equal(model.score(prompts, responses).value, first)
-    assert calls == [2]
-    with torch.no_grad():
-        model.model.score.weight.mul_(2)
-    np.testing.assert_allclose(model.score(prompts, responses).value, 2 * first, rtol=1e-5)
-    optimizer = torch.optim.AdamW([model.model.score.weight], lr=0.1, fused=True)  # does not count as a write
-    model.model.score.weight.grad = torch.linspace(-1, 1, 32)[None]
-    optimizer.step()
-    assert not np.allclose(model.score(prompts, responses).value, 2 * first, atol=1e-2)
-    model.model.load_state_dict({name: weight * 0 for name, weight in model.model.state_dict().items()})
-    assert np.unique(model.score(prompts, responses).value).tolist() == [0.0]
-    assert calls == [2, 2, 2, 2]
-    fitted = reward_of("gpt2")
-    before = fitted.score(prompts, responses).value
-    from lm_gym.reward_models import RewardTrainingConfig
-
-    fitted.fit(judged_texts(16, 3, 0), RewardTrainingConfig(epochs=2, learning_rate=1e-2, items_per_step=4))
-    assert not np.allclose(fitted.score(prompts, responses).value, before)

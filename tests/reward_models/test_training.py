@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lm_gym.errors import ConfigError, DataError, RewardModelError
+from lm_gym.errors import ConfigError, DataError, DivergedError
 from lm_gym.reward_models import (
     BradleyTerryAnnotator,
     Judgement,
@@ -17,9 +18,9 @@ from lm_gym.reward_models import (
     Question,
     RewardTrainingConfig,
     evaluate_reward_model,
+    judgement_trainer,
     plackett_luce_nll,
 )
-from lm_gym.reward_models import training as training_module
 
 QUICK = RewardTrainingConfig(epochs=3, learning_rate=3e-3, items_per_step=16)
 
@@ -158,7 +159,7 @@ class Killed(Exception):
 
 
 def _killed_at(monkeypatch, update: int) -> None:
-    real, calls = training_module._JudgementTrainer.compute_loss, []
+    real, calls = judgement_trainer.JudgementTrainer.compute_loss, []
 
     def compute_loss(self, *args, **kwargs):
         calls.append(1)
@@ -166,7 +167,7 @@ def _killed_at(monkeypatch, update: int) -> None:
             raise Killed
         return real(self, *args, **kwargs)
 
-    monkeypatch.setattr(training_module._JudgementTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(judgement_trainer.JudgementTrainer, "compute_loss", compute_loss)
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(save_base, judged_texts, tmp_path) -> None:
@@ -181,7 +182,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(save_base, judged_texts, tmp_p
         _killed_at(patch, 10)
         with pytest.raises(Killed):
             PreferenceRewardModel.train(rankings, base, config, output_dir=tmp_path / "killed", device="cpu")
-    checkpoints = tmp_path / "killed.checkpoints"
+    checkpoints = tmp_path / "killed.checkpoints" / "checkpoints"
     assert (checkpoints / "checkpoint-8").is_dir()
     (checkpoints / "checkpoint-12").mkdir()  # a newer one that was cut short
     with pytest.MonkeyPatch.context() as patch:
@@ -196,9 +197,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(save_base, judged_texts, tmp_p
 def test_checkpoints_of_another_run_are_refused(reward_of, judged_texts, tmp_path) -> None:
     config = RewardTrainingConfig(checkpoint_every_steps=1)
     reward_of("gpt2").fit(judged_texts(8, 3, 0), config, checkpoint_dir=tmp_path)
-    with pytest.raises(ConfigError, match="must come from the same settings"):
+    with pytest.raises(ConfigError, match=r"these differ: input judgements .*input texts_as_read"):
         reward_of("gpt2").fit(judged_texts(8, 3, 1), config, checkpoint_dir=tmp_path)
-    with pytest.raises(ConfigError, match="must come from the same settings, model"):
+    with pytest.raises(ConfigError, match=r"these differ: seed \(was 0, is 1\)"):
+        reward_of("gpt2").fit(judged_texts(8, 3, 0), replace(config, seed=1), checkpoint_dir=tmp_path)
+    with pytest.raises(ConfigError, match="these differ: input start_weights"):
         reward_of("llama").fit(judged_texts(8, 3, 0), config, checkpoint_dir=tmp_path)
     with pytest.raises(ConfigError, match=r"needs checkpoint_dir"):
         reward_of("gpt2").fit(judged_texts(8, 3, 0), config)
@@ -229,13 +232,32 @@ def test_data_that_teaches_nothing_is_refused(reward_of) -> None:
         reward_of("gpt2").fit([Judgement.ranking("", ("", "good"), (2, 1))])
 
 
-def test_a_loss_that_is_no_number_stops_the_run(reward_of, judged_texts) -> None:
+def test_a_loss_that_is_no_number_stops_before_the_update(reward_of, judged_texts, tmp_path) -> None:
     reward_model = reward_of("gpt2")
-    with torch.no_grad():
-        reward_model.model.score.weight.fill_(torch.nan)
-    with pytest.raises(RewardModelError, match="the loss must stay finite"):
-        reward_model.fit(judged_texts(8, 3, 0), RewardTrainingConfig(log_every_steps=1))
+    config = RewardTrainingConfig(checkpoint_every_steps=1, items_per_step=4, learning_rate=1e-3)
+    real, seen = judgement_trainer.JudgementTrainer.compute_loss, []
+
+    def compute_loss(self, *args, **kwargs):
+        seen.append(weights(reward_model))
+        return real(self, *args, **kwargs) * (float("nan") if len(seen) == 3 else 1.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judgement_trainer.JudgementTrainer, "compute_loss", compute_loss)
+        with pytest.raises(DivergedError, match="the loss must be finite, got nan before update 3"):
+            reward_model.fit(judged_texts(16, 3, 0), config, checkpoint_dir=tmp_path)
+    assert same(weights(reward_model), seen[2])  # as they were before the bad update
+    assert not same(seen[2], seen[0])
     assert not reward_model.model.training
+    assert (tmp_path / "checkpoints" / "checkpoint-2" / "lm_gym_manifest.json").is_file()
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_update(reward_of, judged_texts) -> None:
+    reward_model = reward_of("gpt2")
+    reward_model.model.score.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = weights(reward_model)
+    with pytest.raises(DivergedError, match="the norm of the gradient must be finite"):
+        reward_model.fit(judged_texts(8, 3, 0))
+    assert same(weights(reward_model), before)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from lm_gym.app.cli import main
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import RewardModelError
 from lm_gym.files import write_jsonl
-from lm_gym.reward_models import SentenceFeatures
-from lm_gym.reward_models import training as training_module
+from lm_gym.reward_models import SentenceFeatures, judgement_trainer
 
 MODEL = str(REVIEWS_LM)
 
@@ -87,7 +86,7 @@ def test_a_killed_run_goes_on_by_the_same_command(
     arguments += ["--checkpoint-every-steps", "2", "--learning-rate", "1e-3", "--out"]
     assert main(["reward", "train", *arguments, str(tmp_path / "whole")]) == 0
     calls: list[int] = []
-    real = training_module._JudgementTrainer.compute_loss
+    real = judgement_trainer.JudgementTrainer.compute_loss
 
     def compute_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
         calls.append(1)
@@ -97,10 +96,10 @@ def test_a_killed_run_goes_on_by_the_same_command(
 
     out = tmp_path / "killed"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_module._JudgementTrainer, "compute_loss", compute_loss)
+        patch.setattr(judgement_trainer.JudgementTrainer, "compute_loss", compute_loss)
         assert main(["reward", "train", *arguments, str(out)]) == 130
         assert not out.exists()  # nothing half-written
-        assert (tmp_path / "killed.checkpoints" / "checkpoint-4").is_dir()
+        assert (tmp_path / "killed.checkpoints" / "checkpoints" / "checkpoint-4").is_dir()
         assert main(["reward", "train", *arguments, str(out)]) == 2
         assert "--resume" in capsys.readouterr().err
         calls.clear()
