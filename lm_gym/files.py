@@ -19,12 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm_gym.errors import DataError, OutputExistsError
+from lm_gym.errors import DataError
 from lm_gym.locks import locked, release
 
 __all__ = [
     "jsonl_lines",
-    "output_folder",
     "read_jsonl",
     "replaced_folder",
     "restore_replaced",
@@ -217,23 +216,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def output_folder(path: str | Path, *, overwrite: bool = False) -> Path:
-    """Make an empty output folder, refusing to touch one that already holds something.
-
-    Raises:
-        OutputExistsError: the folder is not empty and ``overwrite`` is False.
-    """
-    path = Path(path)
-    if path.is_file():
-        raise OutputExistsError(f"output folder {path}: must be a folder, got a file; choose another path")
-    if path.is_dir() and any(path.iterdir()):
-        if not overwrite:
-            raise OutputExistsError(
-                f"output folder {path}: must be new or empty, and it holds another run; "
-                "choose another path, or pass --overwrite (overwrite=True) to replace it"
-            )
-        shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
-    return path

@@ -171,7 +171,7 @@ def reward_train(
         options: What to fit.
         out: Folder of the reward model.
         resume: Go on with a killed run of the same settings and judgements.
-        overwrite: Replace what the folder holds.
+        overwrite: Delete the run or model that the folder holds first.
     """
     from .reward_files import train_reward_model
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from lm_gym import files
-from lm_gym.errors import DataError, OutputExistsError
-from lm_gym.files import output_folder, read_jsonl, replaced_folder, write_json, write_jsonl, write_text
+from lm_gym.errors import DataError
+from lm_gym.files import read_jsonl, replaced_folder, write_json, write_jsonl, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -132,31 +132,6 @@ def test_a_swap_that_fails_half_way_brings_the_old_folder_back(tmp_path: Path, m
         fill(folder, "new")
     assert target.is_dir(), f"the old folder is gone; left: {names(tmp_path)}"
     assert (target / "file").read_text() == "old"
-
-
-def test_an_output_folder_is_made_and_may_be_empty(tmp_path: Path) -> None:
-    path = output_folder(tmp_path / "a" / "run")
-    assert path.is_dir()
-    assert output_folder(str(path)) == path
-
-
-def test_an_output_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:
-    fill(tmp_path, "precious")
-    with pytest.raises(
-        OutputExistsError,
-        match=r"must be new or empty, and it holds another run; choose another path, or pass --overwrite",
-    ):
-        output_folder(tmp_path)
-    assert (tmp_path / "file").read_text() == "precious"
-    assert names(output_folder(tmp_path, overwrite=True)) == []
-
-
-def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    fill(tmp_path, "text")
-    for overwrite in (False, True):
-        with pytest.raises(OutputExistsError, match="must be a folder, got a file; choose another path"):
-            output_folder(tmp_path / "file", overwrite=overwrite)
-    assert (tmp_path / "file").read_text() == "text"
 
 
 KILLS = """

@@ -196,6 +196,15 @@ def test_the_other_processes_of_a_run_write_nothing(tmp_path: Path) -> None:
             open_run(tmp_path, identity(rate=1), is_main=False)
 
 
+def test_the_snippet_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "runs.md").read_text(encoding="utf-8")
+    snippet = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        exec(compile(snippet, "runs.md", "exec"), {})
+        assert read_result(Path("runs/mine")) == {"steps": 3}
+
+
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
