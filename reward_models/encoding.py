@@ -25,9 +25,10 @@ __all__ = [
     "TextTemplate",
     "count_tokens",
     "fitting_end",
-    "length_batches",
+    "padded_width",
     "right_padded",
     "warn_of_cut",
+    "width_batches",
 ]
 
 logger = logging.getLogger(__name__)
@@ -228,14 +229,27 @@ def warn_of_cut(cut: int, count: int, max_length: int) -> None:
     )
 
 
-def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of like length, longest first, each of at most ``max_tokens`` padded tokens.
+def padded_width(length: int, limit: int) -> int:
+    """Width that a row of this length is padded to, whatever else is in its batch: a score that does not depend on the
+    batch needs one that does not either. It is about an eighth longer on average, and at most ``limit``.
+
+    Args:
+        length: tokens of the row, <= limit.
+        limit: tokens that the model reads at most.
+    """
+    step = max(16, 1 << max(length.bit_length() - 3, 0))
+    return min(-(-length // step) * step, limit)
+
+
+def width_batches(widths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of one width, widest first, each of at most ``max_tokens`` padded tokens.
 
     A row that alone exceeds the limit makes a batch of one.
     """
     batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > max_tokens:
+    for row in sorted(range(len(widths)), key=lambda row: (-widths[row], row)):
+        width = widths[row]
+        if batch and (widths[batch[0]] != width or (len(batch) + 1) * width > max_tokens):
             yield batch
             batch = []
         batch.append(row)
@@ -243,9 +257,12 @@ def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int
         yield batch
 
 
-def right_padded(rows: Sequence[Sequence[int]], fill_id: int) -> tuple[Tensor, Tensor]:
-    """Stack N rows of ids. Returns: (ids, attention mask, 1 = counts). Shapes: (N, T), int64, both."""
-    width = max(len(row) for row in rows)
+def right_padded(rows: Sequence[Sequence[int]], fill_id: int, width: int | None = None) -> tuple[Tensor, Tensor]:
+    """Stack N rows of ids, to the longest of them or to a given width.
+
+    Returns: (ids, attention mask, 1 = counts). Shapes: (N, T), int64, both.
+    """
+    width = max(len(row) for row in rows) if width is None else width
     ids = torch.full((len(rows), width), fill_id, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
     for number, row in enumerate(rows):

@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 INVARIANCE_TOLERANCE = 1e-3
+ROW_MULTIPLE = 4
+"""A matrix product with a multiple of so many rows rounds every row alike on a CPU; with a remainder it does not."""
 # Parts of a classifier that a language model does not have; they start from random weights.
 FRESH_PARTS = ("score", "classifier", "pooler", "pre_classifier", "summary", "head.", "out_proj")
 
@@ -51,6 +53,8 @@ class ScalarScorer(nn.Module):
         self.model = model
         types = int(getattr(model.config, "type_vocab_size", 0) or 0)
         self._separator_id = separator_id if types > 1 else None
+        self.row_multiple = 1 if has_positional_head(model) else ROW_MULTIPLE
+        """Rows of a batch come in multiples of this where a score must not depend on their number."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Score N right-padded rows.
@@ -71,7 +75,8 @@ class ScalarScorer(nn.Module):
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         last = attention_mask.sum(dim=1) - 1
         state = hidden[rows, last].to(next(self.model.score.parameters()).dtype)  # an adapter keeps its head in float32
-        return self.model.score(state)[:, 0].float()
+        whole = nn.functional.pad(state, (0, 0, 0, -len(state) % ROW_MULTIPLE))
+        return self.model.score(whole)[: len(state), 0].float()
 
     def _token_types(self, input_ids: Tensor) -> Tensor:
         """0 up to and with the first separator, 1 after it. Shape: (N, T)."""

@@ -34,8 +34,9 @@ from .encoding import (
     PAIR_TEMPLATE,
     PairEncoder,
     TextEncoder,
-    length_batches,
+    padded_width,
     right_padded,
+    width_batches,
 )
 from .heads import ScalarScorer, check_padding_invariance, classifier_from, fill_id_of, longest_input
 from .judgements import Judgement
@@ -213,8 +214,8 @@ class PreferenceRewardModel(RewardModel):
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Raw scores of B responses; equal rows are scored once.
 
-        A score is a function of the two texts up to rounding: rows are batched by length, and a forward pass of other
-        rows beside it rounds otherwise (about 1e-6 in float32).
+        On a CPU a row's score is the same to the bit whatever it is scored with. Other hardware may round otherwise
+        (about 1e-6 in float32).
 
         Returns: Scores of shape (B,). A row without a single token (empty prompt and response) is an
             abstention.
@@ -244,10 +245,13 @@ class PreferenceRewardModel(RewardModel):
         readable = [row for row, ids in enumerate(encoded) if ids]
         self.model.eval()
         most = CPU_BATCH_TOKENS if self.device.type == "cpu" else BATCH_TOKENS
-        for batch in length_batches([len(encoded[row]) for row in readable], most):
+        widths = [padded_width(len(encoded[row]), self.max_length) for row in readable]
+        for batch in width_batches(widths, most):
             chosen = [readable[number] for number in batch]
-            ids, mask = right_padded([encoded[row] for row in chosen], self.fill_id)
-            value[chosen] = self._scorer(ids.to(self.device), mask.to(self.device)).cpu().numpy()
+            # Few rows, or a remainder of them, are multiplied by other kernels, which round otherwise.
+            whole = chosen + chosen[-1:] * (-len(chosen) % self._scorer.row_multiple)
+            ids, mask = right_padded([encoded[row] for row in whole], self.fill_id, widths[batch[0]])
+            value[chosen] = self._scorer(ids.to(self.device), mask.to(self.device)).cpu().numpy()[: len(chosen)]
         return value, valid
 
     @classmethod

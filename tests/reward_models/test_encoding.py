@@ -10,8 +10,9 @@ from lm_gym.reward_models.encoding import (
     TextEncoder,
     TextTemplate,
     fitting_end,
-    length_batches,
+    padded_width,
     right_padded,
+    width_batches,
 )
 
 
@@ -71,11 +72,16 @@ def test_texts_that_fit_log_nothing_and_no_text_is_fine(tokenizer_for, caplog) -
     assert not caplog.records
 
 
-def test_batches_hold_like_lengths_and_every_row_once() -> None:
-    lengths = [3, 9, 1, 9, 2, 40]
-    batches = list(length_batches(lengths, 18))
-    assert batches == [[5], [1, 3], [0, 4, 2]]
-    assert list(length_batches([], 18)) == []
+def test_batches_hold_one_width_and_every_row_once() -> None:
+    assert list(width_batches([8, 16, 8, 16, 8, 40, 16], 32)) == [[5], [1, 3], [6], [0, 2, 4]]
+    assert list(width_batches([], 18)) == []
+
+
+def test_the_padded_width_is_a_matter_of_the_length_alone() -> None:
+    lengths = [1, 16, 17, 100, 127, 128, 129, 513, 1000, 1024]
+    assert [padded_width(length, 1024) for length in lengths] == [16, 16, 32, 112, 128, 128, 160, 640, 1024, 1024]
+    assert padded_width(17, 20) == 20
+    assert all(length <= padded_width(length, 2048) <= max(16, 1.25 * length + 15) for length in range(1, 2049))
 
 
 def test_right_padding_and_its_mask() -> None:

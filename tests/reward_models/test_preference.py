@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from lm_gym.config import ScoreNormalizer
 from lm_gym.errors import ArtifactError, ConfigError, RewardModelError
 from lm_gym.handles import load_reward_model
-from lm_gym.reward_models import PreferenceRewardModel
+from lm_gym.reward_models import CachedRewardModel, PreferenceRewardModel
 from lm_gym.scoring import checked_scores
 
 PROMPTS = ["the film was"] * 4 + ["the movie was very", "one two three four five six seven"]
@@ -230,3 +231,23 @@ def test_settings_that_cannot_work_are_refused(tiny_model, reward_of, tokenizer_
     two.config.num_labels = 2
     with pytest.raises(ConfigError, match="must have one output"):
         PreferenceRewardModel(two, tokenizer_for("gpt2"))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
+def test_a_score_is_the_same_to_the_bit_in_any_batch(kind: str, reward_of: Any) -> None:
+    rng = np.random.default_rng(0)
+    words = ["good", "bad", "film", "one", "two", "three"]
+    responses = sorted({" ".join(rng.choice(words, size=rng.integers(1, 50))) for _ in range(40)})
+    prompts = ["one"] * len(responses)
+
+    model = reward_of(kind, seed=3)
+
+    def scores(*parts: slice) -> list[float]:
+        return [float(v) for part in parts for v in model.score(prompts[part], responses[part]).value]
+
+    whole = scores(slice(None))
+    assert scores(*(slice(row, row + 1) for row in range(len(responses)))) == whole
+    assert scores(slice(0, 3), slice(3, 5), slice(5, 12), slice(12, None)) == whole
+    warm = CachedRewardModel(model)
+    warm.score(prompts[::3], responses[::3])  # the rest is then scored without these
+    assert warm.score(prompts, responses).value.tolist() == whole
