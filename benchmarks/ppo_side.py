@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.workload import random_language_model
-from lm_gym import Reference, TextGenerationVectorEnv
+from lm_gym import Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
 from lm_gym.agents.policy import own_copy
 
@@ -70,9 +70,8 @@ def main() -> None:
     )
     rng = np.random.default_rng(options.seed)
     prompts = [" ".join(map(str, rng.integers(options.vocab, size=options.prompt_tokens))) for _ in range(256)]
-    env = TextGenerationVectorEnv(
-        1, Reference(model), prompts, last_is_even, max_new_tokens=options.response_tokens, kl_coef=0.05
-    )
+    task = TextTask.of(Reference(model), prompts, max_new_tokens=options.response_tokens, kl_coef=0.05)
+    env = TextGenerationVectorEnv(task, last_is_even)
     env.reset(seed=options.seed)
     policy = LanguageModelPolicy(own_copy(model), separate_critic=options.separate_critic)
     config = PPOConfig(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.workload import random_language_model
-from lm_gym import Reference, TextGenerationVectorEnv
+from lm_gym import Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import LanguageModelPolicy
 from lm_gym.agents.policy import own_copy
 
@@ -42,14 +42,12 @@ def main() -> None:
     sides = []
     for stopping in (False, True):
         model = random_language_model(vocab=VOCAB)
-        if stopping:
-            # Random weights draw almost uniformly, so a set of stop ids has its share of the vocabulary as probability.
-            model.eos_ids = tuple(range(4 * VOCAB // CAP))
-        env = TextGenerationVectorEnv(1, Reference(model), prompts, None, max_new_tokens=CAP)
+        # Random weights draw almost uniformly, so a set of stop tokens has its share of the vocabulary as probability.
+        stops = tuple(range(4 * VOCAB // CAP)) if stopping else None
+        task = TextTask.of(Reference(model), prompts, max_new_tokens=CAP, stop_token_ids=stops)
+        env = TextGenerationVectorEnv(task)
         env.reset(seed=0)
-        policy_model = own_copy(model)
-        policy_model.eos_ids = model.eos_ids
-        sides.append((env, LanguageModelPolicy(policy_model)))
+        sides.append((env, LanguageModelPolicy(own_copy(model))))
     full: list[tuple[float, float]] = []
     short: list[tuple[float, float]] = []
     for _ in range(options.repeats + 1):

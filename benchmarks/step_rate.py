@@ -16,7 +16,7 @@ import torch
 from transformers import DynamicCache
 
 from benchmarks.workload import random_language_model
-from lm_gym import LanguageModel, Reference, TextGenerationVectorEnv
+from lm_gym import LanguageModel, Reference, TextGenerationVectorEnv, TextTask
 
 ROWS, PROMPT, STEPS, EDGE = 16, 32, 200, 20
 
@@ -64,9 +64,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     prompts = rng.integers(4096, size=(ROWS, PROMPT))
     tokens = rng.integers(4096, size=(ROWS, STEPS + 1))
-    env = TextGenerationVectorEnv(
-        ROWS, Reference(model), [" ".join(map(str, row)) for row in prompts], None, max_new_tokens=STEPS + 1
-    )
+    texts = [" ".join(map(str, row)) for row in prompts]
+    env = TextGenerationVectorEnv(TextTask.of(Reference(model), texts, max_new_tokens=STEPS + 1), num_envs=ROWS)
     ours: list[list[float]] = []
     bare: list[list[float]] = []
     for _ in range(options.repeats + 1):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lm_gym.reference import Reference
     from lm_gym.rewards import token_rewards
     from lm_gym.scoring import RewardModel, Scores
+    from lm_gym.task import TextTask
     from lm_gym.vector_env import TextGenerationVectorEnv
     from lm_gym.wrappers import PolicyLogProb, VectorPolicyLogProb
 
@@ -50,6 +51,7 @@ _HOMES = {
     "Scores": "scoring",
     "TextGenerationEnv": "env",
     "TextGenerationVectorEnv": "vector_env",
+    "TextTask": "task",
     "VectorPolicyLogProb": "wrappers",
     "evaluate": "evaluation",
     "load_language_model": "language_model",
@@ -76,6 +78,7 @@ __all__ = [
     "Scores",
     "TextGenerationEnv",
     "TextGenerationVectorEnv",
+    "TextTask",
     "VectorPolicyLogProb",
     "__version__",
     "evaluate",

@@ -9,13 +9,11 @@ import gymnasium
 import numpy as np
 
 from lm_gym.adapters import RewardModelLike
-from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import EpisodeOverError
 from lm_gym.info import step_info
-from lm_gym.prompts import Prompt, PromptTruncation, load_prompts
-from lm_gym.reference import Reference
+from lm_gym.prompts import Prompt, load_prompts
 from lm_gym.rendering import Transcript
-from lm_gym.task import ActionMode, TaskEnv, TextTask, checked_render_mode
+from lm_gym.task import TaskEnv, TextTask, checked_render_mode
 
 __all__ = ["TextGenerationEnv"]
 
@@ -37,48 +35,18 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
     }
 
     def __init__(
-        self,
-        reference: Reference | None,
-        prompts: Any,
-        reward_model: RewardModelLike | None = None,
-        *,
-        tokenizer: Any = None,
-        action_mode: ActionMode = "token",
-        reward: RewardConfig | None = None,
-        sampling: SamplingConfig | None = None,
-        max_prompt_tokens: int | None = None,
-        prompt_truncation: PromptTruncation = "error",
-        render_mode: str | None = None,
-        **flat: Any,
+        self, task: TextTask, reward_model: RewardModelLike | None = None, *, render_mode: str | None = None
     ) -> None:
         """Args:
-        reference: frozen language model, or None for no KL (then ``kl_coef`` must be 0).
-        prompts: strings, rows, a ``.jsonl`` file, a ``datasets.Dataset``, a hub id, or a PromptSet.
+        task: prompts, reference and rules; ``TextTask.of`` makes one.
         reward_model: scores finished responses; None pays a score of 0. Columns that it asks for come from the
             prompts' rows.
-        tokenizer: only without a reference.
-        action_mode: "token" (``Discrete``) or "token_and_log_prob" (``Dict``).
-        reward: how responses are paid, or its fields as keyword arguments.
-        sampling: temperature, length cap, stop strings, or its fields as keyword arguments.
-        max_prompt_tokens: limit; None takes the longest prompt.
-        prompt_truncation: what happens to a longer prompt.
         render_mode: None, "ansi" or "human".
-        flat: fields of RewardConfig and SamplingConfig, such as ``kl_coef=.1, max_new_tokens=16``.
 
         Raises:
-            ConfigError, PromptError, RewardModelError: the parts are wrong or do not fit together.
+            ConfigError, RewardModelError: the reward model is none, or does not fit the prompts.
         """
-        self.task = TextTask.of(
-            reference,
-            prompts,
-            tokenizer=tokenizer,
-            action_mode=action_mode,
-            reward=reward,
-            sampling=sampling,
-            max_prompt_tokens=max_prompt_tokens,
-            prompt_truncation=prompt_truncation,
-            flat=flat,
-        )
+        self.task = task
         self.reward_model = reward_model
         self.observation_space = self.task.observation_space()  # type: ignore[assignment]
         self.action_space = self.task.action_space()

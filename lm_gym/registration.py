@@ -14,6 +14,8 @@ from gymnasium.envs.registration import registry
 
 if TYPE_CHECKING:
     from lm_gym.env import TextGenerationEnv
+    from lm_gym.scoring import RewardModel
+    from lm_gym.task import TextTask
     from lm_gym.vector_env import TextGenerationVectorEnv
 
 __all__ = ["register_environments"]
@@ -36,14 +38,16 @@ def make_text_generation(**kwargs: Any) -> TextGenerationEnv:
     """Bring your own model, prompts and reward model. Arguments: :func:`loaded_parts`, then those of the env."""
     from lm_gym.env import TextGenerationEnv
 
-    return TextGenerationEnv(**loaded_parts(kwargs))
+    task, reward_model, options = loaded_parts(kwargs)
+    return TextGenerationEnv(task, reward_model, **options)
 
 
 def make_text_generation_vector(num_envs: int = 1, **kwargs: Any) -> TextGenerationVectorEnv:
     """:func:`make_text_generation` with ``num_envs`` rows."""
     from lm_gym.vector_env import TextGenerationVectorEnv
 
-    return TextGenerationVectorEnv(num_envs, **loaded_parts(kwargs))
+    task, reward_model, options = loaded_parts(kwargs)
+    return TextGenerationVectorEnv(task, reward_model, num_envs=num_envs, **options)
 
 
 def make_reviews(**kwargs: Any) -> TextGenerationEnv:
@@ -68,27 +72,29 @@ def _with_reviews(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**defaults, **kwargs}
 
 
-def loaded_parts(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Replace handles by what they stand for.
+def loaded_parts(kwargs: dict[str, Any]) -> tuple[TextTask, RewardModel | None, dict[str, Any]]:
+    """Load what handles stand for, and check the parts against each other.
 
-    Args: kwargs: of ``gym.make``. Taken out of it: ``model`` (reference handle, None for no KL), ``reward_model``
-        (handle), ``tokenizer``, ``device``, ``dtype``, ``trust_remote_code``.
+    Args: kwargs: of ``gym.make``: ``model`` (reference handle, None for no KL), ``reward_model`` (handle),
+        ``tokenizer``, ``device``, ``dtype``, ``trust_remote_code``, the arguments of ``TextTask.of``, and those of the
+        environment.
 
-    Returns: keyword arguments of the environment's constructor.
+    Returns: task, reward model, and the environment's own arguments.
     """
     from lm_gym.handles import load_reward_model
     from lm_gym.language_model import load_language_model, load_tokenizer
     from lm_gym.reference import Reference
+    from lm_gym.task import TextTask
 
     parts = dict(kwargs)
+    options: dict[str, Any] = {key: parts.pop(key) for key in ("autoreset_mode", "render_mode") if key in parts}
     loading = {key: parts.pop(key) for key in ("device", "dtype", "trust_remote_code") if key in parts}
-    model = parts.pop("model", None)
-    tokenizer = parts.pop("tokenizer", None)
+    model, tokenizer = parts.pop("model", None), parts.pop("tokenizer", None)
+    reward_model = parts.pop("reward_model", None)
     if model is not None:
         parts["reference"] = Reference(load_language_model(model, tokenizer=tokenizer, **loading))
     else:
         parts["reference"] = None
         parts["tokenizer"] = load_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
-    if parts.get("reward_model") is not None:
-        parts["reward_model"] = load_reward_model(parts["reward_model"])
-    return parts
+    task = TextTask.of(**parts)
+    return task, None if reward_model is None else load_reward_model(reward_model), options

@@ -63,16 +63,27 @@ class TextTask:
         sampling: SamplingConfig | None = None,
         max_prompt_tokens: int | None = None,
         prompt_truncation: PromptTruncation = "error",
-        flat: Mapping[str, Any] | None = None,
+        **flat: Any,
     ) -> TextTask:
         """Check the parts against each other and tokenise the prompts.
+
+        Args:
+            reference: frozen language model, or None for no KL (then ``kl_coef`` must be 0).
+            prompts: strings, rows, a ``.jsonl`` file, a ``datasets.Dataset``, a hub id, or a PromptSet.
+            tokenizer: only without a reference.
+            action_mode: "token" (``Discrete``) or "token_and_log_prob" (``Dict``).
+            reward: how responses are paid, or its fields as keyword arguments.
+            sampling: temperature, length cap, stops, or its fields as keyword arguments.
+            max_prompt_tokens: limit; None takes the longest prompt.
+            prompt_truncation: what happens to a longer prompt.
+            flat: fields of RewardConfig and SamplingConfig, such as ``kl_coef=.1, max_new_tokens=16``.
 
         Raises:
             ConfigError: settings that contradict each other, a response that cannot fit the model's context, or KL
                 without a reference.
             PromptError: see :func:`lm_gym.prompts.load_prompts`.
         """
-        reward, sampling = configs_from_flat(reward, sampling, flat or {})
+        reward, sampling = configs_from_flat(reward, sampling, flat)
         if action_mode not in ("token", "token_and_log_prob"):
             raise ConfigError(f'action_mode: must be "token" or "token_and_log_prob", got {action_mode!r}')
         if reference is None and reward.kl_coef > 0:

@@ -11,18 +11,16 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from lm_gym.adapters import RewardModelLike
-from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.engine import Transition
 from lm_gym.env import Observation, chosen_prompt
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError, EpisodeOverError, UnsupportedModelError
 from lm_gym.info import step_info
 from lm_gym.policy import Policy, Sampler
-from lm_gym.prompts import Prompt, PromptTruncation, load_prompts
-from lm_gym.reference import Reference
+from lm_gym.prompts import Prompt, load_prompts
 from lm_gym.rendering import Transcript
 from lm_gym.rollout import PhaseTimer, collect, sampler_of
-from lm_gym.task import ActionMode, TaskEnv, TextTask, checked_render_mode
+from lm_gym.task import TaskEnv, TextTask, checked_render_mode
 
 __all__ = ["TextGenerationVectorEnv"]
 
@@ -41,40 +39,21 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
 
     def __init__(
         self,
-        num_envs: int,
-        reference: Reference | None,
-        prompts: Any,
+        task: TextTask,
         reward_model: RewardModelLike | None = None,
         *,
-        tokenizer: Any = None,
-        action_mode: ActionMode = "token",
+        num_envs: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        reward: RewardConfig | None = None,
-        sampling: SamplingConfig | None = None,
-        max_prompt_tokens: int | None = None,
-        prompt_truncation: PromptTruncation = "error",
         render_mode: str | None = None,
-        **flat: Any,
     ) -> None:
         """Args:
+        task, reward_model, render_mode: see :class:`lm_gym.TextGenerationEnv`, with the same errors.
         num_envs: rows, B.
         autoreset_mode: what follows the end of a row's episode; see Gymnasium's vector documentation.
-
-        The others are those of :class:`lm_gym.TextGenerationEnv`, with the same errors.
         """
         if num_envs < 1:
             raise ConfigError(f"num_envs: must be >= 1, got {num_envs}")
-        self.task = TextTask.of(
-            reference,
-            prompts,
-            tokenizer=tokenizer,
-            action_mode=action_mode,
-            reward=reward,
-            sampling=sampling,
-            max_prompt_tokens=max_prompt_tokens,
-            prompt_truncation=prompt_truncation,
-            flat=flat,
-        )
+        self.task = task
         self.num_envs = num_envs
         self.reward_model = reward_model
         self.autoreset_mode = _checked_autoreset(autoreset_mode)

@@ -33,6 +33,7 @@ from lm_gym.reward_models.training_config import RewardTrainingConfig
 from lm_gym.sampling import StopRule, with_stop_ids
 from lm_gym.scoring import RewardModel
 from lm_gym.signals import Interrupted
+from lm_gym.task import TextTask
 from lm_gym.vector_env import TextGenerationVectorEnv
 
 __all__ = [
@@ -139,15 +140,14 @@ def make_env(
     num_envs: int = 1,
 ) -> TextGenerationVectorEnv:
     """The environment of a stage: frozen reference, prompts (texts, or rows with columns), reward model."""
-    return TextGenerationVectorEnv(
-        num_envs,
+    task = TextTask.of(
         Reference(load_language_model(reference)),
         list(prompts),
-        reward_model,
         action_mode="token_and_log_prob",
         reward=reward,
         sampling=sampling,
     )
+    return TextGenerationVectorEnv(task, reward_model, num_envs=num_envs)
 
 
 def run_ppo(

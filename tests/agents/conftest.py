@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lm_gym import Reference, TextGenerationVectorEnv
+from lm_gym import Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import LanguageModelPolicy
 from lm_gym.agents.policy import own_copy
 from lm_gym.testing import tiny_language_model
@@ -43,7 +43,9 @@ def make_env() -> Callable[..., TextGenerationVectorEnv]:
     ) -> TextGenerationVectorEnv:
         reference = Reference(tiny_language_model(architecture))
         settings = {"action_mode": "token_and_log_prob", "max_new_tokens": 6} | settings
-        env = TextGenerationVectorEnv(num_envs, reference, prompts, reward_model, **settings)
+        options = {"autoreset_mode": settings.pop("autoreset_mode")} if "autoreset_mode" in settings else {}
+        task = TextTask.of(reference, prompts, **settings)
+        env = TextGenerationVectorEnv(task, reward_model, num_envs=num_envs, **options)
         env.reset(seed=seed)
         return env
 

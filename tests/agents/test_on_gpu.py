@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lm_gym import LanguageModel, Reference, TextGenerationVectorEnv
+from lm_gym import LanguageModel, Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
 from lm_gym.agents.policy import own_copy
 from lm_gym.testing import tiny_language_model
@@ -29,9 +29,8 @@ def environment(model: LanguageModel) -> TextGenerationVectorEnv:
     def score(prompts: list[str], completions: list[str]) -> list[float]:
         return [float(len(text)) for text in completions]
 
-    env = TextGenerationVectorEnv(
-        4, Reference(model), ["a b", "a"], score, action_mode="token_and_log_prob", max_new_tokens=8, kl_coef=0.1
-    )
+    task = TextTask.of(Reference(model), ["a b", "a"], action_mode="token_and_log_prob", max_new_tokens=8, kl_coef=0.1)
+    env = TextGenerationVectorEnv(task, score, num_envs=4)
     env.reset(seed=0)
     return env
 

@@ -111,7 +111,7 @@ import os, sys
 import numpy as np
 import torch
 from torch import distributed
-from lm_gym import Reference, TextGenerationVectorEnv
+from lm_gym import Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
 from lm_gym.agents.policy import own_copy
 from lm_gym.processes import ONE_PROCESS, launched_processes
@@ -122,9 +122,8 @@ distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank
 processes = launched_processes()
 reference = Reference(tiny_language_model("gpt2"))
 score = lambda prompts, completions: [None if len(text) > 9 else len(text) / 5 for text in completions]
-env = TextGenerationVectorEnv(
-    2, reference, ["a b c", "d", "e f"], score, action_mode="token_and_log_prob", max_new_tokens=6, top_k=9
-)
+task = TextTask.of(reference, ["a b c", "d", "e f"], action_mode="token_and_log_prob", max_new_tokens=6, top_k=9)
+env = TextGenerationVectorEnv(task, score, num_envs=2)
 env.reset(seed=0)
 config = PPOConfig(
     episodes_per_iteration=12, epochs=1, minibatches=1, learning_rate=1e-30, max_grad_norm=None, max_batch_tokens=40

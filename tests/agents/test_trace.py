@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm_gym import Reference, TextGenerationVectorEnv
+from lm_gym import Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
 from lm_gym.agents.policy import own_copy
 from lm_gym.testing import tiny_language_model
@@ -30,17 +30,16 @@ def vowel_share(prompts: list[str], completions: list[str]) -> list[float]:
 def trace() -> dict[str, list[float]]:
     """One list per metric, one entry per iteration; CPU, one thread, every seed fixed."""
     reference = Reference(tiny_language_model(vocab_size=12, max_length=12, initializer_range=0.1))
-    env = TextGenerationVectorEnv(
-        4,
+    task = TextTask.of(
         reference,
         ["a b c", "d"],
-        vowel_share,
         action_mode="token_and_log_prob",
         max_new_tokens=6,
         temperature=0.9,
         top_k=8,
         kl_coef=0.05,
     )
+    env = TextGenerationVectorEnv(task, vowel_share, num_envs=4)
     env.reset(seed=0)
     policy = LanguageModelPolicy(own_copy(reference.language_model))
     # A small step size: rounding differs between processors, and a large one would amplify it past the tolerance.

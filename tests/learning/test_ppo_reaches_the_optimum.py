@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lm_gym import TextGenerationVectorEnv
+from lm_gym import TextGenerationVectorEnv, TextTask
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, RewardToGo
 from lm_gym.agents.policy import own_copy
 from lm_gym.testing import share_closed
@@ -16,15 +16,8 @@ ITERATIONS = 100
 
 
 def train(task: Any, seed: int, estimator: Any = None, **changes: Any) -> float:
-    env = TextGenerationVectorEnv(
-        1,
-        task.reference,
-        ["a b"],
-        task.reward,
-        action_mode="token_and_log_prob",
-        reward=task.reward_config,
-        sampling=task.sampling,
-    )
+    rules = {"reward": task.reward_config, "sampling": task.sampling, "action_mode": "token_and_log_prob"}
+    env = TextGenerationVectorEnv(TextTask.of(task.reference, ["a b"], **rules), task.reward)
     env.reset(seed=seed)
     policy = LanguageModelPolicy(own_copy(task.reference.language_model))
     config = PPOConfig(episodes_per_iteration=256, learning_rate=3e-3, seed=seed, **changes)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lm_gym import PolicyHandle, PolicyLogProb, TextGenerationEnv
+from lm_gym import PolicyHandle, PolicyLogProb, TextGenerationEnv, TextTask
 from lm_gym.testing import policy_value
 
 pytestmark = pytest.mark.slow
@@ -39,14 +39,8 @@ def train(task: Any, action_mode: str, ent_coef: float, seed: int) -> float:
     handle = PolicyHandle()
 
     def make() -> gymnasium.Env[Any, Any]:
-        env = TextGenerationEnv(
-            task.reference,
-            ["a b"],
-            task.reward,
-            action_mode=action_mode,  # type: ignore[arg-type]
-            reward=task.reward_config,
-            sampling=task.sampling,
-        )
+        rules = {"reward": task.reward_config, "sampling": task.sampling, "action_mode": action_mode}
+        env = TextGenerationEnv(TextTask.of(task.reference, ["a b"], **rules), task.reward)
         return PolicyLogProb(env, handle) if action_mode == "token_and_log_prob" else env
 
     agent = stable_baselines3.PPO(

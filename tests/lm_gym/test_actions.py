@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import PROMPTS, V
+from tiny_models import PROMPTS, V, single_env, vector_env
 
 from lm_gym import Reference, TextGenerationEnv, TextGenerationVectorEnv
 from lm_gym.errors import ActionError, LmGymError
@@ -17,7 +17,7 @@ Make = Callable[..., TextGenerationEnv]
 @pytest.fixture
 def single(reference: Reference) -> Make:
     def make(mode: str = "token") -> TextGenerationEnv:
-        env = TextGenerationEnv(reference, PROMPTS, None, max_new_tokens=4, action_mode=mode)  # type: ignore[arg-type]
+        env = single_env(reference, PROMPTS, None, max_new_tokens=4, action_mode=mode)  # type: ignore[arg-type]
         env.reset(seed=0)
         return env
 
@@ -27,7 +27,7 @@ def single(reference: Reference) -> Make:
 @pytest.fixture
 def vector(reference: Reference) -> Callable[..., TextGenerationVectorEnv]:
     def make(mode: str = "token", num: int = 2) -> TextGenerationVectorEnv:
-        env = TextGenerationVectorEnv(num, reference, PROMPTS, None, max_new_tokens=4, action_mode=mode)  # type: ignore[arg-type]
+        env = vector_env(num, reference, PROMPTS, None, max_new_tokens=4, action_mode=mode)  # type: ignore[arg-type]
         env.reset(seed=0)
         return env
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import EOS, MAX_LENGTH, PROMPTS, V, length_score, make_tokenizer, text_score
+from tiny_models import EOS, MAX_LENGTH, PROMPTS, V, length_score, make_tokenizer, single_env, text_score
 
 from lm_gym import Reference, RewardConfig, SamplingConfig, Scores, TextGenerationEnv
 from lm_gym.errors import ConfigError, EpisodeOverError, PromptError, RewardModelError
@@ -15,9 +15,7 @@ STRINGS = {"response", "stop_reason"}
 
 def make(reference: Reference | None, **settings: Any) -> TextGenerationEnv:
     settings = {"max_new_tokens": 5, "action_mode": "token_and_log_prob", "kl_coef": 0.1} | settings
-    return TextGenerationEnv(
-        reference, settings.pop("prompts", PROMPTS), settings.pop("reward_model", text_score), **settings
-    )
+    return single_env(reference, settings.pop("prompts", PROMPTS), settings.pop("reward_model", text_score), **settings)
 
 
 def play(env: TextGenerationEnv, seed: int) -> list[tuple[Any, ...]]:
@@ -174,7 +172,7 @@ def test_an_optional_prompt_is_cut_as_the_env_cuts_its_prompts(reference: Refere
 
 def test_settings_come_as_objects_or_flat(reference: Reference) -> None:
     flat = make(reference, kl_coef=0.3, temperature=0.5)
-    objects = TextGenerationEnv(
+    objects = single_env(
         reference,
         PROMPTS,
         text_score,
@@ -278,7 +276,7 @@ def test_tokens_that_only_the_model_knows_can_be_taken() -> None:
 
     from tiny_models import make_model  # isort: skip
 
-    env = TextGenerationEnv(
+    env = single_env(
         Reference(LanguageModel(make_model(), make_tokenizer(V - 4))), ["a"], length_score, max_new_tokens=3
     )
     env.reset(seed=0)

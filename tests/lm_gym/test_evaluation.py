@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from tiny_models import PROMPTS, SamplingPolicy, ScriptedPolicy, length_score, make_model, make_tokenizer
+from tiny_models import PROMPTS, SamplingPolicy, ScriptedPolicy, length_score, make_model, make_tokenizer, vector_env
 
 from lm_gym import Evaluation, LanguageModel, Reference, TextGenerationVectorEnv, evaluate
 from lm_gym.errors import ConfigError, LmGymError
@@ -17,7 +17,7 @@ from lm_gym.evaluation import wilson_interval
 
 def env_of(reference: Reference | None, reward_model: Any = length_score, **settings: Any) -> TextGenerationVectorEnv:
     settings = {"max_new_tokens": 4, "kl_coef": 0.1} | settings
-    env = TextGenerationVectorEnv(2, reference, PROMPTS, reward_model, **settings)
+    env = vector_env(2, reference, PROMPTS, reward_model, **settings)
     env.reset(seed=0)
     return env
 

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from tiny_models import EOS, PROMPTS, V, gpt2_parts, text_score
+from tiny_models import EOS, PROMPTS, V, gpt2_parts, single_env, text_score, vector_env
 
 from lm_gym import (
     PolicyHandle,
@@ -32,11 +32,11 @@ def log_prob(observation: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarr
 
 
 def single(reference: Reference, **changes: Any) -> TextGenerationEnv:
-    return TextGenerationEnv(reference, PROMPTS, text_score, **(SETTINGS | changes))
+    return single_env(reference, PROMPTS, text_score, **(SETTINGS | changes))
 
 
 def vector(reference: Reference, mode: AutoresetMode, num: int = 3) -> TextGenerationVectorEnv:
-    return TextGenerationVectorEnv(num, reference, PROMPTS, text_score, autoreset_mode=mode, **SETTINGS)
+    return vector_env(num, reference, PROMPTS, text_score, autoreset_mode=mode, **SETTINGS)
 
 
 def test_the_action_space_is_discrete_outside(reference: Reference) -> None:
@@ -271,7 +271,7 @@ def test_an_env_in_token_mode_is_refused(reference: Reference) -> None:
         ConfigError, match=r'PolicyLogProb: wraps an environment with action_mode="token_and_log_prob", got .*Discrete'
     ):
         PolicyLogProb(single(reference, action_mode="token"), log_prob)
-    many = TextGenerationVectorEnv(2, reference, PROMPTS, max_new_tokens=4)
+    many = vector_env(2, reference, PROMPTS, max_new_tokens=4)
     with pytest.raises(ConfigError, match="VectorPolicyLogProb: wraps an environment with"):
         VectorPolicyLogProb(many, log_prob)
 

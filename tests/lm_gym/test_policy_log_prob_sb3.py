@@ -11,9 +11,9 @@ import torch
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
-from tiny_models import PROMPTS, V, length_score
+from tiny_models import PROMPTS, V, length_score, single_env
 
-from lm_gym import PolicyHandle, PolicyLogProb, Reference, TextGenerationEnv
+from lm_gym import PolicyHandle, PolicyLogProb, Reference
 from lm_gym.errors import ConfigError, RewardModelError
 
 SMALL: dict[str, Any] = {
@@ -42,9 +42,7 @@ class Watch(BaseCallback):
 
 
 def env_with(handle: PolicyHandle, reference: Reference, score: Any = length_score) -> PolicyLogProb:
-    inner = TextGenerationEnv(
-        reference, PROMPTS, score, max_new_tokens=5, kl_coef=0.1, action_mode="token_and_log_prob"
-    )
+    inner = single_env(reference, PROMPTS, score, max_new_tokens=5, kl_coef=0.1, action_mode="token_and_log_prob")
     return PolicyLogProb(inner, handle)
 
 
@@ -246,7 +244,7 @@ def test_one_handle_per_environment_is_refused(reference: Reference) -> None:
 
 @pytest.mark.parametrize("part", ["algorithm", "policy"])
 def test_dqn_has_no_log_probability_and_is_refused(part: str, reference: Reference) -> None:
-    inner: Any = TextGenerationEnv(reference, PROMPTS, None, max_new_tokens=4)
+    inner: Any = single_env(reference, PROMPTS, None, max_new_tokens=4)
     agent = DQN("MultiInputPolicy", inner, buffer_size=10, device="cpu")
     name = {"algorithm": "DQN", "policy": "MultiInputPolicy"}[part]
     with pytest.raises(

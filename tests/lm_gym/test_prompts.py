@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import PROMPTS, make_tokenizer
+from tiny_models import PROMPTS, make_tokenizer, single_env
 
 from lm_gym import load_prompts
 from lm_gym.errors import ConfigError, DataError, PromptError
@@ -218,10 +218,10 @@ def test_a_hub_id_without_network_is_refused_with_a_remedy(tokenizer: Any) -> No
 
 
 def test_a_prompt_token_that_the_model_does_not_know_is_refused(reference: Any) -> None:
-    from lm_gym import LanguageModel, Reference, TextGenerationEnv
+    from lm_gym import LanguageModel, Reference
     from lm_gym.errors import LmGymError
 
     wide = make_tokenizer(40)
     word = wide.convert_ids_to_tokens(38)
     with pytest.raises(LmGymError, match="38"):
-        TextGenerationEnv(Reference(LanguageModel(reference.model, wide)), [word], max_new_tokens=3).reset(seed=0)
+        single_env(Reference(LanguageModel(reference.model, wide)), [word], max_new_tokens=3).reset(seed=0)

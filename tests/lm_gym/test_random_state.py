@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_models import SamplingPolicy
+from tiny_models import single_env as make_single_env
+from tiny_models import vector_env as make_vector_env
 
-from lm_gym import Reference, TextGenerationEnv, TextGenerationVectorEnv
+from lm_gym import Reference, TextGenerationVectorEnv
 from lm_gym.errors import ConfigError
 
 MANY = [f"{letter} {other}" for letter in "abcdefghij" for other in "klmnopqrst"]
@@ -20,7 +22,7 @@ def policy(reference: Reference) -> SamplingPolicy:
 
 
 def vector_env(reference: Reference, **settings: Any) -> TextGenerationVectorEnv:
-    return TextGenerationVectorEnv(2, reference, MANY, max_new_tokens=4, **settings)
+    return make_vector_env(2, reference, MANY, max_new_tokens=4, **settings)
 
 
 def test_rollouts_draw_from_a_stream_that_no_row_has(reference: Reference, policy: SamplingPolicy) -> None:
@@ -60,12 +62,12 @@ def test_the_state_of_a_vector_env_holds_every_stream_and_beta(
 
 
 def test_the_state_of_a_single_env_holds_its_stream_and_beta(reference: Reference) -> None:
-    env = TextGenerationEnv(reference, MANY, max_new_tokens=4)
+    env = make_single_env(reference, MANY, max_new_tokens=4)
     env.reset(seed=1)
     env.kl_coef = 0.37
     state = json.loads(json.dumps(env.state_dict()))
     _, info = env.reset()
-    other = TextGenerationEnv(reference, MANY, max_new_tokens=4)
+    other = make_single_env(reference, MANY, max_new_tokens=4)
     other.load_state_dict(state)
     assert (other.reset()[1], other.kl_coef) == (info, 0.37)
 
@@ -73,6 +75,6 @@ def test_the_state_of_a_single_env_holds_its_stream_and_beta(reference: Referenc
 def test_a_state_of_another_shape_is_refused(reference: Reference) -> None:
     state = vector_env(reference).state_dict()
     with pytest.raises(ConfigError, match=r"environment of 3 rows.*got 2 rows"):
-        TextGenerationVectorEnv(3, reference, MANY, max_new_tokens=4).load_state_dict(state)
+        make_vector_env(3, reference, MANY, max_new_tokens=4).load_state_dict(state)
     with pytest.raises(ConfigError, match=r"sampling.seed set; got 2 rows, unset"):
         vector_env(reference, seed=7).load_state_dict(state)

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_models import ARCHITECTURES, EOS, PROMPTS, full_log_probs, make_tokenizer, text_score
+from tiny_models import single_env as make_single_env
+from tiny_models import vector_env as make_vector_env
 
-from lm_gym import LanguageModel, Reference, TextGenerationEnv, TextGenerationVectorEnv
+from lm_gym import LanguageModel, Reference, TextGenerationVectorEnv
 from lm_gym.decoder import CausalDecoder
 
 ATOL = 2e-4
@@ -91,7 +93,7 @@ def compare_observations(obs: dict[str, np.ndarray], mirror: Mirror, ended: np.n
 
 
 def vector_env(reference: Reference, mode: str, num_envs: int = 3, **settings: Any) -> TextGenerationVectorEnv:
-    return TextGenerationVectorEnv(
+    return make_vector_env(
         num_envs,
         reference,
         settings.pop("prompts", PROMPTS),
@@ -186,7 +188,7 @@ def play(env: TextGenerationVectorEnv, mirror: Mirror, infos: dict[str, Any], to
 
 
 def test_the_single_env_pays_the_same_as_plain_full_forwards(reference: Reference) -> None:
-    env = TextGenerationEnv(
+    env = make_single_env(
         reference, PROMPTS, text_score, action_mode="token_and_log_prob", max_new_tokens=NEW, kl_coef=KL_COEF
     )
     mirror = Mirror(reference.language_model, 1.0, 1)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import EOS, PROMPTS, full_log_probs, length_score, make_tokenizer
+from tiny_models import EOS, PROMPTS, full_log_probs, length_score, make_tokenizer, single_env, vector_env
 
-from lm_gym import Reference, TextGenerationEnv, TextGenerationVectorEnv
+from lm_gym import Reference, TextGenerationEnv
 from lm_gym.prompts import Prompt
 from lm_gym.rendering import Transcript, kl_style
 
@@ -18,7 +18,7 @@ COLOURS = {" a": "32", " b": "33", " c": "38;5;208", " d": "31"}
 
 def make(reference: Reference, **settings: Any) -> TextGenerationEnv:
     settings = {"max_new_tokens": 4, "action_mode": "token_and_log_prob", "render_mode": "ansi"} | settings
-    return TextGenerationEnv(reference, ["x y z"], settings.pop("reward_model", length_score), **settings)
+    return single_env(reference, ["x y z"], settings.pop("reward_model", length_score), **settings)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_without_a_render_mode_nothing_is_printed(reference: Reference, capsys: 
 
 
 def test_a_vector_env_renders_one_transcript_per_row(reference: Reference) -> None:
-    env = TextGenerationVectorEnv(2, reference, PROMPTS, length_score, max_new_tokens=4, render_mode="ansi")
+    env = vector_env(2, reference, PROMPTS, length_score, max_new_tokens=4, render_mode="ansi")
     env.reset(seed=0)
     env.step(np.array([17, 18]))
     frames = env.render()
@@ -118,11 +118,11 @@ def test_a_vector_env_renders_one_transcript_per_row(reference: Reference) -> No
     assert len(frames) == 2
     assert "q" in ANSI.sub("", frames[0])
     assert "r" in ANSI.sub("", frames[1])
-    assert TextGenerationVectorEnv(1, reference, PROMPTS, max_new_tokens=4).render() is None
+    assert vector_env(1, reference, PROMPTS, max_new_tokens=4).render() is None
 
 
 def test_a_vector_env_prints_the_episodes_that_end(reference: Reference, capsys: pytest.CaptureFixture[str]) -> None:
-    env = TextGenerationVectorEnv(2, reference, ["x y z"], length_score, max_new_tokens=4, render_mode="human")
+    env = vector_env(2, reference, ["x y z"], length_score, max_new_tokens=4, render_mode="human")
     env.reset(seed=0)
     env.step(np.array([17, 18]))
     assert capsys.readouterr().out == ""

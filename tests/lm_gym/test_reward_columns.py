@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from tiny_models import ScriptedPolicy, gpt2_parts, words
+from tiny_models import ScriptedPolicy, gpt2_parts, single_env, vector_env, words
 
 from lm_gym import Reference, RewardModel, Scores, TextGenerationEnv, TextGenerationVectorEnv, evaluate, load_prompts
 from lm_gym.errors import ConfigError, RewardModelError
@@ -70,7 +70,7 @@ def test_each_row_of_a_vector_env_has_its_own_answer(tmp_path: Path, reward_mode
 
 @pytest.fixture
 def env(reference: Reference) -> TextGenerationVectorEnv:
-    return TextGenerationVectorEnv(2, reference, ROWS, contains, **SETTINGS)
+    return vector_env(2, reference, ROWS, contains, **SETTINGS)
 
 
 def test_rollouts_and_evaluation_pay_the_right_answer(env: TextGenerationVectorEnv) -> None:
@@ -84,7 +84,7 @@ def test_rollouts_and_evaluation_pay_the_right_answer(env: TextGenerationVectorE
 
 
 def test_a_prompt_from_outside_brings_its_columns(reference: Reference) -> None:
-    env = TextGenerationEnv(reference, ROWS, contains, **SETTINGS)
+    env = single_env(reference, ROWS, contains, **SETTINGS)
     env.reset(options={"prompt": {"prompt": "f", "answer": "g"}})
     env.step(words("g")[0])
     assert env.step(0)[4]["score"] == 1.0
@@ -119,10 +119,10 @@ def needs_ids(completions: Sequence[str], completion_ids: Sequence[Any]) -> list
 def test_an_environment_without_the_column_is_refused(
     reference: Reference, rows: Any, reward_model: Any, text: str
 ) -> None:
-    for build in (TextGenerationEnv, lambda *parts, **flat: TextGenerationVectorEnv(2, *parts, **flat)):
+    for build in (TextGenerationEnv, lambda *parts, **flat: vector_env(2, *parts, **flat)):
         with pytest.raises(ConfigError, match=text):
             build(reference, rows, reward_model, **SETTINGS)
-    env = TextGenerationEnv(reference, rows, None, **SETTINGS)
+    env = single_env(reference, rows, None, **SETTINGS)
     with pytest.raises(ConfigError, match=text):
         env.reward_model = reward_model
     assert env.reward_model is None
@@ -136,7 +136,7 @@ def test_a_function_that_takes_every_column_gets_none_where_a_row_lacks_it(refer
         return [0.0] * len(completions)
 
     rows = [{"prompt": "a", "level": 1, "completions": "not this"}, {"prompt": "b", "hint": "x"}]
-    env = TextGenerationVectorEnv(2, reference, rows, look, **SETTINGS)
+    env = vector_env(2, reference, rows, look, **SETTINGS)
     env.rollout_on(ScriptedPolicy([words("c $"), words("$")]), rows)
     assert seen == [{"prompts": ["a", "b"], "level": [1, None], "hint": [None, "x"]}]
 
@@ -158,7 +158,7 @@ def test_the_exact_solver_pays_by_the_column(reference: Reference) -> None:
 
 
 def test_a_swap_in_the_middle_of_an_episode_is_still_checked(reference: Reference) -> None:
-    env = TextGenerationEnv(reference, ROWS, None, **SETTINGS)
+    env = single_env(reference, ROWS, None, **SETTINGS)
     env.reset(options={"prompt": "f"})
     env.reward_model = contains
     with pytest.raises((ConfigError, RewardModelError), match="needs the column 'answer'"):

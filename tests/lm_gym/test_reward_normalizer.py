@@ -8,9 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from tiny_models import ScriptedPolicy, gpt2_parts, words
+from tiny_models import ScriptedPolicy, gpt2_parts, single_env, vector_env, words
 
-from lm_gym import Reference, RewardModel, ScoreNormalizer, Scores, TextGenerationEnv, TextGenerationVectorEnv, evaluate
+from lm_gym import Reference, RewardModel, ScoreNormalizer, Scores, evaluate
 
 OWN, OTHER = ScoreNormalizer(gain=0.5, bias=-1.0), ScoreNormalizer(gain=2.0, bias=0.25)
 
@@ -53,8 +53,8 @@ def test_step_rollout_and_evaluation_pay_alike(
     reference: Reference, given: ScoreNormalizer | None, set_by_user: ScoreNormalizer | None, paid: float
 ) -> None:
     settings = SETTINGS | {"normalizer": set_by_user}
-    single = TextGenerationEnv(reference, ["a"], Counting(given), **settings)
-    vector = TextGenerationVectorEnv(1, reference, ["a"], Counting(given), **settings)
+    single = single_env(reference, ["a"], Counting(given), **settings)
+    vector = vector_env(1, reference, ["a"], Counting(given), **settings)
     policy = ScriptedPolicy([words("a b c $")])
     assert paid_by_steps(single)[0] == paid
     assert vector.rollout_on(policy, ["a"]).rewards.sum() == paid
@@ -62,7 +62,7 @@ def test_step_rollout_and_evaluation_pay_alike(
 
 
 def test_a_swap_brings_the_new_models_own_normaliser(reference: Reference) -> None:
-    env = TextGenerationEnv(reference, ["a"], Counting(OWN), **SETTINGS)
+    env = single_env(reference, ["a"], Counting(OWN), **SETTINGS)
     assert paid_by_steps(env)[0] == 0.5
     env.reward_model = Counting(OTHER)
     assert paid_by_steps(env)[0] == 6.25
@@ -84,7 +84,7 @@ class Shy(Counting):
 
 
 def test_the_std_reaches_the_episodes_and_the_info(reference: Reference) -> None:
-    env = TextGenerationVectorEnv(3, reference, ["a"], Shy(), on_length_limit="truncate", **SETTINGS)
+    env = vector_env(3, reference, ["a"], Shy(), on_length_limit="truncate", **SETTINGS)
     policy = ScriptedPolicy([words("a a $"), words("b b $"), words("a b c d")])
     episodes = env.rollout_on(policy, ["a"] * 3)
     assert episodes.score_std is not None
@@ -94,12 +94,12 @@ def test_the_std_reaches_the_episodes_and_the_info(reference: Reference) -> None
     joined = type(episodes).concatenate([episodes, env.rollout_on(ScriptedPolicy([words("a b c d")]), ["a"])])
     assert joined.score_std is not None
     np.testing.assert_allclose(joined.score_std, [0.2, 0.0, 0.0, 0.0], rtol=1e-6)
-    single = TextGenerationEnv(reference, ["a"], Shy(), on_length_limit="truncate", **SETTINGS)
+    single = single_env(reference, ["a"], Shy(), on_length_limit="truncate", **SETTINGS)
     assert paid_by_steps(single, "a a $")[1]["score_std"] == pytest.approx(0.2)
     assert "score_std" not in paid_by_steps(single, "b b $")[1]
     assert "score_std" not in paid_by_steps(single, "a b c d")[1]
 
 
 def test_a_model_without_a_std_has_none_in_the_episodes(reference: Reference) -> None:
-    env = TextGenerationVectorEnv(1, reference, ["a"], lambda completions: [1.0], **SETTINGS)
+    env = vector_env(1, reference, ["a"], lambda completions: [1.0], **SETTINGS)
     assert env.rollout_on(ScriptedPolicy([words("a $")]), ["a"]).score_std is None

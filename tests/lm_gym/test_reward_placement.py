@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import ScriptedPolicy, make_model, make_tokenizer, words
+from tiny_models import ScriptedPolicy, make_model, make_tokenizer, single_env, vector_env, words
 
 from lm_gym import (
     LanguageModel,
     Reference,
     ScoreNormalizer,
-    TextGenerationEnv,
-    TextGenerationVectorEnv,
 )
 
 REF = -math.log(32)
@@ -103,7 +101,7 @@ def parts(case: Case, uniform: Reference) -> tuple[tuple[Any, ...], dict[str, An
 
 def by_step(case: Case, uniform: Reference) -> tuple[Rewards, dict[str, Any], bool]:
     arguments, settings = parts(case, uniform)
-    env = TextGenerationEnv(*arguments, **settings)
+    env = single_env(*arguments, **settings)
     env.reset(seed=0)
     rewards = []
     for token in words(case.response):
@@ -116,7 +114,7 @@ def by_step(case: Case, uniform: Reference) -> tuple[Rewards, dict[str, Any], bo
 
 def by_vector_step(case: Case, uniform: Reference) -> tuple[Rewards, dict[str, Any], bool]:
     arguments, settings = parts(case, uniform)
-    env = TextGenerationVectorEnv(2, *arguments, **settings)
+    env = vector_env(2, *arguments, **settings)
     env.reset(seed=0)
     rewards = []
     for token in words(case.response):
@@ -132,7 +130,7 @@ def by_vector_step(case: Case, uniform: Reference) -> tuple[Rewards, dict[str, A
 
 def by_rollout(case: Case, uniform: Reference) -> tuple[Rewards, dict[str, Any], bool]:
     arguments, settings = parts(case, uniform)
-    env = TextGenerationVectorEnv(2, *arguments, **settings)
+    env = vector_env(2, *arguments, **settings)
     env.reset(seed=0)
     longer = [1] * settings["max_new_tokens"]
     episodes = env.rollout(ScriptedPolicy([words(case.response), longer]))
@@ -172,7 +170,7 @@ def test_rewards_and_ending_by_hand(play: Callable[..., Any], name: str, uniform
 
 
 def test_in_action_mode_token_a_step_pays_beta_times_log_pi_ref(uniform: Reference) -> None:
-    env = TextGenerationEnv(uniform, ["a"], half_and_words, max_new_tokens=3, kl_coef=0.1)
+    env = single_env(uniform, ["a"], half_and_words, max_new_tokens=3, kl_coef=0.1)
     env.reset(seed=0)
     _, first, *_, info = env.step(5)
     _, last, terminated, _, _ = env.step(0)
@@ -183,7 +181,7 @@ def test_in_action_mode_token_a_step_pays_beta_times_log_pi_ref(uniform: Referen
 
 
 def test_setting_kl_coef_changes_what_the_next_token_costs(uniform: Reference) -> None:
-    env = TextGenerationEnv(uniform, ["a"], None, max_new_tokens=3, kl_coef=0.1, action_mode="token_and_log_prob")
+    env = single_env(uniform, ["a"], None, max_new_tokens=3, kl_coef=0.1, action_mode="token_and_log_prob")
     env.reset(seed=0)
     env.kl_coef = 0.5
     assert env.step({"token": 1, "log_prob": -1.0})[1] == pytest.approx(-0.5 * KL, abs=1e-6)
@@ -191,7 +189,7 @@ def test_setting_kl_coef_changes_what_the_next_token_costs(uniform: Reference) -
 
 
 def test_a_replaced_reward_model_scores_the_next_ending(uniform: Reference) -> None:
-    env = TextGenerationEnv(uniform, ["a"], half_and_words, max_new_tokens=3, kl_coef=0.0)
+    env = single_env(uniform, ["a"], half_and_words, max_new_tokens=3, kl_coef=0.0)
     env.reset(seed=0)
     env.reward_model = lambda prompts, completions: [7.0]
     assert env.step(0)[1] == 7.0
@@ -204,7 +202,7 @@ def test_the_reward_model_sees_the_prompt_and_the_text_without_stop_token(unifor
         seen.append((prompts, completions))
         return [0.0] * len(completions)
 
-    env = TextGenerationVectorEnv(2, uniform, ["d e f"], spy, max_new_tokens=3, kl_coef=0.0)
+    env = vector_env(2, uniform, ["d e f"], spy, max_new_tokens=3, kl_coef=0.0)
     env.reset(seed=0)
     env.step(np.array([1, 2]))
     env.step(np.array([0, 3]))
@@ -215,7 +213,7 @@ def test_the_reward_model_sees_the_prompt_and_the_text_without_stop_token(unifor
 def test_every_stop_id_of_the_model_ends_a_response() -> None:
     model = make_model()
     model.generation_config.eos_token_id = [0, 7]
-    env = TextGenerationEnv(Reference(LanguageModel(model, make_tokenizer())), ["a"], half_and_words, max_new_tokens=5)
+    env = single_env(Reference(LanguageModel(model, make_tokenizer())), ["a"], half_and_words, max_new_tokens=5)
     env.reset(seed=0)
     env.step(1)
     *_, terminated, _, info = env.step(7)

@@ -14,7 +14,9 @@ from tiny_models import (
     V,
     make_model,
     make_tokenizer,
+    single_env,
     text_score,
+    vector_env,
 )
 
 from lm_gym import (
@@ -22,8 +24,6 @@ from lm_gym import (
     LanguageModel,
     Reference,
     ScoreNormalizer,
-    TextGenerationEnv,
-    TextGenerationVectorEnv,
     evaluate,
 )
 from lm_gym.errors import ConfigError, PromptError, RewardModelError, UnsupportedModelError
@@ -57,7 +57,7 @@ def arguments(reference: Reference, settings: dict[str, Any]) -> tuple[tuple[Any
 
 def assert_stepping_pays_the_same(episodes: Episodes, reference: Reference, settings: dict[str, Any]) -> None:
     positional, keywords = arguments(reference, settings)
-    env = TextGenerationEnv(*positional, **keywords)
+    env = single_env(*positional, **keywords)
     for row in range(len(episodes)):
         env.reset(seed=0, options={"prompt": episodes.prompts[row]})
         length = int(episodes.response_lengths[row])
@@ -78,7 +78,7 @@ def assert_stepping_pays_the_same(episodes: Episodes, reference: Reference, sett
 
 def rolled(reference: Reference, policy: Any, settings: dict[str, Any], rows: int = 12) -> Episodes:
     positional, keywords = arguments(reference, settings)
-    env = TextGenerationVectorEnv(2, *positional, **keywords)
+    env = vector_env(2, *positional, **keywords)
     env.reset(seed=4)
     return env.rollout(policy, rows)
 
@@ -120,7 +120,7 @@ def test_masks_come_from_the_sampler_and_not_from_token_ids(reference: Reference
 
 def test_rollout_uses_the_current_kl_coef(reference: Reference) -> None:
     positional, keywords = arguments(reference, {})
-    env = TextGenerationVectorEnv(1, *positional, **keywords)
+    env = vector_env(1, *positional, **keywords)
     env.reset(seed=0)
     script = ScriptedPolicy([[3, 4, 0]])
     first = env.rollout_on(script, ["a b"])
@@ -133,7 +133,7 @@ def test_rows_being_stepped_are_left_alone_by_a_rollout(reference: Reference, po
     positional, keywords = arguments(reference, {})
     paid = []
     for interrupted in (False, True):
-        env = TextGenerationVectorEnv(2, *positional, **keywords)
+        env = vector_env(2, *positional, **keywords)
         env.reset(seed=0)
         rewards = []
         for token in (3, 4, 5):
@@ -146,7 +146,7 @@ def test_rows_being_stepped_are_left_alone_by_a_rollout(reference: Reference, po
 
 def test_rollouts_repeat_under_a_seed_and_differ_without(reference: Reference, policy: SamplingPolicy) -> None:
     positional, keywords = arguments(reference, {})
-    env = TextGenerationVectorEnv(2, *positional, **keywords)
+    env = vector_env(2, *positional, **keywords)
     runs = []
     for seed in (1, 1, 2):
         env.reset(seed=seed)
@@ -161,7 +161,7 @@ def test_rollouts_repeat_under_a_seed_and_differ_without(reference: Reference, p
 
 def test_rollout_on_answers_the_given_prompts_in_order(reference: Reference) -> None:
     positional, keywords = arguments(reference, {})
-    env = TextGenerationVectorEnv(5, *positional, **keywords)
+    env = vector_env(5, *positional, **keywords)
     episodes = env.rollout_on(ScriptedPolicy([[1, 0], [2, 0]]), ["b b", "c"])
     assert episodes.prompts == ("b b", "c")
     assert episodes.prompt_lengths.tolist() == [2, 1]
@@ -170,7 +170,7 @@ def test_rollout_on_answers_the_given_prompts_in_order(reference: Reference) -> 
 
 def test_only_the_models_context_limits_a_prompt_of_rollout_on(reference: Reference) -> None:
     positional, keywords = arguments(reference, {})
-    env = TextGenerationVectorEnv(1, *positional, **keywords)
+    env = vector_env(1, *positional, **keywords)
     env.reset(seed=0)
     longest = MAX_LENGTH - env.task.sampling.max_new_tokens
     full = [[1] * env.task.sampling.max_new_tokens]
@@ -186,7 +186,7 @@ def test_the_reward_model_is_called_once_for_the_whole_batch(reference: Referenc
         calls.append(len(completions))
         return [0.0] * len(completions)
 
-    env = TextGenerationVectorEnv(2, reference, PROMPTS, spy, max_new_tokens=5)
+    env = vector_env(2, reference, PROMPTS, spy, max_new_tokens=5)
     env.reset(seed=0)
     env.rollout(policy, 9)
     assert calls == [9]
@@ -196,7 +196,7 @@ def test_a_failing_reward_model_is_named(reference: Reference, policy: SamplingP
     def broken(prompts: list[str], completions: list[str]) -> list[float]:
         raise KeyError("lost")
 
-    env = TextGenerationVectorEnv(2, reference, PROMPTS, broken, max_new_tokens=5)
+    env = vector_env(2, reference, PROMPTS, broken, max_new_tokens=5)
     env.reset(seed=0)
     with pytest.raises(
         RewardModelError, match="reward model broken: raised KeyError while scoring 2 responses: 'lost'"
@@ -216,7 +216,7 @@ def test_a_failing_reward_model_is_named(reference: Reference, policy: SamplingP
 def test_a_sampler_that_does_not_keep_the_stop_rule_is_named(
     tokens: list[int], words: str, reference: Reference
 ) -> None:
-    env = TextGenerationVectorEnv(1, reference, PROMPTS, max_new_tokens=5, stop_strings=("d",))
+    env = vector_env(1, reference, PROMPTS, max_new_tokens=5, stop_strings=("d",))
     env.reset(seed=0)
     with pytest.raises(UnsupportedModelError, match=rf"sampler ScriptedPolicy: must end a response.*{words}"):
         env.rollout(ScriptedPolicy([tokens]) if tokens else ScriptedPolicy([tokens, [1]]), 1 if tokens else 2)
@@ -228,18 +228,18 @@ def test_truncated_sampling_without_keep_sets_is_refused_for_training(
 ) -> None:
     sampler = ScriptedPolicy([[1, 2, 0]])
     sampler.stores_keep_sets = False
-    env = TextGenerationVectorEnv(1, reference, PROMPTS, max_new_tokens=4, **setting)
+    env = vector_env(1, reference, PROMPTS, max_new_tokens=4, **setting)
     env.reset(seed=0)
     with pytest.raises(UnsupportedModelError, match=r"must store the keep set of each token.*stores_keep_sets = False"):
         env.rollout(sampler)
     assert evaluate(sampler, env, ["a"]).n == 1  # nothing is learned from an evaluation
-    plain = TextGenerationVectorEnv(1, reference, PROMPTS, max_new_tokens=4)
+    plain = vector_env(1, reference, PROMPTS, max_new_tokens=4)
     plain.reset(seed=0)
     assert len(plain.rollout(sampler)) == 1
 
 
 def test_responses_to_one_prompt_stand_side_by_side(reference: Reference, policy: SamplingPolicy) -> None:
-    env = TextGenerationVectorEnv(1, reference, PROMPTS, max_new_tokens=4)
+    env = vector_env(1, reference, PROMPTS, max_new_tokens=4)
     env.reset(seed=0)
     episodes = env.rollout(policy, 12, samples_per_prompt=3)
     assert episodes.group.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
@@ -252,7 +252,7 @@ def test_responses_to_one_prompt_stand_side_by_side(reference: Reference, policy
 
 def test_a_policy_of_another_vocabulary_is_refused(reference: Reference) -> None:
     positional, keywords = arguments(reference, {})
-    env = TextGenerationVectorEnv(1, *positional, **keywords)
+    env = vector_env(1, *positional, **keywords)
     env.reset(seed=0)
     with pytest.raises(
         UnsupportedModelError,
@@ -264,7 +264,7 @@ def test_a_policy_of_another_vocabulary_is_refused(reference: Reference) -> None
 @pytest.mark.parametrize("call", ["rollout", "rollout_on"])
 def test_a_rollout_of_no_episodes_is_refused(call: str, reference: Reference, policy: SamplingPolicy) -> None:
     positional, keywords = arguments(reference, {})
-    env = TextGenerationVectorEnv(1, *positional, **keywords)
+    env = vector_env(1, *positional, **keywords)
     env.reset(seed=0)
     with pytest.raises(ConfigError, match="rollout: needs at least one"):
         env.rollout(policy, 0) if call == "rollout" else env.rollout_on(policy, [])
@@ -272,7 +272,7 @@ def test_a_rollout_of_no_episodes_is_refused(call: str, reference: Reference, po
 
 def test_the_timer_collects_the_three_phases(reference: Reference, policy: SamplingPolicy) -> None:
     positional, keywords = arguments(reference, {})
-    env = TextGenerationVectorEnv(2, *positional, **keywords)
+    env = vector_env(2, *positional, **keywords)
     env.reset(seed=0)
     timer = PhaseTimer()
     env.rollout(policy, timer=timer)
@@ -281,9 +281,7 @@ def test_the_timer_collects_the_three_phases(reference: Reference, policy: Sampl
 
 
 def test_without_a_reference_a_rollout_pays_the_score_alone(policy: SamplingPolicy) -> None:
-    env = TextGenerationVectorEnv(
-        2, None, PROMPTS, text_score, tokenizer=make_tokenizer(), kl_coef=0.0, max_new_tokens=5
-    )
+    env = vector_env(2, None, PROMPTS, text_score, tokenizer=make_tokenizer(), kl_coef=0.0, max_new_tokens=5)
     env.reset(seed=0)
     episodes = env.rollout(policy, 4)
     assert episodes.ref_log_probs is None
@@ -292,6 +290,6 @@ def test_without_a_reference_a_rollout_pays_the_score_alone(policy: SamplingPoli
 
 
 def test_without_a_reference_a_policy_may_have_a_vocabulary_padded_beyond_the_tokenizer() -> None:
-    env = TextGenerationVectorEnv(2, None, PROMPTS, text_score, tokenizer=make_tokenizer(V - 4), kl_coef=0.0)
+    env = vector_env(2, None, PROMPTS, text_score, tokenizer=make_tokenizer(V - 4), kl_coef=0.0)
     env.reset(seed=0)
     assert len(env.rollout(ScriptedPolicy([[1, 0], [2, 0]], vocab_size=V))) == 2

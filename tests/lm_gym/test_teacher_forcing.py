@@ -8,18 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import ARCHITECTURES, PROMPTS, SamplingPolicy, full_log_probs, make_model, make_tokenizer
+from tiny_models import ARCHITECTURES, PROMPTS, SamplingPolicy, full_log_probs, make_model, make_tokenizer, vector_env
 
-from lm_gym import Episodes, LanguageModel, Reference, TextGenerationVectorEnv
+from lm_gym import Episodes, LanguageModel, Reference
 from lm_gym.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 
 CPU = torch.device("cpu")
 
 
 def rollout(model: LanguageModel, rows: int = 7, **settings: object) -> Episodes:
-    env = TextGenerationVectorEnv(
-        1, None, PROMPTS, tokenizer=make_tokenizer(), kl_coef=0.0, **({"max_new_tokens": 6} | settings)
-    )
+    env = vector_env(1, None, PROMPTS, tokenizer=make_tokenizer(), kl_coef=0.0, **({"max_new_tokens": 6} | settings))
     env.reset(seed=0)
     return env.rollout(SamplingPolicy(model), rows)
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tiny_models import ScriptedPolicy, words
+from tiny_models import ScriptedPolicy, single_env, vector_env, words
 
-from lm_gym import Reference, RewardConfig, RewardModel, Scores, TextGenerationEnv, TextGenerationVectorEnv
+from lm_gym import Reference, RewardConfig, RewardModel, Scores
 from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.time_limit import calls_within
 
@@ -35,7 +35,7 @@ def test_a_hung_reward_model_is_an_error_in_step_and_rollout(
     reference: Reference, reward_model: Any, name: str
 ) -> None:
     rule = rf"reward model {name}: must score a batch within 0\.2 seconds, and gave no answer for 1 responses, ' ?a'"
-    env = TextGenerationEnv(reference, ["a"], reward_model, **SETTINGS)
+    env = single_env(reference, ["a"], reward_model, **SETTINGS)
     env.reset(seed=0)
     env.step(words("a")[0])
     start = time.monotonic()
@@ -43,7 +43,7 @@ def test_a_hung_reward_model_is_an_error_in_step_and_rollout(
         env.step(0)
     env.reward_model = lambda completions: [2.0] * len(completions)  # type: ignore[assignment]
     assert env.step(0)[1] == 2.0  # the episode is as it was before the failure
-    vector = TextGenerationVectorEnv(1, reference, ["a"], reward_model, **SETTINGS)
+    vector = vector_env(1, reference, ["a"], reward_model, **SETTINGS)
     with pytest.raises(RewardModelError, match=rule):
         vector.rollout_on(ScriptedPolicy([words("a $")]), ["a"])
     assert time.monotonic() - start < 10
@@ -55,7 +55,7 @@ def test_in_time_nothing_is_different(reference: Reference) -> None:
 
     settings = SETTINGS | {"score_timeout_s": 30}
     policy = ScriptedPolicy([words("a b $")])
-    env = TextGenerationVectorEnv(1, reference, ["a"], lambda completions: [3.0], **settings)
+    env = vector_env(1, reference, ["a"], lambda completions: [3.0], **settings)
     assert env.rollout_on(policy, ["a"]).scores.tolist() == [3.0]
     env.reward_model = fails  # type: ignore[assignment]
     with pytest.raises(

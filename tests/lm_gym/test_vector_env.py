@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers.vector import NormalizeReward, RecordEpisodeStatistics
-from tiny_models import PROMPTS, V, text_score
+from tiny_models import PROMPTS, V, single_env, text_score, vector_env
 
-from lm_gym import Reference, TextGenerationEnv, TextGenerationVectorEnv
+from lm_gym import Reference, TextGenerationVectorEnv
 from lm_gym.errors import ConfigError, EpisodeOverError
 
 NUM = 3
@@ -29,8 +29,8 @@ def both(
 ) -> tuple[TextGenerationVectorEnv, SyncVectorEnv]:
     arguments = (reference, PROMPTS, sometimes)
     settings = SETTINGS | {"action_mode": action_mode} | settings
-    ours = TextGenerationVectorEnv(NUM, *arguments, autoreset_mode=mode, **settings)
-    singles = [lambda: TextGenerationEnv(*arguments, **settings)] * NUM
+    ours = vector_env(NUM, *arguments, autoreset_mode=mode, **settings)
+    singles = [lambda: single_env(*arguments, **settings)] * NUM
     return ours, SyncVectorEnv(singles, autoreset_mode=mode)
 
 
@@ -100,7 +100,7 @@ def test_truncation_reaches_the_same_rows_as_in_single_envs(reference: Reference
 
 @pytest.mark.parametrize("mode", MODES)
 def test_metadata_names_the_autoreset_mode_as_an_enum_member(mode: AutoresetMode, reference: Reference) -> None:
-    env = TextGenerationVectorEnv(1, reference, PROMPTS, autoreset_mode=mode.value, **SETTINGS)
+    env = vector_env(1, reference, PROMPTS, autoreset_mode=mode.value, **SETTINGS)
     assert env.metadata["autoreset_mode"] is mode
     assert "autoreset_mode" not in TextGenerationVectorEnv.metadata
 
@@ -170,8 +170,8 @@ def test_a_partial_reset_leaves_the_other_rows_as_they_are(reference: Reference)
 
 def test_a_partial_reset_seeds_its_own_rows_and_no_others(reference: Reference) -> None:
     many = [f"{chr(97 + i)} {chr(97 + j)}" for i in range(9) for j in range(9)]
-    ours = TextGenerationVectorEnv(NUM, reference, many, autoreset_mode=AutoresetMode.DISABLED, **SETTINGS)
-    singles = [lambda: TextGenerationEnv(reference, many, **SETTINGS)] * NUM
+    ours = vector_env(NUM, reference, many, autoreset_mode=AutoresetMode.DISABLED, **SETTINGS)
+    singles = [lambda: single_env(reference, many, **SETTINGS)] * NUM
     theirs = SyncVectorEnv(singles, autoreset_mode=AutoresetMode.DISABLED)
     drawn = []
     for env in (ours, theirs):
@@ -195,8 +195,8 @@ def test_returned_arrays_stay_as_they_were_when_the_env_goes_on(reference: Refer
 @pytest.mark.parametrize("seed", [7, [7, 8, 9]])
 def test_an_int_seed_gives_row_i_the_seed_plus_i(seed: Any, reference: Reference) -> None:
     many = [f"{chr(97 + i)} {chr(97 + j)}" for i in range(9) for j in range(9)]
-    env = TextGenerationVectorEnv(NUM, reference, many, **SETTINGS)
-    single = TextGenerationEnv(reference, many, **SETTINGS)
+    env = vector_env(NUM, reference, many, **SETTINGS)
+    single = single_env(reference, many, **SETTINGS)
     _, info = env.reset(seed=seed)
     assert info["prompt"].tolist() == [single.reset(seed=7 + row)[1]["prompt"] for row in range(NUM)]
 
@@ -233,12 +233,12 @@ def test_a_seed_list_of_another_length_is_refused(reference: Reference) -> None:
 
 def test_an_unknown_autoreset_mode_is_refused_with_the_choices(reference: Reference) -> None:
     with pytest.raises(ConfigError, match=r"autoreset_mode: must be .*NextStep.* got 'NEXT_STEP'"):
-        TextGenerationVectorEnv(1, reference, PROMPTS, autoreset_mode="NEXT_STEP", **SETTINGS)
+        vector_env(1, reference, PROMPTS, autoreset_mode="NEXT_STEP", **SETTINGS)
 
 
 def test_zero_rows_are_refused(reference: Reference) -> None:
     with pytest.raises(ConfigError, match="num_envs: must be >= 1, got 0"):
-        TextGenerationVectorEnv(0, reference, PROMPTS, **SETTINGS)
+        vector_env(0, reference, PROMPTS, **SETTINGS)
 
 
 def test_its_spaces_contain_what_it_returns(reference: Reference) -> None:

@@ -27,7 +27,14 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from lm_gym import LanguageModel, SamplingConfig
+from lm_gym import (
+    LanguageModel,
+    Reference,
+    SamplingConfig,
+    TextGenerationEnv,
+    TextGenerationVectorEnv,
+    TextTask,
+)
 from lm_gym.generate import LanguageModelSampler
 from lm_gym.policy import Generation
 
@@ -115,6 +122,23 @@ def grid(rows: Sequence[Sequence[float]], dtype: Any = np.float64) -> tuple[np.n
         values[index, : len(row)] = row
         mask[index, : len(row)] = True
     return values, mask
+
+
+def single_env(
+    reference: Reference | None, prompts: Any, reward_model: Any = None, *, render_mode: str | None = None, **task: Any
+) -> TextGenerationEnv:
+    """An environment and its task in one call."""
+    return TextGenerationEnv(TextTask.of(reference, prompts, **task), reward_model, render_mode=render_mode)
+
+
+def vector_env(
+    num_envs: int, reference: Reference | None, prompts: Any, reward_model: Any = None, **settings: Any
+) -> TextGenerationVectorEnv:
+    """A vector environment and its task in one call."""
+    options = {name: settings.pop(name) for name in ("autoreset_mode", "render_mode") if name in settings}
+    return TextGenerationVectorEnv(
+        TextTask.of(reference, prompts, **settings), reward_model, num_envs=num_envs, **options
+    )
 
 
 class ScriptedPolicy:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from tiny_models import single_env
 from torch import Tensor
 
-from lm_gym import Reference, RewardConfig, SamplingConfig, TextGenerationEnv
+from lm_gym import Reference, RewardConfig, SamplingConfig
 from lm_gym.testing import Solution, TextMDP, policy_value, solve, tiny_language_model
 
 STEPS = 3000
@@ -124,7 +125,7 @@ def test_the_table_is_what_step_pays(reference: Reference) -> None:
     sampling = SamplingConfig(max_new_tokens=4)
     solution = solve(reference, reward, "a b", reward_config=RewardConfig(kl_coef=kl_coef), sampling=sampling)
     table = token_mode_rewards(solution.mdp)
-    env = TextGenerationEnv(reference, ["a b"], reward, kl_coef=kl_coef, max_new_tokens=4)
+    env = single_env(reference, ["a b"], reward, kl_coef=kl_coef, max_new_tokens=4)
     env.reset(seed=0)
     state = 0
     for token in (3, 1, 2, 0):

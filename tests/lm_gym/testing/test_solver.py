@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from tiny_models import vector_env
 
-from lm_gym import Reference, RewardConfig, SamplingConfig, TextGenerationVectorEnv
+from lm_gym import Reference, RewardConfig, SamplingConfig
 from lm_gym.agents import LanguageModelPolicy
 from lm_gym.errors import ConfigError, RewardModelError, UnsupportedModelError
 from lm_gym.testing import (
@@ -193,7 +194,7 @@ def test_expected_return_is_the_mean_of_rollouts(small_reference: Reference, sam
     config = SamplingConfig(max_new_tokens=3, seed=3, **sampling)
     reward_config = RewardConfig(kl_coef=BETA)
     mdp = enumerate_mdp(small_reference, count_a, "a b", reward_config=reward_config, sampling=config)
-    env = TextGenerationVectorEnv(
+    env = vector_env(
         1, small_reference, ["a b"], count_a, action_mode="token_and_log_prob", reward=reward_config, sampling=config
     )
     env.reset(seed=0)
@@ -211,7 +212,7 @@ def test_share_closed_is_0_at_the_reference_and_1_at_the_optimum(small_reference
 
 
 def test_observations_are_those_of_the_environment(tiny_reference: Reference) -> None:
-    env = TextGenerationVectorEnv(1, tiny_reference, ["a b"], count_a, max_new_tokens=3, kl_coef=BETA)
+    env = vector_env(1, tiny_reference, ["a b"], count_a, max_new_tokens=3, kl_coef=BETA)
     mdp = solved(tiny_reference, max_new_tokens=3).mdp
     shown = mdp.observations()
     observation, _ = env.reset(seed=0)
