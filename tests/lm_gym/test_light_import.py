@@ -61,6 +61,7 @@ PUBLIC = [
     "Scores",
     "TextGenerationEnv",
     "TextGenerationVectorEnv",
+    "TextTask",
     "VectorPolicyLogProb",
     "__version__",
     "evaluate",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_models import ScriptedPolicy, gpt2_parts, single_env, vector_env, words
 
-from lm_gym import Reference, RewardModel, Scores, TextGenerationEnv, TextGenerationVectorEnv, evaluate, load_prompts
+from lm_gym import Reference, RewardModel, Scores, TextGenerationVectorEnv, evaluate, load_prompts
 from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.files import write_jsonl
 from lm_gym.testing import enumerate_mdp
@@ -119,7 +119,7 @@ def needs_ids(completions: Sequence[str], completion_ids: Sequence[Any]) -> list
 def test_an_environment_without_the_column_is_refused(
     reference: Reference, rows: Any, reward_model: Any, text: str
 ) -> None:
-    for build in (TextGenerationEnv, lambda *parts, **flat: vector_env(2, *parts, **flat)):
+    for build in (single_env, lambda *parts, **flat: vector_env(2, *parts, **flat)):
         with pytest.raises(ConfigError, match=text):
             build(reference, rows, reward_model, **SETTINGS)
     env = single_env(reference, rows, None, **SETTINGS)
