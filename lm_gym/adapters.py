@@ -62,7 +62,7 @@ class ObjectRewardModel(RewardModel):
         """Its own, or False."""
         return getattr(self.model, "all_columns", False)
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
         """Returns: what the object returns."""
         scores: Scores = self.model.score(prompts, responses, **columns)
         return scores
@@ -93,7 +93,7 @@ class FunctionRewardModel(RewardModel):
         self.columns = self._arguments.columns
         self.all_columns = self._arguments.all_columns
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
         """Call the function once on all B rows. Returns: Scores of shape (B,)."""
         prompts, responses = list(prompts), list(responses)
         values = self.function(**self._arguments.chosen(prompts, responses, columns))

@@ -70,9 +70,11 @@ def lasting_name(function: Callable[..., Any]) -> str | None:
     """``module:qualname`` of a function that is defined at the top of a module; None for all else.
 
     A lambda, a function inside a function, a bound method, a partial and a callable object hold more than their name
-    says.
+    says; so does what a decorator made of a function.
     """
     if not inspect.isfunction(function) or "<" in function.__qualname__ or function.__module__ == "__main__":
+        return None
+    if function.__closure__ is not None:
         return None
     return f"{function.__module__}:{function.__qualname__}"
 

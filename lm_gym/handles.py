@@ -1,8 +1,8 @@
-"""Light handles: the strings and callables that stand for heavy objects in ``gym.make`` keyword arguments.
+"""Handles: strings and callables that stand for models in ``gym.make`` arguments, and the reward models they lead to.
 
 Gymnasium deep-copies those arguments, so a model passed there would be copied up to four times. A handle is a path,
 a hub id, a name registered under an entry point, ``"module:attribute"``, or a callable; it is resolved when the
-environment is built.
+environment is built. Language models are loaded in ``lm_gym.language_model``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lm_gym.errors import ArtifactError, ConfigError, ModelLoadError, RewardMode
 from lm_gym.scoring import RewardModel
 
 __all__ = [
-    "REWARD_MODEL_CARD",
     "REWARD_MODEL_GROUP",
+    "REWARD_MODEL_RECORD",
     "ModelHandle",
     "import_attribute",
     "is_import_path",
@@ -34,8 +34,8 @@ ModelHandle = str | Path | Callable[[], Any]
 REWARD_MODEL_GROUP = "lm_gym.reward_models"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SAFE_FILES = ("*.json", "*.jinja", "*.md", "*.model", "*.safetensors", "*.txt")
-REWARD_MODEL_CARD = "lm_gym_reward_model.json"
-"""File in a saved reward model's folder; its ``kind`` is a name in the entry-point group."""
+REWARD_MODEL_RECORD = "lm_gym_reward_model.json"
+"""Name of the record in a saved reward model's folder; its ``kind`` is a name in the entry-point group."""
 
 
 def is_import_path(handle: str) -> bool:
@@ -129,16 +129,16 @@ def _fetched(hub_id: str) -> Path:
 
 def _from_folder(folder: Path) -> RewardModel:
     kinds = _registered()
-    if not (folder / REWARD_MODEL_CARD).is_file() and (kind := _kind_of_checkpoint(folder)):
+    if not (folder / REWARD_MODEL_RECORD).is_file() and (kind := _kind_of_checkpoint(folder)):
         return kinds[kind].load().from_checkpoint(folder)
-    card = folder / REWARD_MODEL_CARD
+    record = folder / REWARD_MODEL_RECORD
     try:
-        kind = json.loads(card.read_text(encoding="utf-8"))["kind"]
+        kind = json.loads(record.read_text(encoding="utf-8"))["kind"]
         if not isinstance(kind, str):
             raise TypeError(f"'kind' is {kind!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
-            f"reward model folder {folder}: must hold a whole {REWARD_MODEL_CARD} with a 'kind'; reading it failed: "
+            f"reward model folder {folder}: must hold a whole {REWARD_MODEL_RECORD} with a 'kind'; reading it failed: "
             f"{error}. Save the reward model again with its save() method."
         ) from error
     if kind not in kinds:

@@ -38,8 +38,6 @@ __all__ = [
 
 Columns = Mapping[str, Sequence[Any]]
 """Columns of the prompts' rows by name, B values each."""
-RESERVED_COLUMNS = frozenset({"prompts", "completions", "responses"})
-"""Names of the texts themselves: a column of such a name stays with its prompt and is passed to no reward model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +90,12 @@ class RewardModel(Protocol):
     all_columns: bool = False
     """Whether ``score`` is given every other column of the rows too, with None where a row lacks it."""
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
         """Score B responses, each to the prompt of the same row.
 
         Args:
             prompts, responses: B texts each.
+            *_: nothing; to a type checker it means that a model may name its columns, or take none.
             **columns: what ``columns`` and ``all_columns`` ask for, B values each; a model that asks for nothing needs
                 no such parameter.
         """
@@ -149,7 +148,7 @@ def columns_for(model: RewardModel | None, rows: Sequence[Mapping[str, Any]]) ->
     names = dict.fromkeys(model.columns)
     if model.all_columns:
         names |= dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names if name not in RESERVED_COLUMNS}
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def columns_of(models: Sequence[RewardModel]) -> tuple[tuple[str, ...], bool]:

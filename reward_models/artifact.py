@@ -14,7 +14,7 @@ import torch
 
 from lm_gym.errors import ArtifactError, ModelLoadError
 from lm_gym.files import replaced_folder, write_json
-from lm_gym.handles import REWARD_MODEL_CARD
+from lm_gym.handles import REWARD_MODEL_RECORD
 from lm_gym.quiet import quiet_transformers
 
 from .heads import classifier_from, out_of_the_file, pad_id_hidden
@@ -118,7 +118,7 @@ def refuse_lost_record(model: Any, source: str | Path) -> None:
     """Raises: ArtifactError: the model comes from an artefact of this library whose record is not there."""
     if getattr(model.config, MARK, False):
         raise ArtifactError(
-            f"reward model {source}: must have the {REWARD_MODEL_CARD} it was saved with, which says how texts are "
+            f"reward model {source}: must have the {REWARD_MODEL_RECORD} it was saved with, which says how texts are "
             "joined, and has none; copy the folder again"
         )
 

@@ -13,7 +13,7 @@ import torch
 
 from lm_gym.errors import ConfigError, ModelLoadError
 from lm_gym.extras import require
-from lm_gym.handles import REWARD_MODEL_CARD
+from lm_gym.handles import REWARD_MODEL_RECORD
 from lm_gym.quiet import quiet_transformers
 
 from .artifact import refuse_lost_record
@@ -97,7 +97,7 @@ class CrossEncoderRewardModel(PreferenceRewardModel):
             ArtifactError, ModelLoadError, ConfigError: see :meth:`PreferenceRewardModel.load` and
                 :meth:`from_checkpoint`.
         """
-        if (Path(directory) / REWARD_MODEL_CARD).is_file():
+        if (Path(directory) / REWARD_MODEL_RECORD).is_file():
             return super().load(directory, dtype=dtype, device=device)
         return cls.from_checkpoint(directory, dtype=dtype, device=device)
 

@@ -69,7 +69,7 @@ class EnsembleRewardModel(RewardModel):
         self.columns, self.all_columns = columns_of(self.members)
 
     def member_scores(
-        self, prompts: Sequence[str], responses: Sequence[str], **columns: Any
+        self, prompts: Sequence[str], responses: Sequence[str], /, **columns: Any
     ) -> tuple[np.ndarray, np.ndarray]:
         """Every member's normalised verdict.
 
@@ -82,7 +82,7 @@ class EnsembleRewardModel(RewardModel):
         values = np.stack([one.value for one in scores]).astype(np.float64)
         return values, np.logical_and.reduce([one.valid for one in scores])
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
         """Score B responses. Returns: Scores of shape (B,), ``std`` the standard deviation over members.
 
         Raises:

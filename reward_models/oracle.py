@@ -20,11 +20,11 @@ from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.config import ScoreNormalizer
 from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.files import replaced_folder, write_json
+from lm_gym.handles import REWARD_MODEL_RECORD
 from lm_gym.scoring import RewardModel, Scores, checked_scores, columns_of
 
 __all__ = ["OracleRewardModel"]
 
-ARTIFACT_FILE = "lm_gym_reward_model.json"
 BUILT_IN_TRUTHS = {"reviews": ("lm_gym.reviews", "true_score")}
 
 
@@ -56,7 +56,7 @@ class OracleRewardModel(RewardModel):
         """That of the truth; the built-in one has none."""
         return None if self._truth is None else self._truth.normalizer
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
         """The true scores of B responses. Returns: Scores of shape (B,), without a std.
 
         Raises:
@@ -88,7 +88,7 @@ class OracleRewardModel(RewardModel):
                 "need it."
             )
         with replaced_folder(directory) as folder:
-            write_json(folder / ARTIFACT_FILE, {"kind": "oracle", "format": 1, "truth": self._truth_name})
+            write_json(folder / REWARD_MODEL_RECORD, {"kind": "oracle", "format": 1, "truth": self._truth_name})
         return Path(directory)
 
     @classmethod
@@ -98,12 +98,12 @@ class OracleRewardModel(RewardModel):
         Raises:
             ArtifactError: the file is missing or cut short, or names no built-in truth.
         """
-        path = Path(directory) / ARTIFACT_FILE
+        path = Path(directory) / REWARD_MODEL_RECORD
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ArtifactError(
-                f"oracle {directory}: must hold a whole {ARTIFACT_FILE}; reading failed: {error}"
+                f"oracle {directory}: must hold a whole {REWARD_MODEL_RECORD}; reading failed: {error}"
             ) from error
         truth = record.get("truth") if isinstance(record, dict) and record.get("kind") == "oracle" else None
         if truth not in BUILT_IN_TRUTHS:

@@ -17,7 +17,7 @@ from typing import Any
 
 from lm_gym.errors import ArtifactError
 from lm_gym.files import write_json, write_text
-from lm_gym.handles import REWARD_MODEL_CARD
+from lm_gym.handles import REWARD_MODEL_RECORD
 from lm_gym.manifests import MANIFEST, check_manifest, write_manifest
 
 __all__ = ["read_record", "write_record"]
@@ -37,7 +37,7 @@ def write_record(folder: Path, record: Mapping[str, Any], *, readme: str | None 
         record: plain JSON values with ``kind`` and ``format``.
         readme: text of the README.md; None writes none.
     """
-    write_json(folder / REWARD_MODEL_CARD, record)
+    write_json(folder / REWARD_MODEL_RECORD, record)
     if readme is not None:
         write_text(folder / README, readme)
     write_manifest(folder, [path.relative_to(folder).as_posix() for path in _listed(folder)])
@@ -59,9 +59,9 @@ def read_record(folder: Path, *, kind: str, format_: int, keys: Sequence[str]) -
         ArtifactError: the record is missing, cut short, of another kind or format, or lacks a key; or a file is missing
             or has changed since it was saved.
     """
-    path = folder / REWARD_MODEL_CARD
+    path = folder / REWARD_MODEL_RECORD
     if not path.is_file():
-        raise ArtifactError(f"reward model {folder}: must be a folder with {REWARD_MODEL_CARD}, and has none")
+        raise ArtifactError(f"reward model {folder}: must be a folder with {REWARD_MODEL_RECORD}, and has none")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

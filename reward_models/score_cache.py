@@ -144,7 +144,7 @@ class CachedRewardModel(RewardModel):
         """Who scores."""
         return self._who or self.model.identity()
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
         """Returns: Scores of shape (B,).
 
         Raises:

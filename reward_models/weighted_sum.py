@@ -55,7 +55,7 @@ class WeightedSum(RewardModel):
         """Name -> weight."""
         return {name: weight for name, (weight, _) in self._terms.items()}
 
-    def terms(self, prompts: Sequence[str], responses: Sequence[str], **columns: Any) -> dict[str, Scores]:
+    def terms(self, prompts: Sequence[str], responses: Sequence[str], /, **columns: Any) -> dict[str, Scores]:
         """Each term's own scores, normalised, not yet weighted. Returns: name -> Scores of shape (B,).
 
         Raises:
@@ -63,7 +63,7 @@ class WeightedSum(RewardModel):
         """
         return {name: normalized_scores(model, prompts, responses, columns) for name, (_, model) in self._terms.items()}
 
-    def table(self, prompts: Sequence[str], responses: Sequence[str], **columns: Any) -> list[dict[str, Any]]:
+    def table(self, prompts: Sequence[str], responses: Sequence[str], /, **columns: Any) -> list[dict[str, Any]]:
         """One dict per row: ``response``, ``terms`` (name -> weighted part) and ``total``.
 
         A part, and with it the total, is None where the term abstained.
@@ -80,7 +80,7 @@ class WeightedSum(RewardModel):
             rows.append({"response": response, "terms": parts, "total": whole})
         return rows
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str], *_: Any, **columns: Any) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
         """Score B responses.
 
         The std is that of independent terms, ``sqrt(sum_i (weight_i * std_i)^2)``, and None unless all have

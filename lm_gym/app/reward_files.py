@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lm_gym.errors import ConfigError, DataError, OutputExistsError
 from lm_gym.files import read_jsonl, write_json
-from lm_gym.handles import REWARD_MODEL_CARD, load_reward_model
+from lm_gym.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
     CurvePoint,
@@ -113,7 +113,7 @@ def _samples(path: Path) -> tuple[list[str], list[str]]:
 
 def _refuse_strangers(out: Path, checkpoints: Path) -> None:
     """Nothing is deleted or replaced but saved reward models and runs of them."""
-    mine = {out: (REWARD_MODEL_CARD,), checkpoints: (MARKER, "*.sqlite")}
+    mine = {out: (REWARD_MODEL_RECORD,), checkpoints: (MARKER, "*.sqlite")}
     for folder, traces in mine.items():
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             continue

@@ -74,6 +74,24 @@ def test_a_function_says_which_columns_it_needs() -> None:
     assert found[FORMS[4]] == (("answer",), False)
 
 
+def twice(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(**columns: Any) -> list[float]:
+        return [2 * score for score in function(**columns)]
+
+    return call
+
+
+@twice
+def decorated(completions: list[str], answer: list[str], **columns: Any) -> list[float]:
+    return answered(completions, answer)
+
+
+def test_only_a_function_at_the_top_of_a_module_has_a_lasting_name() -> None:
+    assert as_reward_model(answered).identity() == f"{__name__}:answered"
+    assert [as_reward_model(form).identity() for form in (*FORMS[4:], decorated)] == [None] * 6
+
+
 def test_a_function_alone_misses_the_columns_of_an_environment() -> None:
     with pytest.raises(
         RewardModelError, match=r"reward model answered: needs the column 'answer'.*got the columns \[\]"

@@ -15,7 +15,7 @@ from tiny_models import gpt2_parts, length_score, make_model, make_tokenizer
 
 from lm_gym import FunctionRewardModel, RewardModel, Scores, load_language_model, load_reward_model
 from lm_gym.errors import ArtifactError, ConfigError, ModelLoadError, RewardModelError
-from lm_gym.handles import REWARD_MODEL_CARD, import_attribute, is_import_path
+from lm_gym.handles import REWARD_MODEL_RECORD, import_attribute, is_import_path
 
 TEXT = "lm_gym/TextGeneration-v0"
 
@@ -131,13 +131,13 @@ def test_a_class_instead_of_an_instance_is_refused() -> None:
 @pytest.mark.parametrize("card", [None, "", "{", "[]", "{}", '"text"', '{"kind": ["oracle"]}'], ids=str)
 def test_a_broken_reward_model_folder_is_refused(card: str | None, tmp_path: Path) -> None:
     if card is not None:
-        (tmp_path / REWARD_MODEL_CARD).write_text(card)
-    with pytest.raises(ArtifactError, match=f"must hold a whole {REWARD_MODEL_CARD} with a 'kind'.* Save the reward"):
+        (tmp_path / REWARD_MODEL_RECORD).write_text(card)
+    with pytest.raises(ArtifactError, match=f"must hold a whole {REWARD_MODEL_RECORD} with a 'kind'.* Save the reward"):
         load_reward_model(tmp_path)
 
 
 def test_a_folder_of_an_unknown_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    (tmp_path / REWARD_MODEL_CARD).write_text(json.dumps({"kind": "builtins:exec"}))
+    (tmp_path / REWARD_MODEL_RECORD).write_text(json.dumps({"kind": "builtins:exec"}))
     with pytest.raises(RewardModelError, match=r"its kind 'builtins:exec' must be one of the registered names \["):
         load_reward_model(str(tmp_path))
 

@@ -135,10 +135,10 @@ def test_a_function_that_takes_every_column_gets_none_where_a_row_lacks_it(refer
         seen.append(columns)
         return [0.0] * len(completions)
 
-    rows = [{"prompt": "a", "level": 1, "completions": "not this"}, {"prompt": "b", "hint": "x"}]
+    rows = [{"prompt": "a", "level": 1, "completions": "not this", "responses": "r"}, {"prompt": "b", "hint": "x"}]
     env = vector_env(2, reference, rows, look, **SETTINGS)
     env.rollout_on(ScriptedPolicy([words("c $"), words("$")]), rows)
-    assert seen == [{"prompts": ["a", "b"], "level": [1, None], "hint": [None, "x"]}]
+    assert seen == [{"prompts": ["a", "b"], "level": [1, None], "hint": [None, "x"], "responses": ["r", None]}]
 
 
 def test_chats_and_rows_keep_what_else_they_hold(reference: Reference) -> None:

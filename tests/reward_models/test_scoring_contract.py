@@ -103,9 +103,9 @@ def test_composed_models_pass_on_what_their_parts_ask_for() -> None:
 
 def test_a_cache_tells_columns_apart_and_refuses_what_it_cannot_write() -> None:
     cached = CachedRewardModel(right)
-    asked = {"prompts": ["p", "p"], "responses": ["it is 4", "it is 4"]}
-    assert cached.score(**asked, answer=["4", "5"]).value.tolist() == [1.0, 0.0]
-    assert cached.score(**asked, answer=["5", "4"]).value.tolist() == [0.0, 1.0]
+    texts = ["p", "p"], ["it is 4", "it is 4"]
+    assert cached.score(*texts, answer=["4", "5"]).value.tolist() == [1.0, 0.0]
+    assert cached.score(*texts, answer=["5", "4"]).value.tolist() == [0.0, 1.0]
     with pytest.raises(RewardModelError, match="a column must hold plain JSON values"):
         cached.score(["p"], ["it is 4"], answer=[object()])
 
