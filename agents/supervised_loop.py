@@ -91,7 +91,8 @@ def train_language_model(
     trainer.add_callback(watcher)
     trainer.remove_callback(PrinterCallback)
     try:
-        with quiet_transformers(), _progress_bar(progress, title) as bar:
+        # Trainer warns of tied weights that a checkpoint does not repeat; what it loads is hashed.
+        with quiet_transformers(only_errors=True), _progress_bar(progress, title) as bar:
             watcher.show_on(bar)
             with stopping_at_signals() as watcher.stop:
                 outcome = trainer.train(resume_from_checkpoint=str(found.folder) if found else None)

@@ -72,7 +72,8 @@ def killed_after(seconds: float, work: Callable[[], None]) -> bool:
 
 def random_moments(count: int, longest: float) -> list[float]:
     """Seconds after which to kill, the same in every run."""
-    return sorted(random.Random(0).uniform(0.0, longest) for _ in range(count))
+    rng = random.Random(0)
+    return sorted(rng.uniform(0.0, longest) for _ in range(count))
 
 
 def _is_below(event: str, args: tuple[Any, ...], folder: str) -> bool:

@@ -1,4 +1,4 @@
-"""A run that is killed at any of its writes, renames and deletions goes on to the weights of an undisturbed one."""
+"""A run that is killed, before any change to the disk or at any time, goes on to the weights of an undisturbed one."""
 
 import os
 import subprocess
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 KILLS = """
-import json, os, sys
+import json, os, sys, time
 from itertools import count
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from killing import forked, killed_before
+from killing import forked, killed_after, killed_before, random_moments
 from lm_gym.agents import PretrainConfig, SupervisedConfig, pretrain, supervised_finetune
 
 os.fsync = lambda handle: None  # what a killed process has written stays written
-kind, root, stride = sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+kind, root, when, number = sys.argv[2], Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
 STEPS = {"max_steps": 5, "checkpoint_every": 1, "seed": 3}
 ROWS = [{"prompt": f"{a}+{b}=", "completion": f"{a + b}"} for a in (1, 4, 7) for b in (2, 5, 8)]
 TEXT = chr(10).join(f"line {number} of a short text about nothing at all" for number in range(60))
@@ -35,30 +35,49 @@ def steps(folder):
 
 whole = root / "whole" / "run"
 assert forked(lambda: work(whole)) == 0
-kills = 0
-for change in count(1, stride):
-    folder = root / f"killed-{change}" / "run"
-    if not killed_before(change, root, lambda: work(folder)):
-        break
-    kills += 1
-    assert forked(lambda: work(folder)) == 0, change
-    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in whole.iterdir()), change
-    assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes(), change
-    assert steps(folder) == steps(whole), change
-    assert [path.name for path in folder.parent.iterdir()] == ["run"], change
-print(kills)
+began = time.monotonic()
+assert forked(lambda: work(root / "timed" / "run")) == 0
+seconds = time.monotonic() - began
+
+def kills():
+    if when == "at random times":
+        for moment in random_moments(number, seconds):
+            folder = root / f"killed-{moment}" / "run"
+            if killed_after(moment, lambda: work(folder)):
+                yield folder
+        return
+    for change in count(1, number):
+        folder = root / f"killed-{change}" / "run"
+        if not killed_before(change, root, lambda: work(folder)):
+            return
+        yield folder
+
+total = 0
+for folder in kills():
+    total += 1
+    assert forked(lambda: work(folder)) == 0, folder
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in whole.iterdir()), folder
+    assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes(), folder
+    assert steps(folder) == steps(whole), folder
+    assert [path.name for path in folder.parent.iterdir()] == ["run"], folder
+print(total)
 """
 
 
 @pytest.mark.parametrize(
-    ("stride", "least"),
-    [pytest.param(23, 3, id="some"), pytest.param(1, 80, id="every", marks=pytest.mark.slow)],
+    ("when", "number", "least"),
+    [
+        pytest.param("every", 23, 3, id="some changes"),
+        pytest.param("every", 1, 80, id="every change", marks=pytest.mark.slow),
+        pytest.param("at random times", 50, 10, id="random times", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("kind", ["sft", "pretrain"])
-def test_kills(make_model, tokenizer, tmp_path, kind, stride, least):
+def test_kills(make_model, tokenizer, tmp_path, kind, when, number, least):
     make_model(resid_pdrop=0.1).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
-    command = [sys.executable, "-c", KILLS, str(Path(__file__).parents[2]), kind, str(tmp_path), str(stride)]
+    helpers = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", KILLS, helpers, kind, str(tmp_path), when, str(number)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
