@@ -23,6 +23,7 @@ from lm_gym.errors import DataError
 from lm_gym.locks import locked, release
 
 __all__ = [
+    "discard_folder",
     "jsonl_lines",
     "read_jsonl",
     "replaced_folder",
@@ -131,6 +132,15 @@ def replaced_folder(target: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if lock is not None:
             release(lock)
+
+
+def discard_folder(folder: str | Path) -> None:
+    """Delete a folder and all that it holds. A kill leaves it whole, or gone with remains that are swept later."""
+    folder = Path(folder)
+    if folder.exists():
+        grave = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}{TEMPORARY}"))
+        os.rename(folder, grave / folder.name)
+        shutil.rmtree(grave, ignore_errors=True)
 
 
 def restore_replaced(target: str | Path) -> None:

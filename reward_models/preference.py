@@ -11,7 +11,6 @@ carries a :class:`~lm_gym.config.ScoreNormalizer` for the environment to apply, 
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 from lm_gym.config import ScoreNormalizer
 from lm_gym.digests import digest_tensors
 from lm_gym.errors import ConfigError
+from lm_gym.files import discard_folder
 from lm_gym.language_model import resolve_device
 from lm_gym.processes import launched_processes
 from lm_gym.scoring import RewardModel, Scores, require_rows
@@ -288,7 +288,7 @@ class PreferenceRewardModel(RewardModel):
         if output_dir is not None and launched_processes().is_main:
             made.save(output_dir)
             if checkpoints is not None:
-                shutil.rmtree(checkpoints, ignore_errors=True)
+                discard_folder(checkpoints)
         return made
 
     def fit(

@@ -5,13 +5,14 @@ Knows: what is asked and the contract of the answers. Does not know: how a verdi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from lm_gym.errors import ConfigError, DataError
+from lm_gym.runs import Stateful
 
 from .judgements import Judgement, Response
 
@@ -49,7 +50,7 @@ class Question:
         return cls(prompt=prompt, responses=tuple(Response(text=text) for text in texts))
 
 
-class Annotator(Protocol):
+class Annotator(Stateful, Protocol):
     """Answers questions with judgements: simulated people, a model, a file of answers, people.
 
     One whose answers depend on chance or on what it was asked before keeps that in its state, so that a run that is
@@ -67,7 +68,7 @@ class Annotator(Protocol):
         """The state, ready for JSON; empty for an annotator without one."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state that :meth:`state_dict` gave."""
 
 
@@ -104,7 +105,7 @@ class AnnotatorPool(Annotator):
             "annotators": [annotator.state_dict() for annotator in self.annotators],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state that :meth:`state_dict` gave."""
         self._rng.bit_generator.state = state["rng"]
         for annotator, own in zip(self.annotators, state["annotators"], strict=True):

@@ -8,7 +8,7 @@ Shapes: P = pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,12 @@ from lm_gym.scoring import checked_scores
 
 from .judgements import Choice, Judgement, Ranks
 from .oracle import OracleRewardModel
-from .questions import Question
+from .questions import Annotator, Question
 
 __all__ = ["BradleyTerryAnnotator", "agreement", "expected_agreement"]
 
 
-class BradleyTerryAnnotator:
+class BradleyTerryAnnotator(Annotator):
     """An annotator who prefers what truly scores higher, up to noise of a set size.
 
     Rankings are drawn from the Plackett-Luce model with utilities ``true score / temperature``; for two
@@ -83,7 +83,7 @@ class BradleyTerryAnnotator:
         """The state of the annotator's generator, ready for JSON."""
         return {"rng": self._rng.bit_generator.state}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on drawing from a state that :meth:`state_dict` gave."""
         self._rng.bit_generator.state = state["rng"]
 

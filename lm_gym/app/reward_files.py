@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from lm_gym.errors import ConfigError, DataError, OutputExistsError
-from lm_gym.files import read_jsonl, write_json
+from lm_gym.files import discard_folder, read_jsonl, write_json
 from lm_gym.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
@@ -77,7 +76,7 @@ def train_reward_model(
     samples = None if options.reference_samples is None else _samples(options.reference_samples)
     train, held_out = _divided(options, console)
     if overwrite and not resume:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        discard_folder(checkpoints)
     model = _fitted(options, train, checkpoints, resumable=True)
     if samples is not None:
         model.fit_normalizer(*samples, fitted_on=f"{len(samples[0])} samples of the reference model")
@@ -96,7 +95,7 @@ def train_reward_model(
         write_json(out / "evaluation.json", card.to_json())
         write_card(card, out / "card.html")
         print_card(card, f"{out} on groups it has not seen", console)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    discard_folder(checkpoints)
 
 
 def _samples(path: Path) -> tuple[list[str], list[str]]:

@@ -194,7 +194,7 @@ def test_each_text_is_embedded_once_across_objects(
     )
 
 
-@pytest.mark.parametrize("broken", ["head", "encoder weights", "no encoder", "record", "other encoder"])
+@pytest.mark.parametrize("broken", ["head", "head byte", "encoder weights", "no encoder", "record", "other encoder"])
 def test_a_broken_folder_is_refused(
     broken: str, loaded: SentenceFeatures, judged_texts: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -202,6 +202,10 @@ def test_a_broken_folder_is_refused(
     weights = next((folder / "encoder").rglob("model.safetensors"))
     if broken == "head":
         (folder / "head.safetensors").write_bytes((folder / "head.safetensors").read_bytes()[:-10])
+    elif broken == "head byte":
+        content = bytearray((folder / "head.safetensors").read_bytes())
+        content[-1] ^= 1
+        (folder / "head.safetensors").write_bytes(bytes(content))
     elif broken == "encoder weights":
         weights.write_bytes(weights.read_bytes()[:-10])
     elif broken == "no encoder":

@@ -67,6 +67,23 @@ def test_an_ensemble_of_saved_members_comes_back(reward_of: Any, tmp_path: Path)
         load_reward_model(folder)
 
 
+def test_one_flipped_byte_in_a_member_is_found(reward_of: Any, tmp_path: Path) -> None:
+    folder = EnsembleRewardModel([reward_of("gpt2"), reward_of("llama")]).save(tmp_path / "both")
+    weights = folder / "member-1" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(bytes(content))
+    with pytest.raises(ArtifactError, match=r"member-1.*model.safetensors: must have the .* and it has changed since"):
+        load_reward_model(folder)
+
+
+def test_a_member_of_another_ensemble_is_found(reward_of: Any, tmp_path: Path) -> None:
+    folder = EnsembleRewardModel([reward_of("gpt2"), reward_of("llama")]).save(tmp_path / "both")
+    reward_of("bert").save(folder / "member-1")  # whole, and not the one that was saved
+    with pytest.raises(ArtifactError, match=r"lm_gym_manifest.json: must have the .* and it has changed since"):
+        load_reward_model(folder)
+
+
 def test_bad_ensembles_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 2 members"):
         EnsembleRewardModel(MEMBERS[:1])

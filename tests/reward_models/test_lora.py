@@ -179,6 +179,7 @@ def test_a_full_model_loads_in_bfloat16(reward_of, tmp_path) -> None:
         (lambda folder, base: (folder / "adapter_config.json").unlink(), "must hold adapter_config.json"),
         (lambda folder, base: _cut(folder / "adapter_model.safetensors"), "has changed since"),
         (lambda folder, base: (folder / "adapter_config.json").write_text("{"), "has changed since"),
+        (lambda folder, base: _flip_one_byte(folder / "adapter_model.safetensors"), "has changed since"),
         (lambda folder, base: _without_head(folder), "must hold every weight, and lacks .*score"),
         (lambda folder, base: _another_base(base), "must be loaded on the base it was trained on"),
         (lambda folder, base: _nameless(folder), "must name the base of its adapter, got None"),
@@ -195,6 +196,12 @@ def test_a_damaged_adapter_is_refused(damage, text: str, save_base, judged_texts
 
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def _flip_one_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
 
 
 def _without_head(folder: Path) -> None:
