@@ -1,4 +1,4 @@
-"""Which pairs are most worth a person's time.
+"""Active choice of the pairs that people should judge next.
 
 Knows: the pair of two scores and their spread. Does not know: how a pair is shown to a person.
 
@@ -28,7 +28,7 @@ Rule = Literal["disagreement", "information", "random"]
 
 
 def pair_utility(margins: np.ndarray, rule: Rule) -> np.ndarray:
-    """How much a label is worth.
+    """Utility of a label for each candidate pair.
 
     Args:
         margins: score of the first response minus that of the second, by each member. Shape: (M, P).

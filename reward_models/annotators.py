@@ -1,4 +1,4 @@
-"""How far people agree with each other, and a model with them.
+"""Agreement of people with each other, and of a model with them.
 
 Knows: choices and votes on pairs. Does not know: models; it is given their margins.
 """
@@ -26,7 +26,7 @@ class OneAnnotator:
     """One person, on pairs that others judged as well."""
 
     annotator: str
-    """Who."""
+    """Their name."""
     votes: int
     """Their votes."""
     with_majority: float

@@ -1,4 +1,4 @@
-"""Everything that is known about how far a reward model can be trusted, on judgements it has not seen.
+"""The card of a reward model: every measurement of it on judgements that it has not seen, side by side.
 
 Knows: the measurements of this folder, put side by side. Does not know: how the card is shown.
 """
@@ -53,15 +53,15 @@ class Disagreement:
     prompt: str
     """The prompt."""
     preferred: str
-    """What most people preferred."""
+    """The response that most people preferred."""
     rejected: str
-    """What the model prefers."""
+    """The response that the model prefers."""
     margin: float
     """Score of ``rejected`` minus score of ``preferred``."""
     share: float
     """Share of the votes for ``preferred``, ties counted half."""
     comments: tuple[str, ...]
-    """Why, in the annotators' words."""
+    """The annotators' reasons, in their own words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class RewardModelCard:
     """A reward model on held-out judgements."""
 
     name: str
-    """Of the model."""
+    """Name of the model."""
     seen_groups: tuple[str, ...]
     """Groups that the model was trained on as well: numbers that include them flatter it."""
     evaluation: RewardEvaluation
@@ -83,19 +83,19 @@ class RewardModelCard:
     by_share: tuple[ShareAccuracy, ...]
     """Accuracy by how many people agreed on the winner."""
     error_detection: ErrorDetection | None
-    """Whether the model's uncertainty tells its errors; None for a model without one."""
+    """The model's uncertainty as a detector of its errors; None for a model without one."""
     learning_curve: tuple[CurvePoint, ...]
     """Accuracy by number of judgements learned from, where it was measured."""
     texts: int
     """Different texts that were scored for the comparisons."""
     texts_cut: int | None
-    """How many of them were too long and lost their beginning; None for a model that does not say."""
+    """Those that were too long and lost their beginning; None for a model that does not say."""
     agreement: AnnotatorAgreement | None
     """People among themselves, and the model in the place of one; None without two votes on one pair."""
     probes: tuple[ProbeResult, ...]
     """Texts that should never win, and how many real answers they beat."""
     disagreements: tuple[Disagreement, ...]
-    """Where the model is surest against most people."""
+    """Pairs on which the model is surest against most people."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists; the evaluation under its own names and under those that scripts rely on."""

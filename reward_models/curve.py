@@ -1,4 +1,4 @@
-"""How much more judgements would help: held-out accuracy of models fitted to growing parts of the data.
+"""The learning curve: held-out accuracy of models fitted to growing parts of the judgements.
 
 Knows: judgements, and a function that fits a model. Does not know: models.
 """
@@ -21,14 +21,14 @@ __all__ = ["CurvePoint", "learning_curve"]
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """One model on the way."""
+    """One model of the curve."""
 
     judgements: int
-    """What it was fitted to."""
+    """Number of judgements that it was fitted to."""
     accuracy: float
-    """On the held-out judgements, the same for every point."""
+    """Accuracy on the held-out judgements, the same for every point."""
     accuracy_standard_error: float | None
-    """Of the accuracy, groups taken as dependent; see ``RewardEvaluation``."""
+    """Standard error of the accuracy, groups taken as dependent; see ``RewardEvaluation``."""
 
 
 def learning_curve(

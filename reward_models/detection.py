@@ -33,11 +33,11 @@ class ErrorDetection:
     errors: int
     """Those that the model has the wrong way round."""
     by_disagreement: float | None
-    """Of the standard deviation over members of the probability that the first wins; None without members."""
+    """Area of the standard deviation over members of the probability that the first wins; None without members."""
     by_spread: float
-    """Of the standard deviation of the difference of scores: over members, or from the model's own std."""
+    """Area of the standard deviation of the difference of scores: over members, or from the model's own std."""
     by_margin: float
-    """Of a small difference of scores, which needs no ensemble."""
+    """Area of a small difference of scores, which needs no ensemble."""
 
 
 def error_detection(

@@ -36,22 +36,22 @@ __all__ = ["EmbeddingRewardModel", "EmbeddingTrainingConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingTrainingConfig:
-    """How the head is fitted: full-batch L-BFGS on the mean loss of a judgement plus an L2 penalty."""
+    """Settings of the fit of a head: full-batch L-BFGS on the mean loss of a judgement plus an L2 penalty."""
 
     reads: Literal["response", "prompt_and_response"] = "response"
-    """What is embedded. Under a linear head the prompt changes no comparison of two answers to it."""
+    """The text that is embedded. Under a linear head the prompt changes no comparison of two answers to it."""
     l2: float = 1.0
     """Weight of half the squared norm of the head's weights, on standardised features; >= 0."""
     hidden: int | None = None
     """Width of a hidden layer (tanh); None is a linear head, whose fit is convex."""
     max_iterations: int = 200
-    """Of L-BFGS."""
+    """Most iterations of L-BFGS."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """What each kind of judgement costs."""
+    """Loss of each kind of judgement."""
     seed: int = 0
-    """Of a hidden layer's first weights."""
+    """Seed of a hidden layer's first weights."""
     progress: bool = True
-    """Whether to draw a bar over the embedding, on a terminal."""
+    """True draws a bar over the embedding, on a terminal."""
 
     def __post_init__(self) -> None:
         if self.reads not in ("response", "prompt_and_response"):
@@ -202,7 +202,7 @@ class EmbeddingRewardModel(RewardModel):
         return f"embedding {self.reads} {self.features.fingerprint} {digest_tensors(self.head.state_dict().items())}"
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
-        """How many of B texts are longer than the encoder reads and lose their beginning."""
+        """Count those of B texts that are longer than the encoder reads and lose their beginning."""
         return self.features.count_cut(_read(self.reads, prompts, responses))
 
     def fit_normalizer(self, prompts: Sequence[str], responses: Sequence[str], *, fitted_on: str) -> ScoreNormalizer:

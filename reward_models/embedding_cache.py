@@ -1,4 +1,4 @@
-"""Sentence features and where they are kept: each text is embedded once per encoder, across processes.
+"""Sentence features and their cache: each text is embedded once per encoder, across processes.
 
 Knows: sentence-transformers, how token states become one vector, files. Does not know: judgements, heads.
 
@@ -68,7 +68,7 @@ class SentenceFeatures:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Features of B texts; all 0 for a text without a token.
 
-        Of a text that is longer than the encoder reads the end is kept; how many were cut is logged.
+        A text that is longer than the encoder reads keeps its end; the number of cut texts is logged.
 
         Returns: Shape: (B, H), float32.
         """
@@ -96,7 +96,7 @@ class SentenceFeatures:
         return self.encoder.max_seq_length
 
     def count_cut(self, texts: Sequence[str]) -> int:
-        """How many of these texts are longer than the encoder reads."""
+        """Count the texts that are longer than the encoder reads."""
         return sum(short is not whole for short, whole in zip(self._fitting(texts), texts, strict=True))
 
     def _fitting(self, texts: Sequence[str]) -> list[str]:
@@ -113,7 +113,7 @@ class SentenceFeatures:
 
     @property
     def _blank_has_tokens(self) -> bool:
-        """Whether the tokenizer puts special tokens around a text, so that even an empty one has states."""
+        """True if the tokenizer puts special tokens around a text, so that even an empty one has states."""
         return len(self.encoder.tokenizer("", verbose=False)["input_ids"]) > 0
 
 

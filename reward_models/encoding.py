@@ -1,4 +1,4 @@
-"""From prompt and response to token ids, and from token ids to batches without waste.
+"""Token ids of prompt and response, and batches of rows of like length.
 
 Knows: how the two texts are joined, what is cut from a text that is too long, and how rows are grouped by
 length. Does not know: models.
@@ -41,7 +41,7 @@ PAIR_TEMPLATE = "pair"
 
 
 class TextTemplate:
-    """How prompt and response become one text.
+    """A pattern that joins prompt and response into one text.
 
     ``{prompt}`` and ``{response}`` are replaced literally, so braces in the texts mean nothing. Where the two
     stand side by side, one space goes between them unless one of them brings white space (or is empty).
@@ -131,7 +131,7 @@ class TextEncoder:
         return encoded
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
-        """How many of the joined texts are longer than ``max_length``."""
+        """Count the joined texts that are longer than ``max_length``."""
         return sum(len(ids) > self.max_length for ids in self._whole(prompts, responses))
 
     def _whole(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
@@ -179,7 +179,7 @@ class PairEncoder:
         return encoded
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
-        """How many of the pairs are longer than ``max_length``."""
+        """Count the pairs that are longer than ``max_length``."""
         return sum(len(ids) > self.max_length for ids in self._whole(prompts, responses))
 
     def _whole(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
@@ -219,7 +219,7 @@ def fitting_end(tokenizer: Any, text: str, room: int) -> str:
 
 
 def warn_of_cut(cut: int, count: int, max_length: int) -> None:
-    """Log how many texts were too long."""
+    """Log the number of texts that were too long."""
     logger.warning(
         "reward model: %d of %d texts were longer than max_length=%d tokens; the left end of each was cut "
         "(the prompt first, the end of the response kept)",

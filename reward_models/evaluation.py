@@ -66,7 +66,7 @@ class PromptAccuracy:
     accuracy: float
     """Pairwise accuracy, equal scores counted as half."""
     length_accuracy: float
-    """That of the length baseline."""
+    """Accuracy of the length baseline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class RewardEvaluation:
     ece: float
     """Expected calibration error (Guo et al. 2017, eq. 3) over 10 equal bins of [0, 1]."""
     temperature: float
-    """What scores are to be divided by so that ``sigmoid(score_better - score_worse)`` fits these pairs best."""
+    """Divisor of the scores under which ``sigmoid(score_better - score_worse)`` fits these pairs best."""
     ece_at_temperature: float
     """``ece`` of scores divided by a temperature that was fitted on other groups; ``ece`` where there is one group."""
     length_accuracy: float

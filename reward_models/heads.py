@@ -85,7 +85,7 @@ class ScalarScorer(nn.Module):
 
 
 def has_positional_head(model: Any) -> bool:
-    """Whether the model is a decoder whose head ``score`` reads the hidden state of one position."""
+    """True for a decoder whose head ``score`` reads the hidden state of one position."""
     return isinstance(getattr(model, "score", None), nn.Module) and model.base_model is not model
 
 

@@ -29,7 +29,7 @@ KINDS = ("rankings", "pairs", "thumbs", "ratings", "values")
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """How judgements become a loss. A kind's weight multiplies the loss of each of its judgements."""
+    """Settings of the loss. A kind's weight multiplies the loss of each of its judgements."""
 
     tie_model: Literal["half", "rao_kupper", "davidson"] = "half"
     """A tie as half a win each way, or with a learned tie parameter."""
@@ -41,15 +41,15 @@ class LossConfig:
     score_centering: float = 0.0
     """Weight of the squared mean score of each ranking and pair, which pins the free constant; >= 0."""
     rankings_weight: float = 1.0
-    """Of a ranking or a pick of the best."""
+    """Weight of a ranking or a pick of the best."""
     pairs_weight: float = 1.0
-    """Of a choice, or of several people's votes on one pair."""
+    """Weight of a choice, or of several people's votes on one pair."""
     thumbs_weight: float = 1.0
-    """Of a thumb."""
+    """Weight of a thumb."""
     ratings_weight: float = 1.0
-    """Of a rating."""
+    """Weight of a rating."""
     values_weight: float = 1.0
-    """Of a real-valued reward."""
+    """Weight of a real-valued reward."""
     value_center: float | None = None
     """Reward that a score of 0 stands for; None takes the mean of the training rewards."""
     value_scale: float | None = None
@@ -102,7 +102,7 @@ class JudgementLoss(nn.Module):
 
     @property
     def thresholds(self) -> Tensor:
-        """Of the rating scale, strictly increasing. Shape: (5,)."""
+        """Thresholds of the rating scale, strictly increasing. Shape: (5,)."""
         return self.first_threshold + torch.cat(
             [self.threshold_steps.new_zeros(1), nn.functional.softplus(self.threshold_steps).cumsum(0)]
         )

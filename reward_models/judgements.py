@@ -297,7 +297,7 @@ class Judgement:
 
     @property
     def compares(self) -> bool:
-        """Whether it puts some response above another."""
+        """True if it puts some response above another."""
         return next(self.pairs(), None) is not None
 
     @classmethod
@@ -317,7 +317,7 @@ class Judgement:
 
 
 def _are_places(ranks: Sequence[Any]) -> bool:
-    """Whether the numbers are places from 1 on without a gap, with ties counted on densely or by size."""
+    """True for places from 1 on without a gap, with ties counted on densely or by size."""
     if any(isinstance(rank, bool) or not isinstance(rank, int) for rank in ranks):
         return False
     dense = {rank: place for place, rank in enumerate(sorted(set(ranks)), start=1)}

@@ -208,7 +208,7 @@ class PreferenceRewardModel(RewardModel):
 
     @property
     def template(self) -> str:
-        """How prompt and response are joined."""
+        """The pattern that joins prompt and response."""
         return self.encoder.pattern
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
@@ -235,7 +235,7 @@ class PreferenceRewardModel(RewardModel):
         return f"{self.kind} {self.template} {self.max_length} {digest_tensors(self.model.state_dict().items())}"
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
-        """How many of B texts are too long and lose the left end of their prompt."""
+        """Count those of B texts that are too long and lose the left end of their prompt."""
         return self.encoder.count_cut(prompts, responses)
 
     @torch.inference_mode()
@@ -391,7 +391,7 @@ class PreferenceRewardModel(RewardModel):
 
 
 def _lasting(base: Any) -> str | None:
-    """What an artefact can call a base by: a full path, a hub id, or nothing for an object."""
+    """Handle of a base that an artefact can keep: a full path or a hub id, None for an object."""
     if not isinstance(base, str | Path):
         return None
     return str(Path(base).resolve()) if Path(base).exists() else str(base)

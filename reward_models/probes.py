@@ -1,6 +1,6 @@
-"""Probes for reward hacking: texts that should never win, and how many real answers they beat.
+"""Probes for reward hacking: texts that should never win, and the share of real answers that they beat.
 
-Knows: how each probe is made from a prompt and an answer. Does not know: models.
+Knows: the making of each probe from a prompt and an answer. Does not know: models.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PROBES: dict[str, Callable[[str, str], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """How one probe fared."""
+    """Result of one probe."""
 
     name: str
     """A key of :data:`PROBES`."""

@@ -1,4 +1,4 @@
-"""Which judgements a reward model sees, in what order, and how a batch of them becomes tensors.
+"""The order of the batches of a reward model's fit, and the tensors of a batch.
 
 The whole run is laid out before it starts, from the seed alone, so a resumed run goes on with the very batch
 that the killed one would have seen next.

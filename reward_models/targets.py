@@ -1,4 +1,4 @@
-"""What judgements say about scores, as numbers over the places of K texts: the same for every model and every loss.
+"""Learning targets of judgements: numbers over the places of K texts, the same for every model and every loss.
 
 Knows: how each kind of verdict becomes a target, and which targets survive in a subset of the texts. Does not know:
 tokens, tensors, models.
@@ -51,21 +51,21 @@ class Ranked(NamedTuple):
     places: tuple[int, ...]
     """K' places."""
     ranks: tuple[int, ...]
-    """Theirs, 1 = best, equal = tied."""
+    """Their places in the ranking, 1 = best, equal = tied."""
 
 
 class Opinion(NamedTuple):
     """A number about one place: a thumb (0 or 1), a rating (0 to 5) or a reward."""
 
     place: int
-    """Of the text."""
+    """Place of the text."""
     number: float
-    """What was said."""
+    """The number."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Everything that was said about K texts."""
+    """Learning targets over K texts."""
 
     rankings: tuple[Ranked, ...] = ()
     """Rankings, and picks of the best as rankings with two places."""
@@ -82,7 +82,7 @@ class Targets:
         return sum(len(getattr(self, part.name)) for part in fields(self))
 
     def restricted(self, places: Sequence[int]) -> Targets:
-        """What is left when only some texts are looked at, which are numbered anew in the given order.
+        """Targets over some of the texts, which are numbered anew in the given order.
 
         Under Luce's choice axiom a ranking of a subset, and a pick given that it is in the subset, have the same
         utilities as the whole. A part that compares nothing is left out.
@@ -114,14 +114,14 @@ def _opinions_part(opinions: Iterable[Opinion], new: dict[int, int]) -> tuple[Op
 
 @dataclass(frozen=True)
 class Item:
-    """Texts of one prompt and what was said about them."""
+    """Texts of one prompt and their learning targets."""
 
     prompt: str
     """The prompt."""
     responses: tuple[str, ...]
     """K different texts."""
     targets: Targets
-    """Over their places."""
+    """Targets over their places."""
 
 
 @dataclass
@@ -216,7 +216,7 @@ def _outcome(winners: Sequence[Winner]) -> tuple[float, float, float]:
 
 
 def counts_of(items: Iterable[Item]) -> dict[str, int]:
-    """How many targets of each sort there are."""
+    """Count the targets of each sort."""
     totals: Counter[str] = Counter()
     for item in items:
         for part in fields(Targets):
@@ -225,7 +225,7 @@ def counts_of(items: Iterable[Item]) -> dict[str, int]:
 
 
 def count_idle(judgements: Iterable[Judgement]) -> dict[str, int]:
-    """How many judgements of each kind no target comes from: critiques, all-tied rankings, votes on equal texts."""
+    """Count the judgements of each kind that give no target: critiques, all-tied rankings, votes on equal texts."""
     idle: Counter[str] = Counter()
     for one in judgements:
         if not items_of([one]):
@@ -234,7 +234,7 @@ def count_idle(judgements: Iterable[Judgement]) -> dict[str, int]:
 
 
 def count_judged_both_ways(judgements: Iterable[Judgement]) -> int:
-    """How many pairs of responses to one prompt were judged both ways: by two judgements, or by votes of one."""
+    """Count the pairs of responses to one prompt that were judged both ways: by two judgements, or by votes of one."""
     said: set[tuple[str, str, str]] = set()
     for one in judgements:
         if isinstance(one.verdict, Votes):

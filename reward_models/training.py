@@ -1,6 +1,6 @@
 """The fit of a scalar reward model to judgements.
 
-Knows: how judgements become a run, and what makes two runs the same one. The order of the batches is the matter of
+Knows: the steps from judgements to a run, and the identity of a run. The order of the batches is the matter of
 ``schedule``, the loss of a batch of ``joint_loss``, the update of ``judgement_trainer``.
 
 Departures from Ziegler et al. 2019, section 2.1: judgements of any kind in place of one choice among four; a long
@@ -62,7 +62,7 @@ class Trainee:
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """What a fit leaves beside the weights."""
+    """Results of a fit beside the weights."""
 
     links: dict[str, Any]
     """Everything learned or stated beside the score; see ``JudgementLoss.links``."""
@@ -84,7 +84,7 @@ def fit(
 
     Args:
         trainee: the model; it is in eval mode afterwards.
-        judgements: what it is fitted to, of any kinds.
+        judgements: to fit to, of any kinds.
         config: settings; None takes the defaults.
         checkpoint_dir: folder of checkpoints; a run that was killed goes on from the last whole one. Needed
             with ``checkpoint_every_steps``.

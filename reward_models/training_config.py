@@ -15,12 +15,12 @@ __all__ = ["RewardTrainingConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class RewardTrainingConfig:
-    """How a preference model is fitted: AdamW on every weight that is not frozen under an adapter."""
+    """Settings of a fit: AdamW on every weight that is not frozen under an adapter."""
 
     learning_rate: float = 2e-5
     """Peak rate, > 0; 1e-5 suits a pretrained model, 1e-3 a tiny one from scratch."""
     epochs: int = 1
-    """Passes over the rankings, >= 1; reward models overfit within few."""
+    """Passes over the judgements, >= 1; reward models overfit within few."""
     link_learning_rate: float = 0.01
     """Peak rate of what is learned beside the score (tie parameter, thumb bias, rating thresholds), > 0."""
     items_per_step: int = 16
@@ -34,11 +34,11 @@ class RewardTrainingConfig:
     warmup_share: float = 0.05
     """Share of the updates over which the rate rises from 0, in [0, 1)."""
     lr_schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """What the rate does after the warm-up."""
+    """Course of the rate after the warm-up."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm; 0 does not clip."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """What each kind of judgement costs."""
+    """Loss of each kind of judgement."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """``auto``: bfloat16 autocast where a GPU has it. The loss is float32 always."""
     seed: int = 0
@@ -48,7 +48,7 @@ class RewardTrainingConfig:
     log_every_steps: int = 10
     """Updates between log lines."""
     progress: bool = True
-    """Whether to draw a progress bar on a terminal."""
+    """True draws a progress bar on a terminal."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "items_per_step", "gradient_accumulation_steps", "log_every_steps"):

@@ -1,4 +1,4 @@
-"""Conversations as text and back, so that every reward model reads one form of prompt.
+"""Conversations as transcripts and back, so that every reward model reads one form of prompt.
 
 The text form is the one of the HH-RLHF files (Bai et al. 2022, arXiv:2204.05862): turns that begin with
 ``\\n\\nHuman: `` or ``\\n\\nAssistant: ``; a prompt ends with ``\\n\\nAssistant:``. A system message begins with
@@ -78,7 +78,7 @@ def _content(message: Mapping[str, Any]) -> str:
 
 
 def is_transcript(text: str) -> bool:
-    """Whether the text is a prompt in transcript form."""
+    """True for a prompt in transcript form."""
     return bool(_TURN.match(text)) and text.endswith(_ANSWER)
 
 
