@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.config import SamplingConfig
 from lm_gym.episodes import Episodes
-from lm_gym.errors import ArtifactError
+from lm_gym.errors import ArtifactError, UnsupportedModelError
 from lm_gym.files import replaced_folder, write_json
 from lm_gym.generate import LanguageModelSampler
 from lm_gym.language_model import DType, LanguageModel, load_language_model, load_weights
@@ -52,8 +52,12 @@ class LanguageModelPolicy:
         language_model: its weights are trained in place; never the object that a reference holds. Where some of them
             are frozen and some are not (under an adapter, say), that stays; a model that is frozen as a whole is not.
         separate_critic: give the value head its own trunk.
+
+        Raises:
+            UnsupportedModelError: weights that learn are not float32, or gradient checkpointing is on.
         """
         self.language_model = language_model
+        _check_can_learn(self.model)
         self.model.eval()
         if not any(weight.requires_grad for weight in self.model.parameters()):
             self.model.requires_grad_(True)
@@ -249,6 +253,24 @@ class LanguageModelPolicy:
             ) from error
         if whole:
             self._set_critic_state(state)
+
+
+def _check_can_learn(model: PreTrainedModel) -> None:
+    name = type(model).__name__
+    if any(getattr(part, "gradient_checkpointing", False) for part in model.modules()):
+        raise UnsupportedModelError(
+            f"policy {name}: gradient checkpointing must be off, since it has no effect on a model in eval mode, which "
+            "a policy is throughout (a ratio of probabilities compares weights, not dropout); "
+            "turn it off, and lower max_batch_tokens to save memory"
+        )
+    weights = list(model.parameters())
+    learning = [weight for weight in weights if weight.requires_grad] or weights
+    low = {str(weight.dtype) for weight in learning if weight.dtype != torch.float32}
+    if low:
+        raise UnsupportedModelError(
+            f"policy {name}: weights that learn must be float32, got {', '.join(sorted(low))}, which rounds most steps "
+            'away; load it with dtype="auto" (float32 weights, and bf16 autocast where the hardware has it)'
+        )
 
 
 def own_copy(shared: LanguageModel) -> LanguageModel:

@@ -98,9 +98,9 @@ class CausalDecoder:
     """
 
     def __init__(self, model: LanguageModel, num_rows: int, max_length: int) -> None:
-        """See :func:`decoder_for`; the cache holds at most twice ``max_length`` slots."""
+        """See :func:`decoder_for`; the cache holds at most twice ``max_length`` slots, or what a pass may see."""
         self._model = model
-        self._capacity = 2 * max_length
+        self._capacity = min(2 * max_length, model.max_cache_slots or 2 * max_length)
         self._cache: Cache = model.new_cache()
         self._mask = torch.zeros((num_rows, 0), dtype=torch.bool, device=model.device)
         self._lengths = np.zeros(num_rows, dtype=np.int64)
@@ -136,14 +136,14 @@ class CausalDecoder:
         """See :meth:`Decoder.advance`."""
         device = self._model.device
         self._lengths[~alive] = 0
+        if self.num_slots >= self._capacity:
+            self._drop(self.num_slots - max(int(self._lengths.max()), 1))
         living = torch.from_numpy(alive).to(device)
         self._mask = torch.cat([self._mask & living[:, None], torch.ones_like(living)[:, None]], dim=1)
         ids = torch.from_numpy(np.where(alive, tokens, self._model.pad_id)).to(device)
         positions = torch.from_numpy(self._lengths).to(device)
         hidden = self._model.hidden(ids[:, None], self._mask, positions[:, None], self._cache)[:, -1]
         self._lengths[alive] += 1
-        if self.num_slots >= self._capacity:
-            self._drop(self.num_slots - max(int(self._lengths.max()), 1))
         return hidden
 
     @torch.inference_mode()

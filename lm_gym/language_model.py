@@ -9,6 +9,7 @@ Shapes: B = rows, S = sequence positions, H = hidden width, V = vocabulary, N = 
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from collections.abc import Callable
@@ -21,14 +22,23 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicCache
 
 from lm_gym.errors import ModelLoadError, UnsupportedModelError
 from lm_gym.handles import ModelHandle, import_attribute, is_import_path
 from lm_gym.manifests import MANIFEST, check_manifest
+from lm_gym.model_checks import check_can_be_stepped
 from lm_gym.quiet import quiet_transformers
 
-__all__ = ["DType", "LanguageModel", "load_language_model", "load_tokenizer", "load_weights", "resolve_device"]
+__all__ = [
+    "DType",
+    "LanguageModel",
+    "frozen",
+    "load_language_model",
+    "load_tokenizer",
+    "load_weights",
+    "resolve_device",
+]
 
 DType = Literal["auto", "float32", "bfloat16"]
 logger = logging.getLogger(__name__)
@@ -59,8 +69,8 @@ class LanguageModel:
             dtype: "auto" adds bf16 autocast where the hardware has it, "float32" computes in the weights' own type.
 
         Raises:
-            UnsupportedModelError: encoder-decoder, recurrent state, no EOS token, or a head whose logits this class
-                does not reproduce.
+            UnsupportedModelError: encoder-decoder, recurrent state, no EOS token, a head whose logits this class
+                does not reproduce, or tokens placed by their slot in the cache.
         """
         name = type(model).__name__
         if getattr(model.config, "is_encoder_decoder", False):
@@ -78,9 +88,8 @@ class LanguageModel:
         self.trunk: nn.Module = model.base_model
         self.eos_ids = _stop_token_ids(model, tokenizer)
         parameters = inspect.signature(self.trunk.forward).parameters
-        self._takes_positions = "position_ids" in parameters
-        self._check_cache_kind()
-        self._check_head()
+        self.takes_positions = "position_ids" in parameters
+        check_can_be_stepped(self)
 
     @property
     def device(self) -> torch.device:
@@ -99,10 +108,23 @@ class LanguageModel:
 
     @property
     def max_length(self) -> int | None:
-        """Longest sequence the model has positions for, in tokens; None if unbounded (ALiBi)."""
+        """Longest sequence that is computed alike token by token and at once, in tokens; None if unbounded (ALiBi).
+
+        That is as many tokens as there are positions, and for a long-rope model as its original context has: past it
+        ``transformers`` turns every position by other factors, chosen anew by the length of each forward pass.
+        """
         config = self.model.config.get_text_config()
-        length = getattr(config, "max_position_embeddings", None)
-        return int(length) if length else None
+        positions = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+        lengths = [int(length) for length in (positions, *_long_rope_contexts(config)) if length]
+        return min(lengths) if lengths else None
+
+    @property
+    def max_cache_slots(self) -> int | None:
+        """Slots that one forward pass may see, those of the cache included; None for no limit.
+
+        GPT-Neo's causal mask and MPT's ALiBi are laid out for as many slots as there are positions.
+        """
+        return self.max_length if self.model.config.model_type in ("gpt_neo", "mpt") else None
 
     @property
     def pad_id(self) -> int:
@@ -141,7 +163,7 @@ class LanguageModel:
         kwargs: dict[str, Any] = {"attention_mask": attention_mask.long(), "use_cache": cache is not None}
         if cache is not None:
             kwargs["past_key_values"] = cache
-        if self._takes_positions and position_ids is not None:
+        if self.takes_positions and position_ids is not None:
             kwargs["position_ids"] = position_ids
         with self.autocast():
             return self.trunk(input_ids=input_ids, **kwargs).last_hidden_state
@@ -169,45 +191,34 @@ class LanguageModel:
         """An empty cache that keeps every slot, whatever window a layer looks through."""
         return DynamicCache()
 
-    def _check_cache_kind(self) -> None:
-        layers = DynamicCache(config=self.model.config).layers
-        plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-        if getattr(self.model, "_is_stateful", False) or not plain:
-            raise UnsupportedModelError(
-                f"language model {type(self.model).__name__}: must keep a key-value cache with one slot per token, "
-                "got a recurrent or compressed state, which cannot be shifted when a row resets; "
-                "use a transformer with plain or sliding-window attention"
-            )
 
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Run four tokens the plain way and this class's way, with a cache, and compare."""
-        name = type(self.model).__name__
-        probe = torch.arange(4, device=self.device).unsqueeze(0) % self.vocab_size
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with self.autocast():
-                expected = self.model(input_ids=probe, attention_mask=torch.ones_like(probe)).logits[0].float()
-            cache = self.new_cache()
-            actual = self.logits(self.hidden(probe, cache=cache)[0])
-        except (TypeError, AttributeError, ValueError) as error:
-            raise UnsupportedModelError(
-                f"language model {name}: must keep a key-value cache and have a trunk that returns hidden states, and "
-                f"running it failed: {error}; this architecture is not supported"
-            ) from error
-        finally:
-            self.model.train(was_training)
-        if cache.get_seq_length() != probe.shape[1]:
-            raise UnsupportedModelError(
-                f"language model {name}: must keep a key-value cache with one slot per token, got "
-                f"{cache.get_seq_length()} slots for {probe.shape[1]} tokens; this architecture is not supported"
-            )
-        if not torch.allclose(actual, expected, rtol=1e-2, atol=1e-2):
-            raise UnsupportedModelError(
-                f"language model {name}: logits must be head(trunk(x)), scaled or soft-capped as its config says, and "
-                f"differ from the model's own by {(actual - expected).abs().max():.3g}; use another architecture"
-            )
+def _long_rope_contexts(config: Any) -> list[int]:
+    """Tokens of each original context that long-rope parameters name: one for all layers, or one for each kind."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kinds = [kind for kind in (parameters, *parameters.values()) if isinstance(kind, dict)]
+    return [int(kind["original_max_position_embeddings"]) for kind in kinds if kind.get("rope_type") == "longrope"]
+
+
+def _learns(model: nn.Module) -> bool:
+    """Whether somebody may be training it: dropout is on, or a weight takes gradients."""
+    return any(part.training for part in model.modules()) or any(weight.requires_grad for weight in model.parameters())
+
+
+def frozen(language_model: LanguageModel) -> LanguageModel:
+    """The language model itself if it is frozen, else a frozen copy of it as it is now.
+
+    A model that somebody may be training is never changed: whoever wants its weights shared instead of copied freezes
+    it first (``model.eval().requires_grad_(False)``).
+    """
+    if not _learns(language_model.model):
+        return language_model
+    return LanguageModel(_frozen_copy(language_model.model), language_model.tokenizer, dtype=language_model.dtype)
+
+
+def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    copied = copy.deepcopy(model)
+    copied.zero_grad(set_to_none=True)
+    return copied.eval().requires_grad_(False)
 
 
 def _stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -231,7 +242,8 @@ def load_language_model(
     """Load a frozen language model from a handle; the same handle is loaded once per process and shared.
 
     Args:
-        handle: a folder, a hub id, ``"module:factory"``, a callable that returns ``(model, tokenizer)``, or a model.
+        handle: a folder, a hub id, ``"module:factory"``, a callable that returns ``(model, tokenizer)``, or a model
+            (one that somebody may be training is copied, see :func:`frozen`).
         tokenizer: tokenizer or its handle, where the model's own folder has none.
         device: "auto" or a torch device.
         dtype: "auto" and "float32" keep float32 weights ("auto" with bf16 autocast on hardware that has it);
@@ -243,11 +255,13 @@ def load_language_model(
         UnsupportedModelError: it loads and cannot be used; see :class:`LanguageModel`.
     """
     if isinstance(handle, LanguageModel):
-        return handle
+        return frozen(handle)
     key = (_hashable(handle), _hashable(tokenizer), str(device), dtype)
     found = _loaded.get(key) if key[0] is not None else None
     if found is None:
         model, own = _model_and_tokenizer(handle, tokenizer, dtype, trust_remote_code)
+        if isinstance(handle, PreTrainedModel) and _learns(model):
+            model = _frozen_copy(model)
         model = model.to(resolve_device(device)).eval().requires_grad_(False)
         found = LanguageModel(model, own, dtype=dtype)
         if key[0] is not None:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.decoder import decoder_for
 from lm_gym.episodes import Episodes
-from lm_gym.language_model import LanguageModel
+from lm_gym.language_model import LanguageModel, frozen
 from lm_gym.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 
 __all__ = ["Reference", "ReferenceScorer"]
@@ -25,8 +25,8 @@ class Reference:
     """A language model that no longer learns."""
 
     def __init__(self, language_model: LanguageModel) -> None:
-        """Args: language_model: in eval mode; its weights must stay as they are."""
-        self.language_model = language_model
+        """Args: language_model: one that somebody may be training is copied as it is now (see ``frozen``)."""
+        self.language_model = frozen(language_model)
 
     @property
     def model(self) -> PreTrainedModel:

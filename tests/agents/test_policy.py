@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from transformers import AutoModelForCausalLM
 from lm_gym import Policy, TextGenerationVectorEnv
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
 from lm_gym.agents.policy import own_copy
-from lm_gym.errors import ArtifactError
+from lm_gym.errors import ArtifactError, UnsupportedModelError
+from lm_gym.testing import tiny_language_model
 
 ARCHITECTURES = ["gpt2", "llama", "qwen2", "bloom"]
 MakeEnv = Callable[..., TextGenerationVectorEnv]
@@ -300,3 +302,26 @@ def test_from_pretrained_never_trains_the_weights_of_a_reference(tmp_path: Path,
     PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-2)).learn(env)
     assert all(torch.equal(a, b) for a, b in zip(before, shared.model.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(policy.model.parameters(), shared.model.parameters(), strict=True))
+
+
+def test_gradient_checkpointing_is_refused() -> None:
+    model = tiny_language_model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer versions of transformers call it by another name
+        model.model.gradient_checkpointing_enable()
+    with pytest.raises(
+        UnsupportedModelError, match=r"policy GPT2LMHeadModel: gradient checkpointing must be off, .* turn it off, and"
+    ):
+        LanguageModelPolicy(model)
+
+
+def test_weights_that_learn_in_low_precision_are_refused() -> None:
+    model = tiny_language_model()
+    model.model.to(torch.bfloat16)
+    with pytest.raises(
+        UnsupportedModelError, match=r"weights that learn must be float32, got torch.bfloat16, .* load it with dtype="
+    ):
+        LanguageModelPolicy(model)
+    adapter = model.model.transformer.h[0].mlp.c_fc.to(torch.float32)
+    adapter.weight.requires_grad_(True)
+    LanguageModelPolicy(model)

@@ -8,10 +8,10 @@ import torch
 import transformers
 from tiny_models import ARCHITECTURES, EOS, MAX_LENGTH, V, make_model, make_tokenizer
 
-from lm_gym import LanguageModel
+from lm_gym import LanguageModel, Reference
 from lm_gym.decoder import decoder_for
 from lm_gym.errors import UnsupportedModelError
-from lm_gym.language_model import resolve_device
+from lm_gym.language_model import load_language_model, resolve_device
 
 IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]])
 SMALL: dict[str, Any] = {"vocab_size": V, "bos_token_id": EOS, "eos_token_id": EOS}
@@ -152,6 +152,52 @@ def test_checking_leaves_the_model_in_the_mode_it_was_in() -> None:
     model.train()
     LanguageModel(model, make_tokenizer())
     assert model.training
+
+
+def test_checking_leaves_each_part_in_the_mode_it_was_in() -> None:
+    model = make_model()
+    model.train()
+    model.transformer.h[0].eval()
+    LanguageModel(model, make_tokenizer())
+    assert model.training
+    assert not model.transformer.h[0].attn.training
+    assert model.transformer.h[1].attn.training
+
+
+def in_training() -> Any:
+    """A model with dropout on, whose weights take gradients and hold some."""
+    model = make_model(attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5).train().requires_grad_(True)
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    return model
+
+
+@pytest.mark.parametrize("how", ["reference", "load", "load a language model"])
+def test_a_model_that_somebody_trains_is_copied_and_left_alone(how: str) -> None:
+    model = in_training()
+    if how == "load":
+        taken = load_language_model(model, tokenizer=make_tokenizer(), device="cpu")
+    elif how == "reference":
+        taken = Reference(LanguageModel(model, make_tokenizer())).language_model
+    else:
+        taken = load_language_model(LanguageModel(model, make_tokenizer()))
+    assert all(part.training for part in model.modules())
+    assert all(weight.requires_grad and weight.grad is not None for weight in model.parameters())
+    assert not any(part.training for part in taken.model.modules())
+    assert not any(weight.requires_grad for weight in taken.model.parameters())
+    before = taken.hidden(IDS)
+    torch.testing.assert_close(taken.hidden(IDS), before, rtol=0, atol=0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 1.0
+    torch.testing.assert_close(taken.hidden(IDS), before, rtol=0, atol=0)
+
+
+def test_a_frozen_model_is_shared() -> None:
+    model = LanguageModel(make_model(), make_tokenizer())
+    assert Reference(model).language_model is model
+    assert load_language_model(model) is model
+    model.model.transformer.h[1].train()
+    assert Reference(model).language_model is not model
 
 
 def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
