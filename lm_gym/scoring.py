@@ -174,7 +174,8 @@ def checked_scores(
 ) -> Scores:
     """Score B responses and refuse anything that an agent must never see.
 
-    A finite score passes however large it is: ``RewardConfig.score_clip`` bounds what is paid for it.
+    A finite score passes however large it is: ``RewardConfig.score_clip`` bounds what is paid for it, and an update
+    whose loss is no longer finite stops with a ``DivergedError``.
 
     Args:
         model: a reward model.
