@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import torch
 from killing import forked, killed_after, killed_before, random_moments
-from lm_gym import AdaptiveKL, Reference, TextGenerationVectorEnv
+from lm_gym import AdaptiveKL, Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, train
 from lm_gym.agents.policy import own_copy
 from lm_gym.digests import digest_tensors
@@ -28,7 +28,8 @@ def score(prompts, completions):
     return [sum(1.0 if word[0] < "h" else -1.0 for word in text.split()) / 4 for text in completions]
 
 def work(folder):
-    env = TextGenerationVectorEnv(2, Reference(tiny_language_model("gpt2")), ["a b", "c"], score, max_new_tokens=4)
+    task = TextTask.of(Reference(tiny_language_model("gpt2")), ["a b", "c"], max_new_tokens=4)
+    env = TextGenerationVectorEnv(task, score, num_envs=2)
     config = PPOConfig(episodes_per_iteration=4, minibatches=2, epochs=1, learning_rate=1e-2)
     agent = PPO(LanguageModelPolicy(own_copy(env.reference.language_model)), config)
     settings = {"eval_prompts": ["d"], "eval_every": 2, "checkpoint_every": 1, "tensorboard": False, "resume": True}
@@ -75,7 +76,7 @@ print(change)
     ("stride", "moments"), [pytest.param(12, 3, id="some"), pytest.param(1, 20, id="all", marks=pytest.mark.slow)]
 )
 def test_a_killed_run_ends_like_an_undisturbed_one(stride: int, moments: int, tmp_path: Path) -> None:
-    helpers = Path(__file__).parents[1]
+    helpers = Path(__file__).parents[1] / "helpers"
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(helpers), str(stride), str(moments)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}

@@ -172,7 +172,7 @@ print(change)
 def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one(way: str, tmp_path: Path) -> None:
     if way == "exchange" and sys.platform not in ("linux", "darwin"):
         pytest.skip("this system cannot exchange two folders")
-    command = [sys.executable, "-c", KILLS, str(tmp_path), str(Path(__file__).parents[1]), way]
+    command = [sys.executable, "-c", KILLS, str(tmp_path), str(Path(__file__).parents[1] / "helpers"), way]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10

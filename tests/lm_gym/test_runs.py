@@ -374,7 +374,7 @@ for work in (write, overwrite):
 
 
 def test_a_run_survives_a_kill_before_each_of_its_changes(tmp_path: Path) -> None:
-    helpers = Path(__file__).parents[1]
+    helpers = Path(__file__).parents[1] / "helpers"
     command = [sys.executable, "-c", KILLS, str(tmp_path), str(helpers)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}

@@ -76,7 +76,7 @@ print(total)
 def test_kills(make_model, tokenizer, tmp_path, kind, when, number, least):
     make_model(resid_pdrop=0.1).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
-    helpers = str(Path(__file__).parents[2])
+    helpers = str(Path(__file__).parents[2] / "helpers")
     command = [sys.executable, "-c", KILLS, helpers, kind, str(tmp_path), when, str(number)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
