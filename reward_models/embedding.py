@@ -8,6 +8,7 @@ Shapes: N = texts, H = features, B = rows scored.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from lm_gym.config import ScoreNormalizer
 from lm_gym.digests import digest_tensors
-from lm_gym.errors import ConfigError
+from lm_gym.errors import ConfigError, DivergedError
 from lm_gym.scoring import RewardModel, Scores, require_rows
 
 from . import embedding_artifact
@@ -157,6 +158,7 @@ class EmbeddingRewardModel(RewardModel):
 
         Raises:
             DataError: the judgements can teach nothing.
+            DivergedError: the loss became NaN or infinite.
             ModelLoadError, MissingExtraError: see :meth:`SentenceFeatures.from_pretrained`.
         """
         config = config or EmbeddingTrainingConfig()
@@ -264,6 +266,9 @@ def fit_head(
         config: settings.
 
     Returns: the head, and the links of the loss.
+
+    Raises:
+        DivergedError: the loss is NaN or infinite.
     """
     texts = torch.from_numpy(features)
     head = Head(texts.shape[1], config.hidden, config.seed)
@@ -279,6 +284,11 @@ def fit_head(
     def objective() -> Tensor:
         optimizer.zero_grad()
         value = loss(head(texts), batch) / len(batch["labels"]) + config.l2 * head.penalty()
+        if not math.isfinite(number := float(value.detach())):
+            raise DivergedError(
+                f"reward model training: the loss must be finite, got {number}; look for numbers that are no "
+                "numbers in the encoder's features, or raise l2"
+            )
         value.backward()
         return value
 

@@ -16,7 +16,7 @@ import torch
 from scipy.stats import spearmanr
 
 from lm_gym import load_reward_model
-from lm_gym.errors import ArtifactError, ConfigError, DataError, ModelLoadError, RewardModelError
+from lm_gym.errors import ArtifactError, ConfigError, DataError, DivergedError, ModelLoadError, RewardModelError
 from lm_gym.reward_models import (
     Choice,
     EmbeddingRewardModel,
@@ -218,6 +218,12 @@ def test_a_broken_folder_is_refused(
         weights.write_bytes(bytes(content))
     with pytest.raises(ArtifactError):
         load_reward_model(folder)
+
+
+def test_a_loss_that_is_no_number_stops_the_fit(loaded: SentenceFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SentenceFeatures, "__call__", lambda self, texts: np.full((len(texts), 6), np.nan, np.float32))
+    with pytest.raises(DivergedError, match="the loss must be finite, got nan"):
+        EmbeddingRewardModel.train([Judgement.pair("p", "x", "y")], loaded)
 
 
 def test_bad_input_is_named(loaded: SentenceFeatures, tmp_path: Path) -> None:

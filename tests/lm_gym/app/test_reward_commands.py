@@ -112,6 +112,39 @@ def test_a_killed_run_goes_on_by_the_same_command(
     assert not (tmp_path / "killed.checkpoints").exists()
 
 
+def test_a_fit_that_diverges_exits_with_an_error_and_keeps_its_checkpoints(
+    tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, calls = judgement_trainer.JudgementTrainer.compute_loss, list[int]()
+
+    def compute_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return real(self, *args, **kwargs) * (float("nan") if len(calls) == 4 else 1.0)
+
+    out = tmp_path / "rm"
+    arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--items-per-step", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judgement_trainer.JudgementTrainer, "compute_loss", compute_loss)
+        assert main(["reward", "train", *arguments, "--checkpoint-every-steps", "1", "--out", str(out)]) != 0
+    assert "the loss must be finite, got nan before update 4" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+    assert (tmp_path / "rm.checkpoints" / "checkpoints" / "checkpoint-3" / "lm_gym_manifest.json").is_file()
+
+
+def test_a_folder_that_no_reward_model_is_in_is_never_replaced(
+    tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("rm", "rm.checkpoints"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "thesis.txt").write_text("mine")
+        arguments = ["--model", MODEL, "--data", str(votes_file), "--out", str(tmp_path / "rm"), "--overwrite"]
+        assert main(["reward", "train", *arguments]) == 2
+        assert "which nothing here deletes" in " ".join(capsys.readouterr().err.split())
+        assert (folder / "thesis.txt").read_text() == "mine"
+        (folder / "thesis.txt").unlink()
+
+
 def test_a_model_outlives_a_failure_to_measure_it(
     tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
