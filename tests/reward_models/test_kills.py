@@ -49,7 +49,7 @@ print(kills)
 )
 def test_kills(save_base, tmp_path: Path, stride: int, least: int) -> None:
     save_base("gpt2", tmp_path / "base")
-    command = [sys.executable, "-c", KILLS, str(Path(__file__).parents[1]), str(tmp_path), str(stride)]
+    command = [sys.executable, "-c", KILLS, str(Path(__file__).parents[1] / "helpers"), str(tmp_path), str(stride)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
