@@ -18,6 +18,7 @@ from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.evaluation import Evaluation, evaluate
 from lm_gym.kl_control import AdaptiveKL
+from lm_gym.processes import launched_processes
 from lm_gym.prompts import Prompt
 from lm_gym.runs import Run, open_run
 from lm_gym.signals import StopRequest, stopping_at_signals
@@ -96,7 +97,8 @@ def train(
     back where they were after the last one.
 
     Raises:
-        ConfigError: a count below 1, resume without a folder, or the run in it has other settings or inputs.
+        ConfigError: a count below 1, resume without a folder, a folder for several processes, or the run in it has
+            other settings or inputs.
         PromptError: a held-out prompt does not fit.
         ConfigError: a held-out prompt lacks a column that the reward model needs.
         OutputExistsError: the folder holds another run, or something else, or another process works in it.
@@ -107,6 +109,11 @@ def train(
             raise ConfigError(f"train: {name} must be >= 1, got {count}")
     if run_dir is None and (resume or overwrite):
         raise ConfigError("train: resume and overwrite need run_dir, got none")
+    if run_dir is not None and (size := launched_processes().size) > 1:
+        raise ConfigError(
+            f"train: a run folder holds the state of one process, got {size} launched; pass run_dir=None in all of "
+            "them and save the policy of the main one (agent.policy.save_pretrained)"
+        )
     held_out = env.as_prompts(eval_prompts)
     opened: nullcontext[None] | Run = nullcontext()
     if run_dir is not None:

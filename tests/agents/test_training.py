@@ -239,6 +239,16 @@ def test_wrong_calls(start: Start) -> None:
             train(agent, env, iterations=1, **{flag: True})
 
 
+def test_a_run_folder_for_several_processes_is_refused(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, env = start()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="holds the state of one process, got 2 launched"):
+        train(agent, env, iterations=1, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_held_out_prompt_that_is_too_long_is_found_before_anything_is_done(tmp_path: Path, start: Start) -> None:
     agent, env = start(reward_model=lambda prompts, completions: pytest.fail("an iteration was begun"))
     with pytest.raises(PromptError, match="got 31"):
