@@ -152,7 +152,7 @@ class Engine:
             reward_model: scores the responses that end here; None pays a score of 0.
         """
         rows = np.flatnonzero(active)
-        ref_log_probs = None if self._scorer is None else self._scorer.log_probs(tokens)
+        ref_log_probs = None if self._scorer is None else self._scorer.log_probs(tokens, active)
         self._ids[rows, self._ends[rows]] = tokens[rows]
         self._mask[rows, self._ends[rows]] = 1
         self._ends[rows] += 1

@@ -85,6 +85,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
             EpisodeOverError: the episode has ended, or none was begun.
             ActionError: the action lies outside the action space.
             RewardModelError: the reward model failed; the episode is as it was before the call.
+            UnsupportedModelError: the reference has no finite log-probability for the token; likewise.
         """
         if not self._engine.running[0]:
             raise EpisodeOverError("step: needs a running episode, and this one has ended or never begun; call reset()")

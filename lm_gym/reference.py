@@ -1,6 +1,7 @@
 """The frozen reference model: log pi_ref of every token, incrementally in ``step`` and in one pass in a rollout.
 
-The reference is tempered like the policy and never truncated, so its log-probabilities are always finite.
+The reference is tempered like the policy and never truncated, so its log-probabilities are finite; a model whose own
+are not is refused at the token, since its KL would be paid as NaN or without bound.
 
 Shapes: B = rows, T = response tokens, V = vocabulary.
 """
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.decoder import decoder_for
 from lm_gym.episodes import Episodes
+from lm_gym.errors import UnsupportedModelError
 from lm_gym.language_model import LanguageModel, frozen
 from lm_gym.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 
@@ -51,6 +53,9 @@ class Reference:
             max_batch_tokens: padded tokens per forward pass.
 
         Returns: 0 where the response mask is False; nats. Shape: (B, T), float32.
+
+        Raises:
+            UnsupportedModelError: one of them is not finite.
         """
         out = np.zeros(episodes.response_mask.shape, dtype=np.float32)
         lengths = episodes.prompt_lengths + episodes.response_lengths
@@ -59,6 +64,7 @@ class Reference:
             states = forced_states(self.language_model, part).before
             flat = token_statistics(self.language_model, states, part, entropy=False).log_probs
             out[rows, : part.response_mask.shape[1]] = scatter(flat, part.response_mask).cpu().numpy()
+        _require_finite(self.language_model, out)
         return out
 
 
@@ -81,10 +87,23 @@ class ReferenceScorer:
         """Restart rows from prompts, each of shape (P_i,)."""
         self._keep(torch.as_tensor(rows), self._decoder.prefill(rows, prompts))
 
-    def log_probs(self, tokens: np.ndarray) -> np.ndarray:
-        """Of each row's next token, in nats. Args: tokens of shape (B,), int64. Returns: Shape: (B,), float64."""
+    def log_probs(self, tokens: np.ndarray, active: np.ndarray) -> np.ndarray:
+        """Of each row's next token, in nats.
+
+        Args:
+            tokens: Shape: (B,), int64.
+            active: rows that are asked about. Shape: (B,), bool.
+
+        Returns: 0 in rows that are not active. Shape: (B,), float64.
+
+        Raises:
+            UnsupportedModelError: one of them is not finite.
+        """
         index = torch.from_numpy(tokens).to(self._next.device)
-        return self._next.gather(-1, index[:, None]).squeeze(-1).double().cpu().numpy()
+        found = self._next.gather(-1, index[:, None]).squeeze(-1).double().cpu().numpy()
+        found = np.where(active, found, 0.0)
+        _require_finite(self._model, found)
+        return found
 
     def advance(self, tokens: np.ndarray, alive: np.ndarray) -> None:
         """Append the tokens of live rows. Args: tokens (B,) int64, alive (B,) bool."""
@@ -96,3 +115,13 @@ class ReferenceScorer:
     def _keep(self, rows: torch.Tensor, states: torch.Tensor) -> None:
         logits = self._model.logits(states) / self._temperature
         self._next[rows.to(self._next.device)] = torch.log_softmax(logits, dim=-1)
+
+
+def _require_finite(model: LanguageModel, log_probs: np.ndarray) -> None:
+    """Args: log_probs of shape (B,) or (B, T), 0 where nothing counts."""
+    wrong = np.argwhere(~np.isfinite(log_probs))
+    if len(wrong):
+        raise UnsupportedModelError(
+            f"reference {type(model.model).__name__}: every log-probability must be a finite number, got "
+            f"{log_probs[tuple(wrong[0])]} in row {wrong[0][0]}; use a reference that gives every token a probability"
+        )

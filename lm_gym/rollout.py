@@ -62,7 +62,8 @@ def collect(
         timer: collects the phases "rollout" (decoding), "reference" and "score".
 
     Raises:
-        UnsupportedModelError: the sampler's vocabulary is not the reference's, or it did not stop where the rules say.
+        UnsupportedModelError: the sampler's vocabulary is not the reference's, or it did not stop where the rules say,
+            or the reference has no finite log-probability for a token.
         RewardModelError: the reward model failed.
     """
     timer = timer or PhaseTimer()

@@ -98,7 +98,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
 
         Raises:
             EpisodeOverError: before ``reset``, or on an ended row with autoreset disabled.
-            ActionError, RewardModelError: see :meth:`lm_gym.TextGenerationEnv.step`.
+            ActionError, RewardModelError, UnsupportedModelError: see :meth:`lm_gym.TextGenerationEnv.step`.
         """
         active = self._engine.running.copy()
         self._check_running(active)
