@@ -301,6 +301,7 @@ def _check_context(reference: Reference | None, max_prompt_tokens: int, max_new_
     if reference is not None and not reference.fits(max_prompt_tokens, max_new_tokens):
         raise ConfigError(
             "max_new_tokens: prompt and response must fit the model's "
-            f"{reference.language_model.max_length} positions (of a long-rope model, its original context), got "
-            f"max_prompt_tokens = {max_prompt_tokens} plus max_new_tokens = {max_new_tokens}; lower one of them"
+            f"{reference.language_model.max_length} positions, got max_prompt_tokens = {max_prompt_tokens} plus "
+            f"max_new_tokens = {max_new_tokens}; lower one of them (a long-rope model counts the positions of its "
+            "original context)"
         )
