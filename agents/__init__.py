@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from .metrics import METRICS
     from .policy import LanguageModelPolicy
     from .ppo import PPO, PPOConfig
-    from .pretraining import PretrainConfig, PretrainResult, pretrain
-    from .supervised import SupervisedConfig, SupervisedResult, supervised_finetune
+    from .supervised.finetune import SupervisedConfig, SupervisedResult, supervised_finetune
+    from .supervised.pretrain import PretrainConfig, PretrainResult, pretrain
     from .surrogate import SurrogateAgent, SurrogateConfig
     from .training import TrainResult, train
 
@@ -47,9 +47,9 @@ _HOMES = {
     "metrics": ("METRICS",),
     "policy": ("LanguageModelPolicy",),
     "ppo": ("PPO", "PPOConfig"),
-    "pretraining": ("PretrainConfig", "PretrainResult", "pretrain"),
+    "supervised.pretrain": ("PretrainConfig", "PretrainResult", "pretrain"),
     "surrogate": ("SurrogateAgent", "SurrogateConfig"),
-    "supervised": ("SupervisedConfig", "SupervisedResult", "supervised_finetune"),
+    "supervised.finetune": ("SupervisedConfig", "SupervisedResult", "supervised_finetune"),
     "training": ("TrainResult", "train"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

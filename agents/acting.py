@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from lm_gym.config import SamplingConfig
-from lm_gym.decoder import Decoder, decoder_for
-from lm_gym.language_model import LanguageModel
-from lm_gym.sampling import draw, truncated_logits
+from lm_gym.models.decoder import Decoder, decoder_for
+from lm_gym.models.language_model import LanguageModel
+from lm_gym.models.sampling import draw, truncated_logits
 
 __all__ = ["TokenActor"]
 

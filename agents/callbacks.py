@@ -14,8 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lm_gym.extras import require
-from lm_gym.files import write_jsonl
+from lm_gym.tools.extras import require
+from lm_gym.tools.files import write_jsonl
 
 __all__ = ["Callback", "JsonlTracker", "ProgressDisplay", "TensorBoardTracker"]
 

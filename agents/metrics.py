@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import torch
 
+from lm_gym.envs.rollout import PhaseTimer
 from lm_gym.episodes import Episodes
 from lm_gym.processes import ONE_PROCESS, Processes
-from lm_gym.rollout import PhaseTimer
 
 __all__ = ["METRICS", "episode_metrics", "phase_metrics"]
 

@@ -24,13 +24,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lm_gym.config import SamplingConfig
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ArtifactError, UnsupportedModelError
-from lm_gym.files import replaced_folder, write_json
-from lm_gym.generate import LanguageModelSampler
-from lm_gym.language_model import DType, LanguageModel, load_language_model, load_weights
-from lm_gym.manifests import check_manifest, write_manifest
+from lm_gym.models.generate import LanguageModelSampler
+from lm_gym.models.language_model import DType, LanguageModel, load_language_model, load_weights
+from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 from lm_gym.policy import PolicyEvaluation
-from lm_gym.quiet import quiet_transformers
-from lm_gym.teacher_forcing import forced_states, scatter, token_batches, token_statistics
+from lm_gym.runs.manifests import check_manifest, write_manifest
+from lm_gym.tools.files import replaced_folder, write_json
+from lm_gym.tools.quiet import quiet_transformers
 
 from .acting import TokenActor
 

@@ -18,14 +18,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lm_gym.digests import digest_json, digest_tensors
+from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.kl_control import AdaptiveKL
 from lm_gym.prompts import Prompt
-from lm_gym.run_identity import RunIdentity
-from lm_gym.runs import Run, Stateful
-from lm_gym.scoring import RewardModel
-from lm_gym.vector_env import TextGenerationVectorEnv
+from lm_gym.runs.folder import Run, Stateful
+from lm_gym.runs.identity import RunIdentity
+from lm_gym.scoring.protocol import RewardModel
+from lm_gym.tools.digests import digest_json, digest_tensors
 
 from .callbacks import Callback
 from .policy import LanguageModelPolicy

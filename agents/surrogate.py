@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lm_gym.envs.rollout import PhaseTimer
+from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.policy import Sampler
 from lm_gym.processes import ONE_PROCESS, Processes
-from lm_gym.rollout import PhaseTimer
-from lm_gym.teacher_forcing import token_batches
-from lm_gym.vector_env import TextGenerationVectorEnv
 
 from .advantages import AdvantageEstimator
 from .functional import clipped_policy_loss, clipped_value_loss, explained_variance, masked_mean, masked_whiten

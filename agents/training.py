@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lm_gym.envs.evaluation import Evaluation, evaluate
+from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
-from lm_gym.evaluation import Evaluation, evaluate
 from lm_gym.kl_control import AdaptiveKL
 from lm_gym.processes import launched_processes
 from lm_gym.prompts import Prompt
-from lm_gym.runs import Run, open_run
-from lm_gym.signals import StopRequest, stopping_at_signals
-from lm_gym.vector_env import TextGenerationVectorEnv
+from lm_gym.runs.folder import Run, open_run
+from lm_gym.runs.signals import StopRequest, stopping_at_signals
 
 from .callbacks import Callback, JsonlTracker, TensorBoardTracker
 from .run_folder import Agent, TrainingState, training_identity

@@ -33,7 +33,6 @@ from transformers import (
     pipeline,
 )
 
-from lm_gym.quiet import quiet_transformers
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
     EmbeddingRewardModel,
@@ -42,6 +41,7 @@ from lm_gym.reward_models import (
     PreferenceRewardModel,
     SentenceFeatures,
 )
+from lm_gym.tools.quiet import quiet_transformers
 
 VOCAB, LONGEST = 8192, 256
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from lm_gym.files import write_jsonl
 from lm_gym.reward_models import load_judgements
+from lm_gym.tools.files import write_jsonl
 
 FOLDERS = STRICT, RANKING, FULL = "UKPConvArg1Strict-CSV", "UKPConvArg1-Ranking-CSV", "UKPConvArg1-full-XML"
 WINNERS = {"a1": "a", "a2": "b", "equal": "tie"}

@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_gym import reviews
 from lm_gym.agents import PretrainConfig, SupervisedConfig, pretrain, supervised_finetune
-from lm_gym.files import write_jsonl
+from lm_gym.tools.files import write_jsonl
 
 
 def build(out: Path, *, review_count: int, seed: int, smoke: bool) -> None:

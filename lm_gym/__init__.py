@@ -9,54 +9,54 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lm_gym.registration import register_environments
+from lm_gym.envs.registration import register_environments
 
 if TYPE_CHECKING:
-    from lm_gym.adapters import FunctionRewardModel
     from lm_gym.config import RewardConfig, SamplingConfig, ScoreNormalizer
-    from lm_gym.env import TextGenerationEnv
+    from lm_gym.envs.env import TextGenerationEnv
+    from lm_gym.envs.evaluation import Evaluation, evaluate
+    from lm_gym.envs.policy_handle import PolicyHandle
+    from lm_gym.envs.task import TextTask
+    from lm_gym.envs.vector_env import TextGenerationVectorEnv
+    from lm_gym.envs.wrappers import PolicyLogProb, VectorPolicyLogProb
     from lm_gym.episodes import Episodes
     from lm_gym.errors import LmGymError
-    from lm_gym.evaluation import Evaluation, evaluate
-    from lm_gym.handles import load_reward_model
     from lm_gym.kl_control import AdaptiveKL
-    from lm_gym.language_model import LanguageModel, load_language_model
+    from lm_gym.models.language_model import LanguageModel, load_language_model
+    from lm_gym.models.reference import Reference
     from lm_gym.policy import Policy
-    from lm_gym.policy_handle import PolicyHandle
     from lm_gym.prompts import load_prompts
-    from lm_gym.reference import Reference
     from lm_gym.rewards import token_rewards
-    from lm_gym.scoring import RewardModel, Scores
-    from lm_gym.task import TextTask
-    from lm_gym.vector_env import TextGenerationVectorEnv
-    from lm_gym.wrappers import PolicyLogProb, VectorPolicyLogProb
+    from lm_gym.scoring.adapters import FunctionRewardModel
+    from lm_gym.scoring.handles import load_reward_model
+    from lm_gym.scoring.protocol import RewardModel, Scores
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AdaptiveKL": "kl_control",
     "Episodes": "episodes",
-    "Evaluation": "evaluation",
-    "FunctionRewardModel": "adapters",
-    "LanguageModel": "language_model",
+    "Evaluation": "envs.evaluation",
+    "FunctionRewardModel": "scoring.adapters",
+    "LanguageModel": "models.language_model",
     "LmGymError": "errors",
     "Policy": "policy",
-    "PolicyHandle": "policy_handle",
-    "PolicyLogProb": "wrappers",
-    "Reference": "reference",
+    "PolicyHandle": "envs.policy_handle",
+    "PolicyLogProb": "envs.wrappers",
+    "Reference": "models.reference",
     "RewardConfig": "config",
-    "RewardModel": "scoring",
+    "RewardModel": "scoring.protocol",
     "SamplingConfig": "config",
     "ScoreNormalizer": "config",
-    "Scores": "scoring",
-    "TextGenerationEnv": "env",
-    "TextGenerationVectorEnv": "vector_env",
-    "TextTask": "task",
-    "VectorPolicyLogProb": "wrappers",
-    "evaluate": "evaluation",
-    "load_language_model": "language_model",
+    "Scores": "scoring.protocol",
+    "TextGenerationEnv": "envs.env",
+    "TextGenerationVectorEnv": "envs.vector_env",
+    "TextTask": "envs.task",
+    "VectorPolicyLogProb": "envs.wrappers",
+    "evaluate": "envs.evaluation",
+    "load_language_model": "models.language_model",
     "load_prompts": "prompts",
-    "load_reward_model": "handles",
+    "load_reward_model": "scoring.handles",
     "token_rewards": "rewards",
 }
 

@@ -1,6 +1,6 @@
 """Policies and samplers as the environment and the tools around it see them.
 
-Concrete policies live in ``lm_gym.agents``; the built-in sampler is ``lm_gym.generate``.
+Concrete policies live in ``lm_gym.agents``; the built-in sampler is ``lm_gym.models.generate``.
 
 Shapes: B = rows or episodes, T = longest response, V = vocabulary.
 """

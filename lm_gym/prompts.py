@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from lm_gym.errors import PromptError
-from lm_gym.extras import require
-from lm_gym.files import read_jsonl
 from lm_gym.prompt_cutting import cut_chat, cut_text
+from lm_gym.tools.extras import require
+from lm_gym.tools.files import read_jsonl
 
 __all__ = ["Prompt", "PromptSet", "PromptTruncation", "load_prompts"]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lm_gym.config import RewardConfig, ScoreNormalizer
-from lm_gym.scoring import Scores
+from lm_gym.scoring.protocol import Scores
 
 __all__ = ["TokenRewards", "paid_scores", "token_rewards"]
 

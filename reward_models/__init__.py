@@ -9,35 +9,67 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .active import choose_pairs, pair_utility
-    from .annotators import AnnotatorAgreement, OneAnnotator, annotator_agreement
-    from .calibration import expected_calibration_error, fit_temperature
-    from .card import RewardModelCard, reward_card
-    from .comparisons import Split, refuse_leaks, split_by_prompt
-    from .cross_encoder import CrossEncoderRewardModel
-    from .curve import CurvePoint, learning_curve
-    from .detection import ErrorDetection, error_detection
-    from .embedding import EmbeddingRewardModel, EmbeddingTrainingConfig
-    from .embedding_cache import SentenceFeatures
-    from .ensemble import EnsembleRewardModel
-    from .evaluation import MarginAccuracy, PromptAccuracy, ReliabilityBin, RewardEvaluation, evaluate_reward_model
-    from .graded_losses import davidson_nll, ordinal_nll, rao_kupper_nll, soft_bradley_terry_nll, thumb_nll, value_error
-    from .joint_loss import JudgementLoss, LossConfig
-    from .judge import JudgeRewardModel, RemoteJudge
-    from .judgement_forms import export_rows
-    from .judgement_rows import JudgementFile, SkippedRow, judgement_from_row, load_judgements, save_judgements
-    from .judgements import BestOf, Choice, Critique, Judgement, Ranks, Rating, Response, Thumb, Value, Vote, Votes
-    from .lora import LoraSettings
-    from .losses import bradley_terry_nll, plackett_luce_nll, score_centering_penalty
-    from .oracle import OracleRewardModel
-    from .preference import PreferenceRewardModel
-    from .probes import ProbeResult, probe_reward_model
-    from .questions import Annotator, AnnotatorPool, Question, RecordedAnnotator
-    from .rules import FluencyReward, LengthReward, LexiconReward, RegexReward, RepetitionPenalty, SimilarityReward
-    from .score_cache import CachedRewardModel
-    from .simulated_annotator import BradleyTerryAnnotator, agreement, expected_agreement
-    from .training_config import RewardTrainingConfig
-    from .weighted_sum import WeightedSum
+    from .caching.score_cache import CachedRewardModel
+    from .composed.ensemble import EnsembleRewardModel
+    from .composed.rules import (
+        FluencyReward,
+        LengthReward,
+        LexiconReward,
+        RegexReward,
+        RepetitionPenalty,
+        SimilarityReward,
+    )
+    from .composed.weighted_sum import WeightedSum
+    from .embedding.model import EmbeddingRewardModel, EmbeddingTrainingConfig
+    from .embedding.sentence_features import SentenceFeatures
+    from .human.pair_choice import choose_pairs, pair_utility
+    from .judgements.annotator import Annotator, AnnotatorPool, Question, RecordedAnnotator
+    from .judgements.forms import export_rows
+    from .judgements.record import (
+        BestOf,
+        Choice,
+        Critique,
+        Judgement,
+        Ranks,
+        Rating,
+        Response,
+        Thumb,
+        Value,
+        Vote,
+        Votes,
+    )
+    from .judgements.rows import JudgementFile, SkippedRow, judgement_from_row, load_judgements, save_judgements
+    from .judgements.splits import Split, refuse_leaks, split_by_prompt
+    from .judges.judge import JudgeRewardModel, RemoteJudge
+    from .judges.oracle import OracleRewardModel
+    from .judges.simulated_annotator import BradleyTerryAnnotator, agreement, expected_agreement
+    from .likelihoods.comparison_losses import bradley_terry_nll, plackett_luce_nll, score_centering_penalty
+    from .likelihoods.graded_losses import (
+        davidson_nll,
+        ordinal_nll,
+        rao_kupper_nll,
+        soft_bradley_terry_nll,
+        thumb_nll,
+        value_error,
+    )
+    from .likelihoods.joint_loss import JudgementLoss, LossConfig
+    from .measuring.agreement import AnnotatorAgreement, OneAnnotator, annotator_agreement
+    from .measuring.calibration import expected_calibration_error, fit_temperature
+    from .measuring.card import RewardModelCard, reward_card
+    from .measuring.error_detection import ErrorDetection, error_detection
+    from .measuring.evaluation import (
+        MarginAccuracy,
+        PromptAccuracy,
+        ReliabilityBin,
+        RewardEvaluation,
+        evaluate_reward_model,
+    )
+    from .measuring.learning_curve import CurvePoint, learning_curve
+    from .measuring.probes import ProbeResult, probe_reward_model
+    from .scalar.config import RewardTrainingConfig
+    from .scalar.cross_encoder import CrossEncoderRewardModel
+    from .scalar.head_adapter import LoraSettings
+    from .scalar.preference import PreferenceRewardModel
 
 __all__ = [
     "Annotator",
@@ -120,51 +152,51 @@ __all__ = [
 ]
 
 _HOMES = {
-    "active": (
+    "human.pair_choice": (
         "choose_pairs",
         "pair_utility",
     ),
-    "annotators": (
+    "measuring.agreement": (
         "AnnotatorAgreement",
         "OneAnnotator",
         "annotator_agreement",
     ),
-    "calibration": (
+    "measuring.calibration": (
         "expected_calibration_error",
         "fit_temperature",
     ),
-    "card": (
+    "measuring.card": (
         "RewardModelCard",
         "reward_card",
     ),
-    "comparisons": (
+    "judgements.splits": (
         "Split",
         "refuse_leaks",
         "split_by_prompt",
     ),
-    "cross_encoder": ("CrossEncoderRewardModel",),
-    "curve": (
+    "scalar.cross_encoder": ("CrossEncoderRewardModel",),
+    "measuring.learning_curve": (
         "CurvePoint",
         "learning_curve",
     ),
-    "detection": (
+    "measuring.error_detection": (
         "ErrorDetection",
         "error_detection",
     ),
-    "embedding": (
+    "embedding.model": (
         "EmbeddingRewardModel",
         "EmbeddingTrainingConfig",
     ),
-    "embedding_cache": ("SentenceFeatures",),
-    "ensemble": ("EnsembleRewardModel",),
-    "evaluation": (
+    "embedding.sentence_features": ("SentenceFeatures",),
+    "composed.ensemble": ("EnsembleRewardModel",),
+    "measuring.evaluation": (
         "MarginAccuracy",
         "PromptAccuracy",
         "ReliabilityBin",
         "RewardEvaluation",
         "evaluate_reward_model",
     ),
-    "graded_losses": (
+    "likelihoods.graded_losses": (
         "davidson_nll",
         "ordinal_nll",
         "rao_kupper_nll",
@@ -172,23 +204,23 @@ _HOMES = {
         "thumb_nll",
         "value_error",
     ),
-    "joint_loss": (
+    "likelihoods.joint_loss": (
         "JudgementLoss",
         "LossConfig",
     ),
-    "judge": (
+    "judges.judge": (
         "JudgeRewardModel",
         "RemoteJudge",
     ),
-    "judgement_forms": ("export_rows",),
-    "judgement_rows": (
+    "judgements.forms": ("export_rows",),
+    "judgements.rows": (
         "JudgementFile",
         "SkippedRow",
         "judgement_from_row",
         "load_judgements",
         "save_judgements",
     ),
-    "judgements": (
+    "judgements.record": (
         "BestOf",
         "Choice",
         "Critique",
@@ -201,25 +233,25 @@ _HOMES = {
         "Vote",
         "Votes",
     ),
-    "lora": ("LoraSettings",),
-    "losses": (
+    "scalar.head_adapter": ("LoraSettings",),
+    "likelihoods.comparison_losses": (
         "bradley_terry_nll",
         "plackett_luce_nll",
         "score_centering_penalty",
     ),
-    "oracle": ("OracleRewardModel",),
-    "preference": ("PreferenceRewardModel",),
-    "probes": (
+    "judges.oracle": ("OracleRewardModel",),
+    "scalar.preference": ("PreferenceRewardModel",),
+    "measuring.probes": (
         "ProbeResult",
         "probe_reward_model",
     ),
-    "questions": (
+    "judgements.annotator": (
         "Annotator",
         "AnnotatorPool",
         "Question",
         "RecordedAnnotator",
     ),
-    "rules": (
+    "composed.rules": (
         "FluencyReward",
         "LengthReward",
         "LexiconReward",
@@ -227,14 +259,14 @@ _HOMES = {
         "RepetitionPenalty",
         "SimilarityReward",
     ),
-    "score_cache": ("CachedRewardModel",),
-    "simulated_annotator": (
+    "caching.score_cache": ("CachedRewardModel",),
+    "judges.simulated_annotator": (
         "BradleyTerryAnnotator",
         "agreement",
         "expected_agreement",
     ),
-    "training_config": ("RewardTrainingConfig",),
-    "weighted_sum": ("WeightedSum",),
+    "scalar.config": ("RewardTrainingConfig",),
+    "composed.weighted_sum": ("WeightedSum",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lm_gym.files import write_text
 from lm_gym.reward_models import RewardModelCard
+from lm_gym.tools.files import write_text
 
 from .report import rendered_page
 from .report_data import RewardCard as ReportCard

@@ -16,7 +16,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from lm_gym.errors import LmGymError
-from lm_gym.signals import Interrupted
+from lm_gym.runs.signals import Interrupted
 
 __all__ = ["main"]
 

@@ -9,9 +9,9 @@ from lm_gym.agents import SupervisedConfig
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.config import RewardConfig, SamplingConfig
-from lm_gym.reward_models.questions import AnnotatorPool
-from lm_gym.reward_models.simulated_annotator import BradleyTerryAnnotator
-from lm_gym.reward_models.training_config import RewardTrainingConfig
+from lm_gym.reward_models.judgements.annotator import AnnotatorPool
+from lm_gym.reward_models.judges.simulated_annotator import BradleyTerryAnnotator
+from lm_gym.reward_models.scalar.config import RewardTrainingConfig
 
 from .plan import LoopPlan
 

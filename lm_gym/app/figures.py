@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lm_gym.extras import require
+from lm_gym.tools.extras import require
 
 __all__ = [
     "FONT",

@@ -10,14 +10,14 @@ from rich.console import Console
 
 from lm_gym.agents import PretrainConfig, SupervisedConfig, pretrain
 from lm_gym.agents.ppo import PPOConfig
-from lm_gym.agents.pretraining_text import read_documents
+from lm_gym.agents.supervised.documents import read_documents
 from lm_gym.config import RewardConfig, SamplingConfig
-from lm_gym.digests import digest_parts
 from lm_gym.errors import ConfigError
-from lm_gym.files import write_jsonl
-from lm_gym.reward_models.comparisons import Split, split_by_prompt
-from lm_gym.reward_models.judgement_rows import load_judgements
-from lm_gym.reward_models.training_config import RewardTrainingConfig
+from lm_gym.reward_models.judgements.rows import load_judgements
+from lm_gym.reward_models.judgements.splits import Split, split_by_prompt
+from lm_gym.reward_models.scalar.config import RewardTrainingConfig
+from lm_gym.tools.digests import digest_parts
+from lm_gym.tools.files import write_jsonl
 
 from .loop import run_loop
 from .options import FileRun
@@ -102,7 +102,7 @@ def run_from_files(
     Raises:
         ConfigError: neither texts nor a base model, or a setting that is out of range.
         DataError: a file cannot be used.
-        OutputExistsError: see :func:`lm_gym.runs.open_run`.
+        OutputExistsError: see :func:`lm_gym.runs.folder.open_run`.
     """
     human = read_human_judgements(
         options.rankings,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lm_gym.agents import supervised_finetune
-from lm_gym.files import write_json
-from lm_gym.reward_models.comparisons import Split
-from lm_gym.reward_models.judgements import Judgement
-from lm_gym.reward_models.preference import PreferenceRewardModel
+from lm_gym.reward_models.judgements.record import Judgement
+from lm_gym.reward_models.judgements.splits import Split
+from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
+from lm_gym.tools.files import write_json
 
 from .measure import measure
 from .plan import LoopPlan

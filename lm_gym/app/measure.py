@@ -11,12 +11,12 @@ import torch
 
 from lm_gym.agents.functional import masked_mean
 from lm_gym.agents.policy import LanguageModelPolicy
+from lm_gym.envs.evaluation import Evaluation, evaluate
+from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
-from lm_gym.evaluation import Evaluation, evaluate
-from lm_gym.reward_models.evaluation import evaluate_reward_model
-from lm_gym.reward_models.questions import Question
-from lm_gym.scoring import RewardModel
-from lm_gym.vector_env import TextGenerationVectorEnv
+from lm_gym.reward_models.judgements.annotator import Question
+from lm_gym.reward_models.measuring.evaluation import evaluate_reward_model
+from lm_gym.scoring.protocol import RewardModel
 
 from .plan import LoopPlan
 from .report_data import ModelRow, Sample

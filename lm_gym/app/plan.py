@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lm_gym.adapters import RewardFunction
 from lm_gym.agents import SupervisedConfig
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
-from lm_gym.digests import digest_folder, digest_json, digest_parts
 from lm_gym.errors import ConfigError
 from lm_gym.kl_control import AdaptiveKL
-from lm_gym.reward_models.comparisons import Split
-from lm_gym.reward_models.questions import Annotator
-from lm_gym.reward_models.training_config import RewardTrainingConfig
-from lm_gym.runs import RunIdentity
+from lm_gym.reward_models.judgements.annotator import Annotator
+from lm_gym.reward_models.judgements.splits import Split
+from lm_gym.reward_models.scalar.config import RewardTrainingConfig
+from lm_gym.runs.folder import RunIdentity
+from lm_gym.scoring.adapters import RewardFunction
+from lm_gym.tools.digests import digest_folder, digest_json, digest_parts
 
 __all__ = ["LoopPlan"]
 

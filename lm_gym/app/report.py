@@ -19,8 +19,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lm_gym.extras import require
-from lm_gym.files import write_text
+from lm_gym.tools.extras import require
+from lm_gym.tools.files import write_text
 
 from .figures import SERIES, finite
 from .plots import curve_plots, kl_plots, smoothing_window

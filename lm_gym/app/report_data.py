@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_gym.errors import ArtifactError
-from lm_gym.files import write_json
+from lm_gym.tools.files import write_json
 
 __all__ = ["Curve", "ModelRow", "Report", "RewardCard", "Sample"]
 

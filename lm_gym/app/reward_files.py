@@ -11,8 +11,6 @@ from typing import Any
 from rich.console import Console
 
 from lm_gym.errors import ConfigError, DataError, OutputExistsError
-from lm_gym.files import discard_folder, read_jsonl, write_json
-from lm_gym.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
     CurvePoint,
@@ -30,8 +28,10 @@ from lm_gym.reward_models import (
     reward_card,
     split_by_prompt,
 )
-from lm_gym.reward_models.training import checkpoints_beside
-from lm_gym.runs import MARKER
+from lm_gym.reward_models.scalar.fit import checkpoints_beside
+from lm_gym.runs.folder import MARKER
+from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
+from lm_gym.tools.files import discard_folder, read_jsonl, write_json
 
 from .card_page import print_card, write_card
 from .options import RewardOptions

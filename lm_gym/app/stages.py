@@ -16,25 +16,25 @@ from lm_gym.agents.ppo import PPO, PPOConfig
 from lm_gym.agents.run_folder import POLICY
 from lm_gym.agents.training import EpisodeMetrics, TrainResult, train
 from lm_gym.config import RewardConfig, SamplingConfig
+from lm_gym.envs.task import TextTask
+from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
-from lm_gym.files import read_jsonl, write_json
-from lm_gym.generate import LanguageModelSampler
 from lm_gym.kl_control import AdaptiveKL
-from lm_gym.language_model import load_language_model
+from lm_gym.models.generate import LanguageModelSampler
+from lm_gym.models.language_model import load_language_model
+from lm_gym.models.reference import Reference
+from lm_gym.models.sampling import StopRule, with_stop_ids
 from lm_gym.prompts import load_prompts
-from lm_gym.reference import Reference
-from lm_gym.reward_models.comparisons import Split
-from lm_gym.reward_models.evaluation import evaluate_reward_model
-from lm_gym.reward_models.judgement_rows import load_judgements, save_judgements
-from lm_gym.reward_models.judgements import Judgement
-from lm_gym.reward_models.preference import PreferenceRewardModel
-from lm_gym.reward_models.questions import Annotator, Question
-from lm_gym.reward_models.training_config import RewardTrainingConfig
-from lm_gym.sampling import StopRule, with_stop_ids
-from lm_gym.scoring import RewardModel
-from lm_gym.signals import Interrupted
-from lm_gym.task import TextTask
-from lm_gym.vector_env import TextGenerationVectorEnv
+from lm_gym.reward_models.judgements.annotator import Annotator, Question
+from lm_gym.reward_models.judgements.record import Judgement
+from lm_gym.reward_models.judgements.rows import load_judgements, save_judgements
+from lm_gym.reward_models.judgements.splits import Split
+from lm_gym.reward_models.measuring.evaluation import evaluate_reward_model
+from lm_gym.reward_models.scalar.config import RewardTrainingConfig
+from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
+from lm_gym.runs.signals import Interrupted
+from lm_gym.scoring.protocol import RewardModel
+from lm_gym.tools.files import read_jsonl, write_json
 
 __all__ = [
     "check_prompts",

@@ -13,9 +13,9 @@ from rich.table import Table
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError, PromptError
-from lm_gym.files import read_jsonl, write_jsonl
-from lm_gym.handles import load_reward_model
-from lm_gym.scoring import Scores, checked_scores, columns_for
+from lm_gym.scoring.handles import load_reward_model
+from lm_gym.scoring.protocol import Scores, checked_scores, columns_for
+from lm_gym.tools.files import read_jsonl, write_jsonl
 
 from .options import SampleOptions, TrainOptions
 from .stages import make_env, ppo_policy_folder, run_ppo, sample_answers

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from lm_gym.files import write_json
-from lm_gym.runs import RunIdentity, open_run
+from lm_gym.runs.folder import RunIdentity, open_run
+from lm_gym.tools.files import write_json
 
 __all__ = ["Workspace", "machine_description"]
 
@@ -33,7 +33,7 @@ class Workspace:
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        """Open or make a run folder; see :func:`lm_gym.runs.open_run` for the rules and the errors.
+        """Open or make a run folder; see :func:`lm_gym.runs.folder.open_run` for the rules and the errors.
 
         Args:
             folder: of the whole run.

@@ -1,6 +1,6 @@
 """What every reward model must do, as one call: ``check_reward_model(model)``.
 
-Knows: the protocol in ``lm_gym.scoring``. Does not know: any concrete reward model.
+Knows: the protocol in ``lm_gym.scoring.protocol``. Does not know: any concrete reward model.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.errors import RewardModelError
-from lm_gym.handles import load_reward_model
-from lm_gym.scoring import RewardModel, Scores, checked_scores, columns_for
+from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
+from lm_gym.scoring.handles import load_reward_model
+from lm_gym.scoring.protocol import RewardModel, Scores, checked_scores, columns_for
 
 __all__ = ["check_reward_model"]
 

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from lm_gym.errors import ConfigError
-from lm_gym.language_model import LanguageModel
+from lm_gym.models.language_model import LanguageModel
 
 __all__ = ["Architecture", "tiny_language_model", "tiny_tokenizer"]
 

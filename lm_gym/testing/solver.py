@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lm_gym.adapters import RewardModelLike
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError, UnsupportedModelError
-from lm_gym.language_model import LanguageModel
+from lm_gym.models.language_model import LanguageModel
+from lm_gym.models.reference import Reference
+from lm_gym.models.sampling import stop_ids_of, truncated_logits
 from lm_gym.prompts import Prompt
-from lm_gym.reference import Reference
-from lm_gym.sampling import stop_ids_of, truncated_logits
+from lm_gym.scoring.adapters import RewardModelLike
 
 from .text_mdp import MAX_RESPONSES, TextMDP, enumerate_mdp, prefix_logits
 

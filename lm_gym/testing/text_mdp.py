@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm_gym.adapters import RewardModelLike, as_reward_model
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.episodes import StopReason
 from lm_gym.errors import ConfigError, RewardModelError
-from lm_gym.language_model import LanguageModel
+from lm_gym.models.language_model import LanguageModel
+from lm_gym.models.reference import Reference
+from lm_gym.models.sampling import StopRule, stop_ids_of, with_stop_ids
 from lm_gym.prompts import Prompt, load_prompts
-from lm_gym.reference import Reference
 from lm_gym.rewards import paid_scores
-from lm_gym.sampling import StopRule, stop_ids_of, with_stop_ids
-from lm_gym.scoring import RewardModel, checked_scores, columns_for
+from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
+from lm_gym.scoring.protocol import RewardModel, checked_scores, columns_for
 
 __all__ = ["MAX_RESPONSES", "TextMDP", "enumerate_mdp", "prefix_logits"]
 

@@ -16,7 +16,7 @@ from killing import forked, killed_after, killed_before, random_moments
 from lm_gym import AdaptiveKL, Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, train
 from lm_gym.agents.policy import own_copy
-from lm_gym.digests import digest_tensors
+from lm_gym.tools.digests import digest_tensors
 from lm_gym.testing import tiny_language_model
 
 torch.set_num_threads(1)

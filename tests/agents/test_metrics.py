@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm_gym.agents import metrics
-from lm_gym.rollout import PhaseTimer
+from lm_gym.envs.rollout import PhaseTimer
 
 
 @pytest.mark.parametrize(("platform", "resident"), [("linux", 300 * 1024), ("darwin", 300 * 1024 * 1024)])

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lm_gym import Episodes, Reference, RewardModel, ScoreNormalizer, Scores, TextGenerationVectorEnv, TextTask
-from lm_gym import teacher_forcing as forcing
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
+from lm_gym.models import teacher_forcing as forcing
 from lm_gym.testing import tiny_language_model, tiny_tokenizer
 
 from .ppo_mirror import STOPS, Case, Weights, loss_of, rewards_of, rows_of, score_of, shrunk, targets_of, variance_of

@@ -13,8 +13,8 @@ import torch
 from lm_gym import AdaptiveKL, TextGenerationVectorEnv
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, train
 from lm_gym.errors import ConfigError, DivergedError, OutputExistsError, RewardModelError
-from lm_gym.runs import read_result
-from lm_gym.scoring import Scores
+from lm_gym.runs.folder import read_result
+from lm_gym.scoring.protocol import Scores
 
 MakeEnv = Callable[..., TextGenerationVectorEnv]
 MakePolicy = Callable[..., LanguageModelPolicy]

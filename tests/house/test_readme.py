@@ -64,5 +64,5 @@ def test_file_map_names_real_files() -> None:
             missing += [] if folder.is_dir() else [str(folder)]
             continue
         names = [name.rstrip(",:;") for name in line.split() if re.fullmatch(r"[\w*]+\.py[,:;]?|[\w]+/", name)]
-        missing += [name for name in names if not list(folder.glob(name.rstrip("/")))]
+        missing += [name for name in names if not list(folder.rglob(name.rstrip("/")))]
     assert missing == []

@@ -28,7 +28,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_the_check_above_would_see_a_heavy_import() -> None:
-    assert loaded_by("import lm_gym.rendering") == ["rich"]
+    assert loaded_by("import lm_gym.envs.rendering") == ["rich"]
     assert "torch" in loaded_by("import lm_gym, torch")
 
 
@@ -91,13 +91,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         lm_gym.nonesuch  # noqa: B018
 
 
-CORE = sorted(Path(lm_gym.__file__).parent.glob("*.py"))
+ROOT = Path(lm_gym.__file__).parent
+FOLDERS = (".", "envs", "models", "runs", "scoring", "tools")
+CORE = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py") if path.stem != "__init__")
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_core_module_lists_its_public_names(path: Path) -> None:
-    name = "lm_gym" if path.stem == "__init__" else f"lm_gym.{path.stem}"
-    module = importlib.import_module(name)
+    module = importlib.import_module(".".join(("lm_gym", *path.relative_to(ROOT).with_suffix("").parts)))
     assert len(set(module.__all__)) == len(module.__all__)
     for each in module.__all__:
         assert getattr(module, each) is not None
@@ -124,7 +125,7 @@ def test_the_version_is_the_distributions() -> None:
 
 def test_a_missing_extra_names_what_to_install() -> None:
     from lm_gym.errors import MissingExtraError
-    from lm_gym.extras import require
+    from lm_gym.tools.extras import require
 
     assert require("json", extra="x", purpose="y").dumps
     with pytest.raises(

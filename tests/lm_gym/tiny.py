@@ -35,7 +35,7 @@ from lm_gym import (
     TextGenerationVectorEnv,
     TextTask,
 )
-from lm_gym.generate import LanguageModelSampler
+from lm_gym.models.generate import LanguageModelSampler
 from lm_gym.policy import Generation
 
 V = 32

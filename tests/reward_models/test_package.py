@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import lm_gym.reward_models as package
-from lm_gym.scoring import RewardModel
+from lm_gym.scoring.protocol import RewardModel
 
 
 def test_every_exported_name_exists_and_is_documented() -> None:

@@ -23,7 +23,7 @@ from lm_gym.reward_models import (
     RemoteJudge,
     WeightedSum,
 )
-from lm_gym.scoring import checked_scores
+from lm_gym.scoring.protocol import checked_scores
 from lm_gym.testing import check_reward_model
 
 LOW, HIGH = ScoreNormalizer(gain=0.5, bias=-1.0), ScoreNormalizer(gain=10.0)

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lm_gym.agents import PretrainConfig, SupervisedConfig, pretrain, supervised_finetune
-from lm_gym.agents.supervised_trainer import TokenLossTrainer
+from lm_gym.agents.supervised.trainer import TokenLossTrainer
 from lm_gym.app.cli import main
 from lm_gym.errors import DivergedError
 

@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_gym.agents import PretrainConfig, pretrain
-from lm_gym.agents.pretraining_text import encode_documents, read_documents, split_documents
-from lm_gym.agents.supervised_loop import RunWatcher
+from lm_gym.agents.supervised.documents import encode_documents, read_documents, split_documents
+from lm_gym.agents.supervised.loop import RunWatcher
 from lm_gym.errors import ConfigError, DataError, OutputExistsError
 
 SMALL = {"n_layer": 2, "n_embd": 32, "n_head": 2, "context": 32, "vocab_size": 280, "batch_size": 4}

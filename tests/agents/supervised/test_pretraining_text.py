@@ -5,7 +5,7 @@ import re
 import pytest
 from transformers import AutoTokenizer
 
-from lm_gym.agents.pretraining_text import (
+from lm_gym.agents.supervised.documents import (
     Document,
     PackedBlocks,
     encode_documents,

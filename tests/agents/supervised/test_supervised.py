@@ -12,8 +12,8 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_gym.agents import SupervisedConfig, supervised_finetune
-from lm_gym.agents.pretraining_text import read_documents, train_tokenizer
-from lm_gym.agents.text_rows import tokenize_rows
+from lm_gym.agents.supervised.documents import read_documents, train_tokenizer
+from lm_gym.agents.supervised.rows import tokenize_rows
 from lm_gym.errors import ConfigError, DataError, ModelLoadError, UnsupportedModelError
 
 ROWS = [{"prompt": f"{a}+{b}=", "completion": f"{a + b}"} for a in (1, 4, 7) for b in (2, 5, 8)][:8]
@@ -196,7 +196,7 @@ def test_the_models_context_is_the_limit(make_model, tokenizer, tmp_path, caplog
     with pytest.raises(DataError, match="row 5: must have at most max_length = 48 tokens, got 49"):
         supervised_finetune(make_model(), rows, tmp_path / "m", tokenizer=tokenizer)
     config = SupervisedConfig(max_steps=1, on_long_row="truncate", **QUICK)
-    with caplog.at_level(logging.WARNING, "lm_gym.agents.supervised"):
+    with caplog.at_level(logging.WARNING, "lm_gym.agents.supervised.finetune"):
         result = supervised_finetune(make_model(), rows, tmp_path / "m", config, tokenizer=tokenizer)
     assert (result.rows, result.truncated_count, result.dropped_count) == (5, 1, 0)
     assert "1 rows were truncated and 0 dropped to fit 48 tokens" in caplog.text

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lm_gym.agents import SupervisedConfig, supervised_finetune
-from lm_gym.agents.supervised_loop import RunWatcher
+from lm_gym.agents.supervised.loop import RunWatcher
 from lm_gym.app.cli import main
 from lm_gym.errors import ConfigError, DataError, OutputExistsError
 

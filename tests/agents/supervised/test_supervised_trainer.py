@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from lm_gym.agents.supervised_trainer import (
+from lm_gym.agents.supervised.rows import TokenizedText
+from lm_gym.agents.supervised.trainer import (
     IGNORED,
     BatchSchedule,
     LoopConfig,
@@ -11,7 +12,6 @@ from lm_gym.agents.supervised_trainer import (
     pad_batch,
     token_nll,
 )
-from lm_gym.agents.text_rows import TokenizedText
 
 
 def row(size, learned_from, first=1):

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from lm_gym.agents.text_rows import prompt_and_completion, tokenize_rows
+from lm_gym.agents.supervised.rows import prompt_and_completion, tokenize_rows
 from lm_gym.errors import DataError, UnsupportedModelError
 
 CHAT = (

@@ -15,7 +15,7 @@ import pytest
 from lm_gym import load_reward_model, reviews
 from lm_gym.app.cli import main
 from lm_gym.assets import REVIEWS_LM
-from lm_gym.files import read_jsonl, write_jsonl
+from lm_gym.tools.files import read_jsonl, write_jsonl
 
 MODEL = str(REVIEWS_LM)
 

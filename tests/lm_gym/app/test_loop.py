@@ -23,9 +23,9 @@ from lm_gym.app.report_data import Report
 from lm_gym.app.workspace import Workspace
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import ConfigError, OutputExistsError
-from lm_gym.files import read_jsonl, write_jsonl
-from lm_gym.runs import MARKER, RunIdentity
-from lm_gym.signals import Interrupted
+from lm_gym.runs.folder import MARKER, RunIdentity
+from lm_gym.runs.signals import Interrupted
+from lm_gym.tools.files import read_jsonl, write_jsonl
 
 
 @pytest.fixture(scope="module")

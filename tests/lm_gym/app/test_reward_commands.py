@@ -13,8 +13,9 @@ from lm_gym import load_reward_model, reviews
 from lm_gym.app.cli import main
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import RewardModelError
-from lm_gym.files import write_jsonl
-from lm_gym.reward_models import SentenceFeatures, judgement_trainer
+from lm_gym.reward_models import SentenceFeatures
+from lm_gym.reward_models.scalar import trainer
+from lm_gym.tools.files import write_jsonl
 
 MODEL = str(REVIEWS_LM)
 
@@ -86,7 +87,7 @@ def test_a_killed_run_goes_on_by_the_same_command(
     arguments += ["--checkpoint-every-steps", "2", "--learning-rate", "1e-3", "--out"]
     assert main(["reward", "train", *arguments, str(tmp_path / "whole")]) == 0
     calls: list[int] = []
-    real = judgement_trainer.JudgementTrainer.compute_loss
+    real = trainer.JudgementTrainer.compute_loss
 
     def compute_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
         calls.append(1)
@@ -96,7 +97,7 @@ def test_a_killed_run_goes_on_by_the_same_command(
 
     out = tmp_path / "killed"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judgement_trainer.JudgementTrainer, "compute_loss", compute_loss)
+        patch.setattr(trainer.JudgementTrainer, "compute_loss", compute_loss)
         assert main(["reward", "train", *arguments, str(out)]) == 130
         assert not out.exists()  # nothing half-written
         assert (tmp_path / "killed.checkpoints" / "checkpoints" / "checkpoint-4").is_dir()
@@ -115,7 +116,7 @@ def test_a_killed_run_goes_on_by_the_same_command(
 def test_a_fit_that_diverges_exits_with_an_error_and_keeps_its_checkpoints(
     tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, calls = judgement_trainer.JudgementTrainer.compute_loss, list[int]()
+    real, calls = trainer.JudgementTrainer.compute_loss, list[int]()
 
     def compute_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
         calls.append(1)
@@ -124,7 +125,7 @@ def test_a_fit_that_diverges_exits_with_an_error_and_keeps_its_checkpoints(
     out = tmp_path / "rm"
     arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--items-per-step", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judgement_trainer.JudgementTrainer, "compute_loss", compute_loss)
+        patch.setattr(trainer.JudgementTrainer, "compute_loss", compute_loss)
         assert main(["reward", "train", *arguments, "--checkpoint-every-steps", "1", "--out", str(out)]) != 0
     assert "the loss must be finite, got nan before update 4" in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
@@ -168,7 +169,7 @@ def test_a_model_outlives_a_failure_to_measure_it(
 def test_an_interrupted_embedding_goes_on_too(
     tmp_path: Path, votes_file: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lm_gym.reward_models.embedding_cache.CHUNK_TEXTS", 8)
+    monkeypatch.setattr("lm_gym.reward_models.embedding.sentence_features.CHUNK_TEXTS", 8)
     arguments = ["--kind", "embedding", "--model", str(encoder), "--data", str(votes_file), "--held-out", "0.25"]
     out, embedded, plain = tmp_path / "rm", list[str](), SentenceFeatures.__call__
 

@@ -1,0 +1,141 @@
+"""Text generation as a ``gymnasium.Env``: one action is one token. A thin view on one row of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from lm_gym.envs.info import step_info
+from lm_gym.envs.rendering import Transcript
+from lm_gym.envs.task import TaskEnv, TextTask, checked_render_mode
+from lm_gym.errors import EpisodeOverError
+from lm_gym.prompts import Prompt, load_prompts
+from lm_gym.scoring.adapters import RewardModelLike
+
+__all__ = ["TextGenerationEnv"]
+
+Observation = dict[str, np.ndarray]
+
+
+class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
+    """A prompt is drawn, tokens are appended, the finished text is scored.
+
+    Observation: ``input_ids`` (L,) int64, right-padded, and ``attention_mask`` (L,) int8.
+    Action: a token id, or ``{"token", "log_prob"}``; see ``action_mode``.
+    Reward: ``-kl_coef * (log pi - log pi_ref) + [last token] * paid score``; with ``action_mode="token"`` the env does
+    not see pi and leaves its term out (``docs/action_modes.md`` says which agents that is exact for).
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own form)
+        "render_modes": ["ansi", "human"],
+        "render_fps": 4,
+    }
+
+    def __init__(
+        self, task: TextTask, reward_model: RewardModelLike | None = None, *, render_mode: str | None = None
+    ) -> None:
+        """Args:
+        task: prompts, reference and rules; ``TextTask.of`` makes one.
+        reward_model: scores finished responses; None pays a score of 0. Columns that it asks for come from the
+            prompts' rows.
+        render_mode: None, "ansi" or "human".
+
+        Raises:
+            ConfigError, RewardModelError: the reward model is none, or does not fit the prompts.
+        """
+        self.task = task
+        self.reward_model = reward_model
+        self.observation_space = self.task.observation_space()  # type: ignore[assignment]
+        self.action_space = self.task.action_space()
+        self.render_mode = checked_render_mode(render_mode)
+        self._engine = self.task.engine(1)
+        self._transcript = Transcript(self.task.tokenizer)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Draw a prompt with ``self.np_random`` and begin a response.
+
+        Args:
+            seed: as in Gymnasium.
+            options: ``{"prompt": text}`` sets the prompt instead of drawing one; a row (``{"prompt": text, "answer":
+                ...}``) gives the columns too.
+
+        Returns: observation, and ``info["prompt"]``.
+
+        Raises:
+            PromptError, ConfigError: the prompt cannot be used, or lacks a column that the reward model needs.
+        """
+        super().reset(seed=seed)
+        [prompt] = self._checked_prompts([chosen_prompt(self.task, options, self.np_random)])
+        self._engine.start([0], [prompt])
+        self._transcript.start(prompt)
+        self._render_if_human()
+        return self._observation(), {"prompt": prompt.text}
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Append one token.
+
+        Returns: observation, reward (score units), terminated, truncated, info (see :mod:`lm_gym.envs.info`).
+
+        Raises:
+            EpisodeOverError: the episode has ended, or none was begun.
+            ActionError: the action lies outside the action space.
+            RewardModelError: the reward model failed; the episode is as it was before the call.
+            UnsupportedModelError: the reference has no finite log-probability for the token; likewise.
+        """
+        if not self._engine.running[0]:
+            raise EpisodeOverError("step: needs a running episode, and this one has ended or never begun; call reset()")
+        tokens, log_probs = self.task.checked_actions(_batch_of_one(action), np.ones(1, dtype=bool))
+        transition = self._engine.step(tokens, log_probs, np.ones(1, dtype=bool), self.reward_model)
+        info = step_info(transition, 0, None if log_probs is None else float(log_probs[0]))
+        reward = float(transition.rewards[0])
+        if self.render_mode is not None:
+            self._transcript.add(int(tokens[0]), info)
+        self._render_if_human()
+        return (
+            self._observation(),
+            reward,
+            bool(transition.terminated[0]),
+            bool(transition.truncated[0]),
+            info,
+        )
+
+    def render(self) -> str | None:
+        """The prompt, the response coloured by KL, and the score ("ansi": as a string)."""
+        return self._transcript.text() if self.render_mode == "ansi" else None
+
+    def _render_if_human(self) -> None:
+        if self.render_mode == "human":
+            self._transcript.show()
+
+    def _observation(self) -> Observation:
+        return {
+            "input_ids": self._engine.input_ids[0].copy(),
+            "attention_mask": self._engine.attention_mask[0].copy(),
+        }
+
+
+def chosen_prompt(task: TextTask, options: Mapping[str, Any] | None, rng: np.random.Generator) -> Prompt:
+    """The prompt that ``options["prompt"]`` names, else one drawn by ``rng``."""
+    if not options or options.get("prompt") is None:
+        return task.prompts.draw(rng)
+    given = load_prompts(
+        [options["prompt"]],
+        task.tokenizer,
+        max_prompt_tokens=task.prompts.max_prompt_tokens,
+        truncation=task.prompts.truncation,
+        vocab_size=task.vocab_size,
+    )
+    return given[0]
+
+
+def _batch_of_one(action: Any) -> Any:
+    """A single action as a batch of one; whatever is no scalar keeps its shape and is refused by the check."""
+    if isinstance(action, Mapping):
+        return {key: _batch_of_one(value) for key, value in action.items()}
+    array = np.asarray(action)
+    return array.reshape(1) if array.ndim == 0 else array[None]

@@ -1,0 +1,49 @@
+"""The ``info`` dictionary of one row: Python floats and strings, deterministic, keys left out where undefined."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lm_gym.envs.mdp import Outcome, Transition
+
+__all__ = ["step_info"]
+
+
+def step_info(transition: Transition, row: int, log_prob: float | None) -> dict[str, Any]:
+    """What a step reports about one row.
+
+    Args:
+        transition: of the step.
+        row: which row.
+        log_prob: of its action, in nats, if the action carried one.
+
+    Returns: ``ref_log_prob``, ``log_prob``, ``kl`` (nats) where known, and at the end of an episode those of
+        :class:`lm_gym.envs.mdp.Outcome`.
+    """
+    info: dict[str, Any] = {}
+    if transition.ref_log_probs is not None:
+        info["ref_log_prob"] = float(transition.ref_log_probs[row])
+    if log_prob is not None:
+        info["log_prob"] = float(log_prob)
+    if transition.kl is not None:
+        info["kl"] = float(transition.kl[row])
+    outcome = transition.outcomes[row]
+    if outcome is not None:
+        info.update(_outcome_info(outcome))
+    return info
+
+
+def _outcome_info(outcome: Outcome) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "response": outcome.response,
+        "stop_reason": outcome.stop_reason,
+        "episode_return": outcome.episode_return,
+        "episode_length": float(outcome.episode_length),
+    }
+    if outcome.scored:
+        info["score_valid"] = float(outcome.score_valid)
+    if outcome.score_valid:
+        info["score"] = outcome.score
+    if outcome.score_std is not None:
+        info["score_std"] = outcome.score_std
+    return info

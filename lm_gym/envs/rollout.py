@@ -1,0 +1,169 @@
+"""The fused rollout: prompts and a sampler in, paid episodes out. The same reward function as ``step``."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lm_gym.config import ScoreNormalizer
+from lm_gym.envs.task import TextTask
+from lm_gym.episodes import Episodes, StopReason
+from lm_gym.errors import UnsupportedModelError
+from lm_gym.policy import Generation, Policy, Sampler
+from lm_gym.prompts import Prompt
+from lm_gym.rewards import paid_scores, token_rewards
+from lm_gym.scoring.protocol import RewardModel, Scores, scores_where
+
+__all__ = ["PhaseTimer", "collect", "sampler_of"]
+
+
+class PhaseTimer:
+    """Seconds by phase, summed over calls."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the block under ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+
+def collect(
+    task: TextTask,
+    sampler: Sampler,
+    prompts: Sequence[Prompt],
+    reward_model: RewardModel | None,
+    *,
+    kl_coef: float,
+    seed: int,
+    samples_per_prompt: int = 1,
+    timer: PhaseTimer | None = None,
+) -> Episodes:
+    """Generate responses, score them, and pay them.
+
+    Args:
+        task: rules and reference.
+        sampler: decodes by the task's rules; that it did is checked.
+        prompts: ``samples_per_prompt`` episodes each, side by side.
+        reward_model: one batched call; None pays a score of 0.
+        kl_coef: beta.
+        seed: of the sampler's draws.
+        timer: collects the phases "rollout" (decoding), "reference" and "score".
+
+    Raises:
+        UnsupportedModelError: the sampler's vocabulary is not the reference's, or it did not stop where the rules say,
+            or the reference has no finite log-probability for a token.
+        RewardModelError: the reward model failed.
+    """
+    timer = timer or PhaseTimer()
+    group = np.repeat(np.arange(len(prompts), dtype=np.int64), samples_per_prompt)
+    prompts = [prompt for prompt in prompts for _ in range(samples_per_prompt)]
+    if task.reference is not None and sampler.vocab_size != task.vocab_size:
+        raise UnsupportedModelError(
+            f"sampler {type(sampler).__name__}: must share the reference's vocabulary of {task.vocab_size} tokens, "
+            f"got {sampler.vocab_size}; start policy and reference from the same base model"
+        )
+    with timer.phase("rollout"):
+        generation = sampler.generate([prompt.ids for prompt in prompts], replace(task.sampling, seed=seed))
+    reasons, texts = _endings(task, prompts, generation, type(sampler).__name__)
+    episodes = _unpaid(task, prompts, group, generation, reasons, texts)
+    if task.reference is not None:
+        with timer.phase("reference"):
+            episodes = replace(episodes, ref_log_probs=task.reference.log_probs(episodes))
+    with timer.phase("score"):
+        rows = [prompt.columns for prompt in prompts]
+        asked, limit = episodes.terminated, task.reward.score_timeout_s
+        scores = scores_where(reward_model, episodes.prompts, episodes.responses, asked, rows, timeout_s=limit)
+    return _paid(episodes, scores, task, kl_coef, None if reward_model is None else reward_model.normalizer)
+
+
+def sampler_of(source: Policy | Sampler) -> Sampler:
+    """The sampler itself, or the one that a policy brings."""
+    return source if isinstance(source, Sampler) else source.sampler
+
+
+def _endings(
+    task: TextTask, prompts: Sequence[Prompt], generation: Generation, name: str
+) -> tuple[tuple[StopReason, ...], tuple[str, ...]]:
+    """Why each response is over, by the task's rule, and its text."""
+    rule = task.stop_rule()
+    reasons: list[StopReason] = []
+    texts: list[str] = []
+    for row, length in enumerate(generation.mask.sum(axis=1)):
+        ids, prompt_ids = generation.ids[row, :length], prompts[row].ids
+        reason = rule.reason(prompt_ids, ids) if length else None
+        if reason is None or rule.is_passed(prompt_ids, ids):
+            raise UnsupportedModelError(
+                f"sampler {name}: must end a response at the first stop token or stop string of the environment, or at "
+                f"its {task.sampling.max_new_tokens} tokens, and {'ran past it' if reason else 'stopped early'} in row "
+                f"{row} ({length} tokens, {ids[-3:].tolist()} at the end); it must obey the sampling rules it is handed"
+            )
+        reasons.append(reason)
+        texts.append(rule.text(prompt_ids, ids, reason))
+    return tuple(reasons), tuple(texts)
+
+
+def _unpaid(
+    task: TextTask,
+    prompts: Sequence[Prompt],
+    group: np.ndarray,
+    generation: Generation,
+    reasons: tuple[StopReason, ...],
+    texts: tuple[str, ...],
+) -> Episodes:
+    width = max(len(prompt.ids) for prompt in prompts)
+    prompt_ids = np.full((len(prompts), width), task.pad_id, dtype=np.int64)
+    prompt_mask = np.zeros((len(prompts), width), dtype=bool)
+    for row, prompt in enumerate(prompts):
+        prompt_ids[row, : len(prompt.ids)] = prompt.ids
+        prompt_mask[row, : len(prompt.ids)] = True
+    capped = np.array([reason == "length" for reason in reasons])
+    truncated = capped & (task.reward.on_length_limit == "truncate")
+    return Episodes(
+        prompt_ids=prompt_ids,
+        prompt_mask=prompt_mask,
+        response_ids=generation.ids,
+        response_mask=generation.mask,
+        log_probs=generation.log_probs,
+        ref_log_probs=None,
+        kl=None,
+        rewards=np.zeros(generation.mask.shape),
+        scores=np.zeros(len(prompts), dtype=np.float32),
+        score_valid=np.zeros(len(prompts), dtype=bool),
+        terminated=~truncated,
+        truncated=truncated,
+        stop_reasons=reasons,
+        group=group,
+        prompts=tuple(prompt.text for prompt in prompts),
+        responses=texts,
+        temperature=task.sampling.temperature,
+        keep_sets=generation.keep_sets,
+    )
+
+
+def _paid(
+    episodes: Episodes, scores: Scores, task: TextTask, kl_coef: float, normalizer: ScoreNormalizer | None
+) -> Episodes:
+    mask = episodes.response_mask
+    capped = np.array([reason == "length" for reason in episodes.stop_reasons])
+    last = mask & (np.arange(mask.shape[1]) == episodes.response_lengths[:, None] - 1)
+    paid: dict[str, Any] = token_rewards(
+        log_probs=episodes.log_probs,
+        ref_log_probs=episodes.ref_log_probs,
+        response_mask=mask,
+        last_token=last,
+        paid=paid_scores(scores, capped, task.reward, normalizer),
+        kl_coef=kl_coef,
+    )._asdict()
+    return replace(episodes, scores=scores.value, score_std=scores.std, score_valid=scores.valid, **paid)

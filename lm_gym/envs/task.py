@@ -1,0 +1,307 @@
+"""What an environment is made of, checked once: both environments and the fused rollout read their rules here.
+
+Shapes: B = rows, L = max_prompt_tokens + max_new_tokens, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+
+from lm_gym.config import RewardConfig, SamplingConfig, configs_from_flat
+from lm_gym.envs.mdp import Engine
+from lm_gym.errors import ActionError, ConfigError
+from lm_gym.models.reference import Reference
+from lm_gym.models.sampling import StopRule, with_stop_ids
+from lm_gym.prompts import Prompt, PromptSet, PromptTruncation, load_prompts
+from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
+from lm_gym.scoring.protocol import RewardModel, columns_for
+
+__all__ = ["MIN_LOG_PROB", "ActionMode", "TaskEnv", "TextTask"]
+
+ActionMode = Literal["token", "token_and_log_prob"]
+MIN_LOG_PROB = -1e4
+"""Lower bound of the log-probability in the action space, in nats (an infinite bound is no valid sample space)."""
+LOG_PROB_SLACK = 1e-6
+"""How far above 0 rounding may lift a log-probability."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTask:
+    """Prompts, rules and reference of a text-generation MDP."""
+
+    reference: Reference | None
+    """Frozen model for the KL; None pays none."""
+    tokenizer: Any
+    """Turns prompts into ids and ids into text."""
+    prompts: PromptSet
+    """Drawn from uniformly at reset."""
+    reward: RewardConfig
+    """How a response is paid."""
+    sampling: SamplingConfig
+    """Temperature, truncation, length cap and stops, its stop tokens named: whoever draws or labels reads them here."""
+    action_mode: ActionMode
+    """Whether an action carries the policy's log-probability."""
+    vocab_size: int
+    """V."""
+    pad_id: int
+    """Id written to places that no mask counts."""
+
+    @classmethod
+    def of(
+        cls,
+        reference: Reference | None,
+        prompts: Any,
+        *,
+        tokenizer: Any = None,
+        action_mode: ActionMode = "token",
+        reward: RewardConfig | None = None,
+        sampling: SamplingConfig | None = None,
+        max_prompt_tokens: int | None = None,
+        prompt_truncation: PromptTruncation = "error",
+        **flat: Any,
+    ) -> TextTask:
+        """Check the parts against each other and tokenise the prompts.
+
+        Args:
+            reference: frozen language model, or None for no KL (then ``kl_coef`` must be 0).
+            prompts: strings, rows, a ``.jsonl`` file, a ``datasets.Dataset``, a hub id, or a PromptSet.
+            tokenizer: only without a reference.
+            action_mode: "token" (``Discrete``) or "token_and_log_prob" (``Dict``).
+            reward: how responses are paid, or its fields as keyword arguments.
+            sampling: temperature, length cap, stops, or its fields as keyword arguments.
+            max_prompt_tokens: limit; None takes the longest prompt.
+            prompt_truncation: what happens to a longer prompt.
+            flat: fields of RewardConfig and SamplingConfig, such as ``kl_coef=.1, max_new_tokens=16``.
+
+        Raises:
+            ConfigError: settings that contradict each other, a response that cannot fit the model's context, or KL
+                without a reference.
+            PromptError: see :func:`lm_gym.prompts.load_prompts`.
+        """
+        reward, sampling = configs_from_flat(reward, sampling, flat)
+        if action_mode not in ("token", "token_and_log_prob"):
+            raise ConfigError(f'action_mode: must be "token" or "token_and_log_prob", got {action_mode!r}')
+        if reference is None and reward.kl_coef > 0:
+            raise ConfigError(
+                f"kl_coef: needs a reference model, and there is none; got kl_coef = {reward.kl_coef}. "
+                "Pass a model, or kl_coef=0"
+            )
+        tokenizer = reference.tokenizer if tokenizer is None and reference is not None else tokenizer
+        if tokenizer is None:
+            raise ConfigError("tokenizer: an environment without a reference model needs tokenizer=..., got none")
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(
+                f"tokenizer {type(tokenizer).__name__}: must have an EOS token, since that is how a response ends; "
+                "set tokenizer.eos_token"
+            )
+        vocab_size = len(tokenizer) if reference is None else reference.language_model.vocab_size
+        loaded = load_prompts(
+            prompts,
+            tokenizer,
+            max_prompt_tokens=max_prompt_tokens,
+            truncation=prompt_truncation,
+            vocab_size=vocab_size,
+        )
+        _check_context(reference, loaded.max_prompt_tokens, sampling.max_new_tokens)
+        eos = (int(tokenizer.eos_token_id),) if reference is None else reference.language_model.eos_ids
+        return cls(
+            reference=reference,
+            tokenizer=tokenizer,
+            prompts=loaded,
+            reward=reward,
+            sampling=with_stop_ids(sampling, eos, vocab_size),
+            action_mode=action_mode,
+            vocab_size=vocab_size,
+            pad_id=_pad_id(reference, tokenizer),
+        )
+
+    @property
+    def max_length(self) -> int:
+        """L: columns of an observation."""
+        return self.prompts.max_prompt_tokens + self.sampling.max_new_tokens
+
+    def stop_rule(self) -> StopRule:
+        """When a response is over and what its text is."""
+        return StopRule(self.tokenizer, self.sampling)
+
+    def engine(self, num_rows: int) -> Engine:
+        """The MDP over ``num_rows`` rows."""
+        return Engine(
+            num_rows=num_rows,
+            max_prompt_tokens=self.prompts.max_prompt_tokens,
+            reference=self.reference,
+            stop_rule=self.stop_rule(),
+            reward=self.reward,
+            sampling=self.sampling,
+            pad_id=self.pad_id,
+        )
+
+    def observation_space(self) -> spaces.Dict:
+        """``input_ids`` (L,) int64 right-padded, ``attention_mask`` (L,) int8."""
+        shape = (self.max_length,)
+        highest = max(self.vocab_size - 1, self.pad_id)
+        return spaces.Dict(
+            input_ids=spaces.Box(0, highest, shape, np.int64), attention_mask=spaces.Box(0, 1, shape, np.int8)
+        )
+
+    def action_space(self) -> spaces.Discrete | spaces.Dict:
+        """A token, or a token with its log-probability under the policy that drew it (nats)."""
+        token = spaces.Discrete(self.vocab_size)
+        if self.action_mode == "token":
+            return token
+        return spaces.Dict(token=token, log_prob=spaces.Box(MIN_LOG_PROB, 0.0, (), np.float32))
+
+    def checked_actions(self, action: Any, active: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Actions as arrays; those of rows that do not act are ignored and become 0.
+
+        Args:
+            action: tokens (B,), or a mapping with ``token`` and ``log_prob`` of shape (B,) each.
+            active: Shape: (B,), bool.
+
+        Returns: tokens (B,) int64; log-probabilities (B,) float64 or None in action mode "token".
+
+        Raises:
+            ActionError: shape, type or range is wrong.
+        """
+        if self.action_mode == "token":
+            return self._tokens(action, active), None
+        if not isinstance(action, Mapping) or set(action) != {"token", "log_prob"}:
+            raise ActionError(
+                'action: with action_mode="token_and_log_prob" must be {"token": ..., "log_prob": ...}, '
+                f"got {action!r}"
+            )
+        return self._tokens(action["token"], active), _log_probs(action["log_prob"], active)
+
+    def _tokens(self, value: Any, active: np.ndarray) -> np.ndarray:
+        tokens = _array(value)
+        if tokens.shape != active.shape or not np.issubdtype(tokens.dtype, np.integer):
+            raise ActionError(
+                f"action: must be {_count(active)} token id(s) of an integer type, shape {active.shape}; "
+                f"got {value!r} of shape {tokens.shape} and type {tokens.dtype}"
+            )
+        outside = active & ((tokens < 0) | (tokens >= self.vocab_size))
+        if outside.any():
+            raise ActionError(
+                f"action: a token id must lie in [0, {self.vocab_size}), got {int(tokens[outside][0])} "
+                f"in row {int(np.flatnonzero(outside)[0])}"
+            )
+        return np.where(active, tokens, 0).astype(np.int64)
+
+
+class TaskEnv:
+    """What the single and the vector environment have in common: the parts that may be looked at and replaced."""
+
+    task: TextTask
+    np_random: np.random.Generator
+    _engine: Engine
+    _reward_model: RewardModel | None
+
+    @property
+    def reference(self) -> Reference | None:
+        """The frozen model, with ``.model`` and ``.tokenizer``."""
+        return self.task.reference
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """The rules that responses are drawn by, for ``policy.act(observation, env.sampling)``."""
+        return self.task.sampling
+
+    @property
+    def reward_model(self) -> RewardModel | None:
+        """Scores finished responses; may be replaced between episodes.
+
+        A function, or an object that has only ``score``, comes back as the :class:`lm_gym.RewardModel` that wraps it.
+
+        Raises:
+            RewardModelError: what is assigned is no reward model.
+            ConfigError: it needs a column that a prompt of the environment lacks.
+        """
+        return self._reward_model
+
+    @reward_model.setter
+    def reward_model(self, model: RewardModelLike | None) -> None:
+        found = None if model is None else as_reward_model(model)
+        columns_for(found, [prompt.columns for prompt in self.task.prompts.prompts])
+        self._reward_model = found
+
+    def _checked_prompts(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Prompts from outside. Raises: ConfigError: one lacks a column that the reward model needs."""
+        columns_for(self._reward_model, [prompt.columns for prompt in prompts])
+        return list(prompts)
+
+    @property
+    def kl_coef(self) -> float:
+        """beta, in score units per nat; an adaptive controller sets it."""
+        return self._engine.kl_coef
+
+    @kl_coef.setter
+    def kl_coef(self, value: float) -> None:
+        self._engine.kl_coef = replace(self.task.reward, kl_coef=float(value)).kl_coef
+
+    def state_dict(self) -> dict[str, Any]:
+        """beta and the random generator; an episode that is being stepped is not in it."""
+        return {"kl_coef": self.kl_coef, "np_random": dict(self.np_random.bit_generator.state)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self.kl_coef = state["kl_coef"]
+        self.np_random.bit_generator.state = state["np_random"]
+
+
+def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:
+    given = _array(value)
+    if given.dtype.kind not in "fiu":
+        raise ActionError(f"action: log_prob must be a real number, got {value!r} of type {given.dtype}")
+    log_probs = given.astype(np.float64)
+    if log_probs.shape != active.shape:
+        raise ActionError(
+            f"action: log_prob must hold {_count(active)} number(s), shape {active.shape}, got shape {log_probs.shape}"
+        )
+    wrong = active & ~(np.isfinite(log_probs) & (log_probs <= LOG_PROB_SLACK))
+    if wrong.any():
+        raise ActionError(
+            "action: log_prob must be a finite log-probability in nats, at most 0 (-inf would be paid as an infinite "
+            f"reward), got {log_probs[wrong][0]} in row {int(np.flatnonzero(wrong)[0])}; "
+            "pass the log-probability under the policy that drew the token"
+        )
+    return np.where(active, log_probs, 0.0)
+
+
+def _array(value: Any) -> np.ndarray:
+    """The value as an array; a ragged one becomes an array of objects, which no check lets pass."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.asarray(value, dtype=object)
+
+
+def _pad_id(reference: Reference | None, tokenizer: Any) -> int:
+    if reference is not None:
+        return reference.language_model.pad_id
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def checked_render_mode(mode: str | None) -> str | None:
+    """Raises: ConfigError: it is none of None, "ansi" and "human"."""
+    if mode not in (None, "ansi", "human"):
+        raise ConfigError(f'render_mode: must be None, "ansi" or "human", got {mode!r}')
+    return mode
+
+
+def _count(active: np.ndarray) -> int:
+    return int(np.prod(active.shape))
+
+
+def _check_context(reference: Reference | None, max_prompt_tokens: int, max_new_tokens: int) -> None:
+    if reference is not None and not reference.fits(max_prompt_tokens, max_new_tokens):
+        raise ConfigError(
+            "max_new_tokens: prompt and response must fit the model's "
+            f"{reference.language_model.max_length} positions, got max_prompt_tokens = {max_prompt_tokens} plus "
+            f"max_new_tokens = {max_new_tokens}; lower one of them (a long-rope model counts the positions of its "
+            "original context)"
+        )

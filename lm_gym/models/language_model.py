@@ -1,0 +1,357 @@
+"""A causal language model as the rest of the library sees it: hidden states, logits, and how its text ends.
+
+The one room that asks what kind of model it is. Knows: how to load a model and tokenizer from a handle (once per
+process), where trunk and head meet, which token ids stop a response, device and precision. Does not know: prompts,
+rewards, sampling.
+
+Shapes: B = rows, S = sequence positions, H = hidden width, V = vocabulary, N = any flat count of positions.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache, DynamicCache
+
+from lm_gym.errors import ModelLoadError, UnsupportedModelError
+from lm_gym.models.model_checks import check_can_be_stepped
+from lm_gym.runs.manifests import MANIFEST, check_manifest
+from lm_gym.scoring.handles import ModelHandle, import_attribute, is_import_path
+from lm_gym.tools.quiet import quiet_transformers
+
+__all__ = [
+    "DType",
+    "LanguageModel",
+    "frozen",
+    "load_language_model",
+    "load_tokenizer",
+    "load_weights",
+    "resolve_device",
+]
+
+DType = Literal["auto", "float32", "bfloat16"]
+logger = logging.getLogger(__name__)
+_loaded: WeakValueDictionary[tuple[Any, ...], LanguageModel] = WeakValueDictionary()
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """``"auto"`` is CUDA where there is one, else MPS, else the CPU; anything else is taken at its word."""
+    if str(device) != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class LanguageModel:
+    """A decoder-only transformer and its tokenizer, split into trunk and head.
+
+    The head may be applied to any subset of positions, which is what keeps ``(B, S, V)`` tensors from existing.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, dtype: DType = "float32") -> None:
+        """Store and check; loads nothing.
+
+        Args:
+            model: any ``AutoModelForCausalLM`` on its device.
+            tokenizer: its tokenizer; must have an EOS token.
+            dtype: "auto" adds bf16 autocast where the hardware has it, "float32" computes in the weights' own type.
+
+        Raises:
+            UnsupportedModelError: encoder-decoder, recurrent state, no EOS token, a head whose logits this class
+                does not reproduce, or tokens placed by their slot in the cache.
+        """
+        name = type(model).__name__
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise UnsupportedModelError(
+                f"language model {name}: must be decoder-only, got an encoder-decoder; use a causal language model"
+            )
+        if tokenizer.eos_token_id is None:
+            raise UnsupportedModelError(
+                f"tokenizer {type(tokenizer).__name__}: must have an EOS token, since that is how a response ends; "
+                "set tokenizer.eos_token"
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.dtype: DType = dtype
+        self.trunk: nn.Module = model.base_model
+        self.eos_ids = _stop_token_ids(model, tokenizer)
+        parameters = inspect.signature(self.trunk.forward).parameters
+        self.takes_positions = "position_ids" in parameters
+        check_can_be_stepped(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits, V; a tokenizer may know fewer tokens."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states that enter the head, H."""
+        return int(self.model.get_output_embeddings().weight.shape[1])
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest sequence that is computed alike token by token and at once, in tokens; None if unbounded (ALiBi).
+
+        That is as many tokens as there are positions, and for a long-rope model as its original context has: past it
+        ``transformers`` turns every position by other factors, chosen anew by the length of each forward pass.
+        """
+        config = self.model.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+        lengths = [int(length) for length in (positions, *_long_rope_contexts(config)) if length]
+        return min(lengths) if lengths else None
+
+    @property
+    def max_cache_slots(self) -> int | None:
+        """Slots that one forward pass may see, those of the cache included; None for no limit.
+
+        GPT-Neo's causal mask and MPT's ALiBi are laid out for as many slots as there are positions.
+        """
+        return self.max_length if self.model.config.model_type in ("gpt_neo", "mpt") else None
+
+    @property
+    def pad_id(self) -> int:
+        """An id that the model can embed, for places that no mask counts; it may equal an EOS id."""
+        pad = self.tokenizer.pad_token_id
+        pad = self.tokenizer.eos_token_id if pad is None else pad
+        # A pad token added to the tokenizer alone lies beyond the embedding; under a mask any id will do.
+        return int(pad) if int(pad) < self.vocab_size else 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision of this model's forward passes; log-softmax stays in float32 outside it."""
+        if self.dtype != "auto" or self.device.type != "cuda" or not torch.cuda.is_bf16_supported():
+            return nullcontext()
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Run the trunk.
+
+        Args:
+            input_ids: Shape: (B, S), int64.
+            attention_mask: True where a slot of cache plus input counts. Shape: (B, S_cache + S). None counts all,
+                which is right for right-padded input: causal attention never looks at a pad from a real token.
+            position_ids: Shape: (B, S); dropped for models that place tokens by the mask (ALiBi).
+            cache: extended in place by S slots.
+
+        Returns: the states that enter the head. Shape: (B, S, H).
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        kwargs: dict[str, Any] = {"attention_mask": attention_mask.long(), "use_cache": cache is not None}
+        if cache is not None:
+            kwargs["past_key_values"] = cache
+        if self.takes_positions and position_ids is not None:
+            kwargs["position_ids"] = position_ids
+        with self.autocast():
+            return self.trunk(input_ids=input_ids, **kwargs).last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Apply the head. Args: hidden of shape (N, H). Returns: Shape: (N, V), float32."""
+        with self.autocast():
+            logits = self.model.get_output_embeddings()(hidden)
+        return self._finish(logits.float())
+
+    def _finish(self, logits: Tensor) -> Tensor:
+        config = self.model.config.get_text_config()
+        scale = getattr(config, "logit_scale", None)
+        if scale is not None:
+            logits = logits * scale
+        divisor = getattr(config, "logits_scaling", None)
+        if divisor is not None:
+            logits = logits / divisor
+        cap = getattr(config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits = cap * torch.tanh(logits / cap)
+        return logits
+
+    def new_cache(self) -> DynamicCache:
+        """An empty cache that keeps every slot, whatever window a layer looks through."""
+        return DynamicCache()
+
+
+def _long_rope_contexts(config: Any) -> list[int]:
+    """Tokens of each original context that long-rope parameters name: one for all layers, or one for each kind."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kinds = [kind for kind in (parameters, *parameters.values()) if isinstance(kind, dict)]
+    return [int(kind["original_max_position_embeddings"]) for kind in kinds if kind.get("rope_type") == "longrope"]
+
+
+def _learns(model: nn.Module) -> bool:
+    """Whether somebody may be training it: dropout is on, or a weight takes gradients."""
+    return any(part.training for part in model.modules()) or any(weight.requires_grad for weight in model.parameters())
+
+
+def frozen(language_model: LanguageModel) -> LanguageModel:
+    """The language model itself if it is frozen, else a frozen copy of it as it is now.
+
+    A model that somebody may be training is never changed: whoever wants its weights shared instead of copied freezes
+    it first (``model.eval().requires_grad_(False)``).
+    """
+    if not _learns(language_model.model):
+        return language_model
+    return LanguageModel(_frozen_copy(language_model.model), language_model.tokenizer, dtype=language_model.dtype)
+
+
+def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    copied = copy.deepcopy(model)
+    copied.zero_grad(set_to_none=True)
+    return copied.eval().requires_grad_(False)
+
+
+def _stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    ids = [int(tokenizer.eos_token_id)]
+    generation = getattr(model, "generation_config", None)
+    extra = getattr(generation, "eos_token_id", None)
+    for token in extra if isinstance(extra, list) else [extra]:
+        if token is not None and int(token) not in ids:
+            ids.append(int(token))
+    return tuple(ids)
+
+
+def load_language_model(
+    handle: ModelHandle | LanguageModel | PreTrainedModel,
+    *,
+    tokenizer: str | PreTrainedTokenizerBase | None = None,
+    device: str | torch.device = "auto",
+    dtype: DType = "auto",
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Load a frozen language model from a handle; the same handle is loaded once per process and shared.
+
+    Args:
+        handle: a folder, a hub id, ``"module:factory"``, a callable that returns ``(model, tokenizer)``, or a model
+            (one that somebody may be training is copied, see :func:`frozen`).
+        tokenizer: tokenizer or its handle, where the model's own folder has none.
+        device: "auto" or a torch device.
+        dtype: "auto" and "float32" keep float32 weights ("auto" with bf16 autocast on hardware that has it);
+            "bfloat16" stores bf16 weights.
+        trust_remote_code: run code that ships with a hub model. Off unless you say so.
+
+    Raises:
+        ModelLoadError: nothing loads from this handle.
+        UnsupportedModelError: it loads and cannot be used; see :class:`LanguageModel`.
+    """
+    if isinstance(handle, LanguageModel):
+        return frozen(handle)
+    key = (_hashable(handle), _hashable(tokenizer), str(device), dtype)
+    found = _loaded.get(key) if key[0] is not None else None
+    if found is None:
+        model, own = _model_and_tokenizer(handle, tokenizer, dtype, trust_remote_code)
+        if isinstance(handle, PreTrainedModel) and _learns(model):
+            model = _frozen_copy(model)
+        model = model.to(resolve_device(device)).eval().requires_grad_(False)
+        found = LanguageModel(model, own, dtype=dtype)
+        if key[0] is not None:
+            _loaded[key] = found
+    return found
+
+
+def _hashable(handle: Any) -> Any:
+    """What identifies a handle; None for a live model, which is its own identity and is never shared by name."""
+    if isinstance(handle, PreTrainedModel):
+        return None
+    if handle is None or isinstance(handle, PreTrainedTokenizerBase):
+        return ("tokenizer", id(handle))
+    if isinstance(handle, partial):  # a deep copy of one is another object that stands for the same call
+        return ("partial", handle.func, repr(handle.args), repr(sorted(handle.keywords.items())))
+    if isinstance(handle, str | Path) and Path(handle).is_dir():
+        # A folder that was written anew is another model, even while one from its old files is alive.
+        return (str(handle), max((file.stat().st_mtime_ns for file in Path(handle).iterdir()), default=0))
+    return str(handle) if isinstance(handle, Path) else handle
+
+
+def _model_and_tokenizer(
+    handle: Any, tokenizer: Any, dtype: DType, trust_remote_code: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if isinstance(handle, str) and is_import_path(handle):
+        handle = import_attribute(handle)
+    if isinstance(handle, PreTrainedModel):
+        model, own = handle, None
+    elif isinstance(handle, Callable):  # type: ignore[arg-type]
+        made = handle()
+        model, own = made if isinstance(made, tuple) else (made, None)
+    else:
+        weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        model = load_weights(handle, dtype=weights, trust_remote_code=trust_remote_code)
+        own = load_tokenizer(handle, trust_remote_code=trust_remote_code) if tokenizer is None else None
+    if tokenizer is not None:
+        own = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else load_tokenizer(tokenizer)
+    if own is None:
+        raise ModelLoadError(
+            f"language model {type(model).__name__}: came without a tokenizer; pass tokenizer=..., "
+            "or return (model, tokenizer) from the factory"
+        )
+    return model, own
+
+
+def load_weights(
+    handle: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+    kind: Any = AutoModelForCausalLM,
+) -> PreTrainedModel:
+    """Load a causal language model of one's own, to be trained, from a folder or hub id.
+
+    Args: kind: the class that loads it.
+
+    Raises:
+        ModelLoadError: nothing loads from this handle.
+        ArtifactError: the folder has a manifest, and a file of weights has changed since it was written.
+    """
+    if (Path(handle) / MANIFEST).is_file():
+        check_manifest(handle)
+    model: PreTrainedModel = _load(kind, handle, dtype=dtype, trust_remote_code=trust_remote_code)
+    return model
+
+
+def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a folder or hub id.
+
+    Raises:
+        ModelLoadError: nothing loads from this handle.
+    """
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, handle, trust_remote_code=trust_remote_code)
+    if len(tokenizer) < 2:  # what transformers makes up for a folder without tokenizer files
+        raise ModelLoadError(
+            f"tokenizer {str(handle)!r}: must lie beside the model, and there is none; pass tokenizer=..."
+        )
+    return tokenizer
+
+
+def _load(kind: Any, handle: str | Path, **kwargs: Any) -> Any:
+    if (isinstance(handle, Path) or handle.startswith(("/", "."))) and not Path(handle).is_dir():
+        raise ModelLoadError(
+            f"{kind.__name__} {str(handle)!r}: must be a folder with a saved model, and there is no such folder"
+        )
+    try:
+        with quiet_transformers():
+            return kind.from_pretrained(str(handle), **kwargs)
+    except Exception as error:  # a cut file, an unknown architecture, no network: each library has its own errors
+        raise ModelLoadError(
+            f"{kind.__name__} {str(handle)!r}: must be a folder with a saved model or a hub id that can be reached; "
+            f"loading failed: {str(error).partition(chr(10))[0]} Give a local folder if there is no network."
+        ) from error

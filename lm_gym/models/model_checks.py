@@ -1,0 +1,125 @@
+"""Checks that a causal language model can be stepped row by row: run a few tokens both ways and compare.
+
+What is accepted here computes the same distribution token by token with a shared cache, by teacher forcing and by a
+plain call of the model; what cannot is refused when it is given, by name and with a reason.
+
+Shapes: B = rows, S = sequence positions, H = hidden width, N = any flat count of positions, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from lm_gym.errors import UnsupportedModelError
+
+__all__ = ["check_can_be_stepped"]
+
+
+class Model(Protocol):
+    """What the checks run: see ``lm_gym.models.language_model.LanguageModel``."""
+
+    model: PreTrainedModel
+    takes_positions: bool
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def pad_id(self) -> int: ...
+
+    def autocast(self) -> AbstractContextManager[Any]: ...
+
+    def new_cache(self) -> DynamicCache: ...
+
+    def hidden(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, cache: Cache | None = None
+    ) -> Tensor: ...
+
+    def logits(self, hidden: Tensor) -> Tensor: ...
+
+
+@torch.no_grad()
+def check_can_be_stepped(model: Model) -> None:
+    """Run four tokens in each way that the library does; the model is left in the mode that it was in.
+
+    Raises:
+        UnsupportedModelError: recurrent state, a head whose logits are not reproduced, or tokens that are placed by
+            their slot in the cache.
+    """
+    _check_cache_kind(model.model)
+    with _in_eval_mode(model.model):
+        probe = torch.arange(4, device=model.device).unsqueeze(0) % model.vocab_size
+        _check_head(model, probe)
+        if not model.takes_positions:
+            _check_places(model, probe)
+
+
+def _check_cache_kind(model: PreTrainedModel) -> None:
+    layers = DynamicCache(config=model.config).layers
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    if getattr(model, "_is_stateful", False) or not plain:
+        raise UnsupportedModelError(
+            f"language model {type(model).__name__}: must keep a key-value cache with one slot per token, "
+            "got a recurrent or compressed state, which cannot be shifted when a row resets; "
+            "use a transformer with plain or sliding-window attention"
+        )
+
+
+def _check_head(model: Model, probe: Tensor) -> None:
+    """Compare the plain way with this library's way, with a cache."""
+    name = type(model.model).__name__
+    try:
+        with model.autocast():
+            expected = model.model(input_ids=probe, attention_mask=torch.ones_like(probe)).logits[0].float()
+        cache = model.new_cache()
+        actual = model.logits(model.hidden(probe, cache=cache)[0])
+    except (TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise UnsupportedModelError(
+            f"language model {name}: must keep a key-value cache and have a trunk that returns hidden states, and "
+            f"running it failed: {error}; this architecture is not supported"
+        ) from error
+    if cache.get_seq_length() != probe.shape[1]:
+        raise UnsupportedModelError(
+            f"language model {name}: must keep a key-value cache with one slot per token, got "
+            f"{cache.get_seq_length()} slots for {probe.shape[1]} tokens; this architecture is not supported"
+        )
+    if not torch.allclose(actual, expected, rtol=1e-2, atol=1e-2):
+        raise UnsupportedModelError(
+            f"language model {name}: logits must be head(trunk(x)), scaled or soft-capped as its config says, and "
+            f"differ from the model's own by {(actual - expected).abs().max():.3g}; use another architecture"
+        )
+
+
+def _check_places(model: Model, probe: Tensor) -> None:
+    """Compare tokens alone with the same behind two hidden slots: without position ids, the mask must place them."""
+    shifted = nn.functional.pad(probe, (2, 0), value=model.pad_id)
+    mask = nn.functional.pad(torch.ones_like(probe), (2, 0))
+    alone, behind = model.logits(model.hidden(probe)[:, -1]), model.logits(model.hidden(shifted, mask)[:, -1])
+    slack = 1e-3 if model.model.dtype == torch.float32 else 5e-2
+    if not torch.allclose(alone, behind, rtol=slack, atol=slack):
+        raise UnsupportedModelError(
+            f"language model {type(model.model).__name__}: must place a token by position ids or by the mask, and it "
+            "goes by the token's slot in the cache, which shifts when a row resets; use a decoder-only architecture"
+        )
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout off within the block; every part is left in the mode that it was in."""
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

@@ -1,0 +1,127 @@
+"""The frozen reference model: log pi_ref of every token, incrementally in ``step`` and in one pass in a rollout.
+
+The reference is tempered like the policy and never truncated, so its log-probabilities are finite; a model whose own
+are not is refused at the token, since its KL would be paid as NaN or without bound.
+
+Shapes: B = rows, T = response tokens, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_gym.episodes import Episodes
+from lm_gym.errors import UnsupportedModelError
+from lm_gym.models.decoder import decoder_for
+from lm_gym.models.language_model import LanguageModel, frozen
+from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
+
+__all__ = ["Reference", "ReferenceScorer"]
+
+
+class Reference:
+    """A language model that no longer learns."""
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        """Args: language_model: one that somebody may be training is copied as it is now (see ``frozen``)."""
+        self.language_model = frozen(language_model)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The ``transformers`` model."""
+        return self.language_model.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer."""
+        return self.language_model.tokenizer
+
+    def fits(self, prompt_tokens: int, response_tokens: int) -> bool:
+        """Whether the model has positions for such a prompt and response together."""
+        return decoder_for(self.language_model).fits(prompt_tokens, response_tokens)
+
+    @torch.inference_mode()
+    def log_probs(self, episodes: Episodes, *, max_batch_tokens: int = 16_384) -> np.ndarray:
+        """Log-probability of each response token, by teacher forcing.
+
+        Args:
+            episodes: tokens and temperature; keep sets are ignored.
+            max_batch_tokens: padded tokens per forward pass.
+
+        Returns: 0 where the response mask is False; nats. Shape: (B, T), float32.
+
+        Raises:
+            UnsupportedModelError: one of them is not finite.
+        """
+        out = np.zeros(episodes.response_mask.shape, dtype=np.float32)
+        lengths = episodes.prompt_lengths + episodes.response_lengths
+        for rows in token_batches(lengths, max_batch_tokens, self.language_model.device):
+            part = episodes[rows].without_keep_sets()
+            states = forced_states(self.language_model, part).before
+            flat = token_statistics(self.language_model, states, part, entropy=False).log_probs
+            out[rows, : part.response_mask.shape[1]] = scatter(flat, part.response_mask).cpu().numpy()
+        _require_finite(self.language_model, out)
+        return out
+
+
+class ReferenceScorer:
+    """log pi_ref of the next token for B rows of a running environment; each prefix is run once."""
+
+    def __init__(self, reference: Reference, num_rows: int, max_length: int, temperature: float) -> None:
+        """Args:
+        reference: the frozen model.
+        num_rows: B.
+        max_length: prompt plus response, in tokens.
+        temperature: of the softmax.
+        """
+        self._model = reference.language_model
+        self._decoder = decoder_for(self._model, num_rows, max_length)
+        self._temperature = temperature
+        self._next = torch.zeros((num_rows, self._model.vocab_size), device=self._model.device)
+
+    def start(self, rows: Sequence[int], prompts: Sequence[np.ndarray]) -> None:
+        """Restart rows from prompts, each of shape (P_i,)."""
+        self._keep(torch.as_tensor(rows), self._decoder.prefill(rows, prompts))
+
+    def log_probs(self, tokens: np.ndarray, active: np.ndarray) -> np.ndarray:
+        """Of each row's next token, in nats.
+
+        Args:
+            tokens: Shape: (B,), int64.
+            active: rows that are asked about. Shape: (B,), bool.
+
+        Returns: 0 in rows that are not active. Shape: (B,), float64.
+
+        Raises:
+            UnsupportedModelError: one of them is not finite.
+        """
+        index = torch.from_numpy(tokens).to(self._next.device)
+        found = self._next.gather(-1, index[:, None]).squeeze(-1).double().cpu().numpy()
+        found = np.where(active, found, 0.0)
+        _require_finite(self._model, found)
+        return found
+
+    def advance(self, tokens: np.ndarray, alive: np.ndarray) -> None:
+        """Append the tokens of live rows. Args: tokens (B,) int64, alive (B,) bool."""
+        states = self._decoder.advance(tokens, alive)
+        rows = torch.from_numpy(np.flatnonzero(alive))
+        self._keep(rows, states[rows.to(states.device)])
+
+    @torch.inference_mode()
+    def _keep(self, rows: torch.Tensor, states: torch.Tensor) -> None:
+        logits = self._model.logits(states) / self._temperature
+        self._next[rows.to(self._next.device)] = torch.log_softmax(logits, dim=-1)
+
+
+def _require_finite(model: LanguageModel, log_probs: np.ndarray) -> None:
+    """Args: log_probs of shape (B,) or (B, T), 0 where nothing counts."""
+    wrong = np.argwhere(~np.isfinite(log_probs))
+    if len(wrong):
+        raise UnsupportedModelError(
+            f"reference {type(model.model).__name__}: every log-probability must be a finite number, got "
+            f"{log_probs[tuple(wrong[0])]} in row {wrong[0][0]}; use a reference that gives every token a probability"
+        )

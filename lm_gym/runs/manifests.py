@@ -1,0 +1,77 @@
+"""Manifests: a list of a folder's files with sizes and SHA-256 digests, so that damage is found before it is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_gym.tools.digests import digest_file
+from lm_gym.errors import ArtifactError
+from lm_gym.tools.files import sync_tree, write_json
+
+__all__ = ["MANIFEST", "check_manifest", "read_note", "write_manifest"]
+
+MANIFEST = "lm_gym_manifest.json"
+FORMAT = 1
+
+
+def write_manifest(
+    folder: str | Path, patterns: Sequence[str] = ("**/*",), *, note: Mapping[str, Any] | None = None
+) -> None:
+    """List the files of a folder, last of all: a folder with a manifest was written to its end, and is on the disk.
+
+    Args:
+        folder: holds the files.
+        patterns: globs of the files that are listed, below the folder.
+        note: plain JSON values to keep beside the list.
+    """
+    folder = Path(folder)
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    files = {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": digest_file(path)}
+        for path in sorted(found - {folder / MANIFEST})
+    }
+    sync_tree(folder)
+    write_json(folder / MANIFEST, {"format": FORMAT, "note": dict(note or {}), "files": files})
+
+
+def check_manifest(folder: str | Path) -> None:
+    """Compare the listed files with what is there. Files that are not listed do not matter.
+
+    Raises:
+        ArtifactError: there is no manifest, or a listed file is missing or has changed.
+    """
+    folder = Path(folder)
+    for name, expected in _read(folder)["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{folder}: must hold {name}, which its {MANIFEST} lists, and it is missing")
+        if path.stat().st_size != expected["size"] or digest_file(path) != expected["sha256"]:
+            raise ArtifactError(
+                f"{path}: must have the {expected['size']} bytes that it was saved with (SHA-256 "
+                f"{expected['sha256'][:12]}...), and it has changed since; copy it "
+                f"again, or delete {MANIFEST} if the change was on purpose"
+            )
+
+
+def read_note(folder: str | Path) -> dict[str, Any]:
+    """The note of a folder's manifest.
+
+    Raises:
+        ArtifactError: there is no manifest.
+    """
+    return dict(_read(Path(folder))["note"])
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise ValueError(f"format {found['format']!r}, and this version reads format {FORMAT}")
+        return {"files": dict(found["files"]), "note": dict(found["note"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{folder}: must hold a whole {MANIFEST}, which is written last; reading it failed: {error}"
+        ) from error

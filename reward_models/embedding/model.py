@@ -1,0 +1,303 @@
+"""A frozen sentence encoder and a small head: a reward model that trains in seconds.
+
+Knows: what the head reads, how it is fitted and saved. Does not know: how a judgement becomes a target (``targets``)
+or a loss (``joint_loss``), nor how a text becomes features (``embedding_cache``).
+
+Shapes: N = texts, H = features, B = rows scored.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lm_gym.config import ScoreNormalizer
+from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.reward_models.judgements.learning_targets import (
+    Item,
+    count_idle,
+    count_judged_both_ways,
+    counts_of,
+    items_of,
+    require_lesson,
+)
+from lm_gym.reward_models.judgements.record import Judgement
+from lm_gym.reward_models.likelihoods.joint_loss import JudgementLoss, LossConfig, target_tensors
+from lm_gym.reward_models.saving.normalizer_fit import fitted_normalizer
+from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
+from lm_gym.tools.digests import digest_tensors
+
+from . import saved_folder as embedding_artifact
+from .sentence_features import EmbeddingCache, SentenceFeatures
+
+__all__ = ["EmbeddingRewardModel", "EmbeddingTrainingConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingTrainingConfig:
+    """Settings of the fit of a head: full-batch L-BFGS on the mean loss of a judgement plus an L2 penalty."""
+
+    reads: Literal["response", "prompt_and_response"] = "response"
+    """The text that is embedded. Under a linear head the prompt changes no comparison of two answers to it."""
+    l2: float = 1.0
+    """Weight of half the squared norm of the head's weights, on standardised features; >= 0."""
+    hidden: int | None = None
+    """Width of a hidden layer (tanh); None is a linear head, whose fit is convex."""
+    max_iterations: int = 200
+    """Most iterations of L-BFGS."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Loss of each kind of judgement."""
+    seed: int = 0
+    """Seed of a hidden layer's first weights."""
+    progress: bool = True
+    """True draws a bar over the embedding, on a terminal."""
+
+    def __post_init__(self) -> None:
+        if self.reads not in ("response", "prompt_and_response"):
+            raise ConfigError(
+                f'EmbeddingTrainingConfig.reads: must be "response" or "prompt_and_response", got {self.reads!r}'
+            )
+        if not (np.isfinite(self.l2) and self.l2 >= 0):
+            raise ConfigError(f"EmbeddingTrainingConfig.l2: must be finite and >= 0, got {self.l2!r}")
+        for name in ("max_iterations", "hidden"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"EmbeddingTrainingConfig.{name}: must be >= 1, got {value!r}")
+
+
+class Head(nn.Module):
+    """Standardised features to one score."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, features: int, hidden: int | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.hidden = hidden
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            last = nn.Linear(features if hidden is None else hidden, 1)
+            first = [] if hidden is None else [nn.Linear(features, hidden), nn.Tanh()]
+        if hidden is None:
+            nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*first, last)
+
+    def standardise(self, features: Tensor) -> None:
+        """Take mean and deviation from the training features. Args: features of shape (N, H)."""
+        self.mean.copy_(features.mean(0))
+        spread = features.std(0, unbiased=False)
+        self.spread.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))  # a constant feature stays 0
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Args: features (N, H). Returns: scores (N,)."""
+        scores: Tensor = self.layers((features - self.mean) / self.spread).squeeze(-1)
+        return scores
+
+    def penalty(self) -> Tensor:
+        """Half the squared norm of the weights, without the biases."""
+        weights = [layer.weight for layer in self.layers if isinstance(layer, nn.Linear)]
+        return 0.5 * torch.stack([(weight**2).sum() for weight in weights]).sum()
+
+
+class EmbeddingRewardModel(RewardModel):
+    """Scores a response by a head on features of a frozen sentence encoder; embeddings are kept by text."""
+
+    def __init__(
+        self,
+        features: SentenceFeatures,
+        head: Head,
+        *,
+        reads: Literal["response", "prompt_and_response"] = "response",
+        normalizer: ScoreNormalizer | None = None,
+        name: str = "embedding",
+        training: dict[str, Any] | None = None,
+        links: dict[str, Any] | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        """Store; see :meth:`train` and :meth:`load`.
+
+        Args:
+            features: the encoder.
+            head: from its features to a score.
+            reads: what is embedded.
+            normalizer: kept with the model for the environment to apply; ``score`` does not.
+            name: what error messages call it.
+            training: a summary of how it was trained, for the record.
+            links: what training learned beside the score, for the record.
+            cache_dir: folder that keeps embeddings between processes; None keeps them in memory.
+        """
+        self.features, self.head, self.reads = features, head.eval(), reads
+        self.normalizer = normalizer
+        self.training, self.links = dict(training or {}), dict(links or {})
+        self.name = name
+        self._embed = EmbeddingCache(features, cache_dir)
+
+    @classmethod
+    def train(
+        cls,
+        judgements: Sequence[Judgement],
+        encoder: str | Path | SentenceFeatures,
+        config: EmbeddingTrainingConfig | None = None,
+        *,
+        name: str = "embedding",
+        device: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> EmbeddingRewardModel:
+        """Embed every text once and fit a head to judgements of any kinds.
+
+        Args:
+            judgements: what it is fitted to. Of a text that is longer than the encoder reads the end is kept.
+            encoder: a folder or hub id that ``SentenceTransformer`` loads, or one that is loaded.
+            config: settings; None takes the defaults.
+            name, device, cache_dir: see the class; the device is the encoder's.
+
+        Raises:
+            DataError: the judgements can teach nothing.
+            DivergedError: the loss became NaN or infinite.
+            ModelLoadError, MissingExtraError: see :meth:`SentenceFeatures.from_pretrained`.
+        """
+        config = config or EmbeddingTrainingConfig()
+        items = items_of(judgements)
+        require_lesson(items)
+        if not isinstance(encoder, SentenceFeatures):
+            encoder = SentenceFeatures.from_pretrained(encoder, device=device)
+        start = time.monotonic()
+        prompts = [item.prompt for item in items for _ in item.responses]
+        responses = [response for item in items for response in item.responses]
+        texts = _read(config.reads, prompts, responses)
+        features = EmbeddingCache(encoder, cache_dir)(texts, show_progress=config.progress)
+        head, links = fit_head(features, items, config)
+        summary = {
+            "judgements": len(judgements),
+            "targets": counts_of(items),
+            "left_out": count_idle(judgements),
+            "judged_both_ways": count_judged_both_ways(judgements),
+            "texts": len(set(texts)),
+            "texts_cut": encoder.count_cut(sorted(set(texts))),
+            "seconds": round(time.monotonic() - start, 2),
+            "config": asdict(config),
+        }
+        return cls(encoder, head, reads=config.reads, name=name, training=summary, links=links, cache_dir=cache_dir)
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+        """Raw scores of B responses; equal texts are embedded once.
+
+        Returns: Scores of shape (B,).
+
+        Raises:
+            RewardModelError: the two lists differ in length.
+        """
+        require_rows(self.name, prompts, responses)
+        if not responses:
+            return Scores.of([])
+        with torch.inference_mode():
+            features = torch.from_numpy(self._embed(_read(self.reads, prompts, responses)))
+            return Scores.of(self.head(features).numpy())
+
+    def identity(self) -> str:
+        """Kind, what is embedded, and hashes of encoder and head."""
+        return f"embedding {self.reads} {self.features.fingerprint} {digest_tensors(self.head.state_dict().items())}"
+
+    def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
+        """Count those of B texts that are longer than the encoder reads and lose their beginning."""
+        return self.features.count_cut(_read(self.reads, prompts, responses))
+
+    def fit_normalizer(self, prompts: Sequence[str], responses: Sequence[str], *, fitted_on: str) -> ScoreNormalizer:
+        """Fit the map that gives these responses (samples of the reference model) mean 0 and deviation 1.
+
+        Returns: the normaliser, also kept as ``normalizer``.
+
+        Raises:
+            RewardModelError: fewer than two scores, or all are equal.
+        """
+        self.normalizer = fitted_normalizer(self, prompts, responses, fitted_on=fitted_on)
+        return self.normalizer
+
+    def save(self, directory: str | Path) -> Path:
+        """Write encoder, head and record as one folder, whole or not at all. Returns: the folder."""
+        record = {
+            "name": self.name,
+            "reads": self.reads,
+            "hidden": self.head.hidden,
+            "features": len(self.head.mean),
+            "normalizer": None if self.normalizer is None else asdict(self.normalizer),
+            "training": self.training,
+            "links": self.links,
+        }
+        return embedding_artifact.save(directory, record, features=self.features, head=self.head.state_dict())
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, *, device: str | None = None, cache_dir: str | Path | None = None
+    ) -> EmbeddingRewardModel:
+        """Read a folder that :meth:`save` wrote.
+
+        Raises:
+            ArtifactError: a file is missing, has changed since, or is of another kind.
+        """
+        record, weights, features = embedding_artifact.load(directory, device=device)
+        head = Head(record["features"], record["hidden"])
+        head.load_state_dict(weights)
+        normalizer = None if record["normalizer"] is None else ScoreNormalizer(**record["normalizer"])
+        rest = {key: record[key] for key in ("reads", "name", "training", "links")}
+        return cls(features, head, normalizer=normalizer, cache_dir=cache_dir, **rest)
+
+
+def _read(reads: str, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+    """The texts that are embedded."""
+    if reads == "response":
+        return list(responses)
+    return [f"{prompt.strip()} {text.strip()}" for prompt, text in zip(prompts, responses, strict=True)]
+
+
+def fit_head(
+    features: np.ndarray, items: Sequence[Item], config: EmbeddingTrainingConfig
+) -> tuple[Head, dict[str, Any]]:
+    """Fit a head to targets, all at once.
+
+    Args:
+        features: of the responses of all items, in order. Shape: (N, H), float32.
+        items: with N responses in all.
+        config: settings.
+
+    Returns: the head, and the links of the loss.
+
+    Raises:
+        DivergedError: the loss is NaN or infinite.
+    """
+    texts = torch.from_numpy(features)
+    head = Head(texts.shape[1], config.hidden, config.seed)
+    head.standardise(texts)
+    loss = JudgementLoss(config.loss, [item.targets for item in items])
+    ends = list(accumulate(len(item.responses) for item in items))
+    rows = [range(end - len(item.responses), end) for item, end in zip(items, ends, strict=True)]
+    batch = target_tensors([item.targets for item in items], rows)
+    parameters = [p for part in (head, loss) for p in part.parameters() if p.requires_grad]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=config.max_iterations, line_search_fn="strong_wolfe")
+
+    @torch.enable_grad()
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(head(texts), batch) / len(batch["labels"]) + config.l2 * head.penalty()
+        if not math.isfinite(number := float(value.detach())):
+            raise DivergedError(
+                f"reward model training: the loss must be finite, got {number}; look for numbers that are no "
+                "numbers in the encoder's features, or raise l2"
+            )
+        value.backward()
+        return value
+
+    optimizer.step(objective)
+    return head.eval(), loss.links()

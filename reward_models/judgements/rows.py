@@ -1,0 +1,173 @@
+"""Files of judgements: rows of JSON in the project's own form, which holds everything, or in the form of another tool.
+
+Knows: the keys of the own form, both ways; ``judgement_forms`` knows the others. A row that cannot be read is an error
+with its file and line, or is counted and listed. No key of a row is dropped: what no field holds is kept in
+``Judgement.columns`` and counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm_gym.errors import DataError
+from lm_gym.tools.files import jsonl_lines, write_jsonl
+
+from .forms import Row, as_list, read_foreign, read_vote, require_keys
+from .record import KINDS, Judgement, Ranks, Response, Verdict, Votes
+
+__all__ = [
+    "JudgementFile",
+    "SkippedRow",
+    "judgement_from_row",
+    "load_judgements",
+    "save_judgements",
+    "to_row",
+]
+
+FIELDS = {kind: tuple(field.name for field in fields(verdict)) for kind, verdict in KINDS.items()}
+"""Keys of each kind of verdict in a row of the project's own form."""
+OPTIONAL = ("comment", "overall_rating", "margin", "annotator", "origin", "columns")
+
+
+class SkippedRow(NamedTuple):
+    """A row that could not be read."""
+
+    where: str
+    """File and line."""
+    reason: str
+    """The error."""
+
+
+class JudgementFile(NamedTuple):
+    """The contents of some files of judgements."""
+
+    judgements: list[Judgement]
+    """Every row that could be read, in order."""
+    skipped: list[SkippedRow]
+    """Every other row; empty unless bad rows were to be skipped."""
+    columns: dict[str, int]
+    """Keys that no field of a judgement holds, and how many rows have them: kept in ``Judgement.columns``, read by no
+    loss."""
+
+
+def load_judgements(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -> JudgementFile:
+    """Read ``.jsonl`` or ``.jsonl.gz`` files whose rows have any of the known forms, mixed at will.
+
+    Args:
+        paths: one file or several.
+        skip_bad: list bad rows instead of raising.
+
+    Raises:
+        DataError: a row cannot be read (the message gives file and line), or no row can.
+    """
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    judgements: list[Judgement] = []
+    skipped: list[SkippedRow] = []
+    for path in files:
+        for number, line in jsonl_lines(path):
+            where = f"{path}, line {number}"
+            try:
+                judgements.append(judgement_from_row(_object(line)))
+            except DataError as error:
+                if not skip_bad:
+                    raise DataError(f"{where}: {error}") from error
+                skipped.append(SkippedRow(where, str(error)))
+    if not judgements:
+        raise DataError(
+            f"judgements: must hold at least one usable row, got {len(skipped)} bad rows in "
+            f"{', '.join(map(str, files)) or 'no files'}" + (f"; the first: {skipped[0].reason}" if skipped else "")
+        )
+    columns = Counter(key for one in judgements for key in one.columns)
+    return JudgementFile(judgements, skipped, dict(columns))
+
+
+def _object(line: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"must be one JSON object, got {line.strip()[:60]!r} ({error})") from error
+    if not isinstance(row, dict):
+        raise DataError(f"must be a JSON object, got {type(row).__name__}")
+    return row
+
+
+def save_judgements(path: str | Path, judgements: Iterable[Judgement]) -> Path:
+    """Write judgements as JSON Lines in the project's own form, whole or not at all."""
+    return write_jsonl(path, map(to_row, judgements))
+
+
+def to_row(judgement: Judgement) -> dict[str, Any]:
+    """A judgement in the project's own form; what is unset is left out."""
+    row: dict[str, Any] = {
+        "kind": judgement.kind,
+        "prompt": judgement.prompt,
+        "responses": [_response_row(response) for response in judgement.responses],
+    }
+    if isinstance(judgement.verdict, Votes):
+        row["votes"] = [_set(vote, ("winner", "comment", "annotator")) for vote in judgement.verdict.votes]
+    else:
+        row |= {name: _plain(getattr(judgement.verdict, name)) for name in FIELDS[judgement.kind]}
+    row |= _set(judgement, OPTIONAL)
+    return {key: value for key, value in row.items() if (key, value) not in (("origin", "labelling"), ("columns", {}))}
+
+
+def _response_row(response: Response) -> str | dict[str, Any]:
+    found = _set(response, ("text", "model", "version"))
+    return response.text if len(found) == 1 else found
+
+
+def _set(subject: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(subject, name) for name in names if getattr(subject, name) is not None}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def judgement_from_row(row: Row) -> Judgement:
+    """Read one row of any known form; a row with ``kind`` is in the project's own.
+
+    Raises:
+        DataError: the keys fit no form, or what they hold is no judgement.
+    """
+    return _own(row) if "kind" in row else read_foreign(row)
+
+
+def _own(row: Row) -> Judgement:
+    kind = row["kind"]
+    if kind not in KINDS:
+        raise DataError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    require_keys(row, ("prompt", "responses", *FIELDS[kind]))
+    known = {"kind", "prompt", "responses", *FIELDS[kind], *OPTIONAL}
+    extra = sorted(set(row) - known)
+    if extra:
+        raise DataError(f"a row of kind {kind!r} has no key {extra[0]!r}; it has {', '.join(sorted(known))}")
+    if isinstance(row["responses"], str) or not isinstance(row["responses"], Sequence):
+        raise DataError(f"responses must be a list, got {row['responses']!r}")
+    responses = tuple(_response(one) for one in row["responses"])
+    rest = {name: row[name] for name in OPTIONAL if name in row}
+    if not isinstance(rest.get("columns", {}), Mapping):
+        raise DataError(f"columns must be an object, got {rest['columns']!r}")
+    return Judgement(prompt=row["prompt"], responses=responses, verdict=_verdict(kind, row), **rest)
+
+
+def _response(value: Any) -> Response:
+    if isinstance(value, Mapping):
+        unknown = sorted(set(value) - {"text", "model", "version"})
+        if unknown or "text" not in value:
+            raise DataError(f"a response has the keys text, model and version, got {sorted(value)}")
+        return Response(**value)
+    return Response(text=value)
+
+
+def _verdict(kind: str, row: Row) -> Verdict:
+    if kind == "votes":
+        return Votes(tuple(read_vote(vote, "winner") for vote in as_list(row["votes"], "votes")))
+    if kind == "ranks":
+        return Ranks(tuple(as_list(row["ranks"], "ranks")))
+    return KINDS[kind](*(row[name] for name in FIELDS[kind]))

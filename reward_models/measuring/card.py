@@ -1,0 +1,259 @@
+"""The card of a reward model: every measurement of it on judgements that it has not seen, side by side.
+
+Knows: the measurements of this folder, put side by side. Does not know: how the card is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lm_gym.errors import DataError
+from lm_gym.reward_models.caching.score_cache import CachedRewardModel
+from lm_gym.reward_models.judgements.record import POINTS_OF_A, Judgement
+from lm_gym.reward_models.judgements.splits import prompt_itself
+from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
+from lm_gym.scoring.protocol import RewardModel, checked_scores
+from lm_gym.tools.extras import require
+
+from .agreement import AnnotatorAgreement, annotator_agreement, votes_of
+from .error_detection import ErrorDetection, error_detection
+from .evaluation import RewardEvaluation, evaluate_reward_model
+from .learning_curve import CurvePoint
+from .probes import ProbeResult, probe_reward_model
+from .words_baseline import text_baseline_accuracy
+
+__all__ = ["Disagreement", "RewardModelCard", "ShareAccuracy", "reward_card"]
+
+SHARES = ((0.5, 0.7), (0.7, 0.9), (0.9, 1.0))
+EXAMPLES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareAccuracy:
+    """Accuracy on pairs whose winner had a share of the votes in (low, high]."""
+
+    low: float
+    """Lower edge, not included."""
+    high: float
+    """Upper edge, included."""
+    pairs: int
+    """Pairs in it."""
+    accuracy: float
+    """Equal scores count half."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """A pair on which the model is surest against most people."""
+
+    prompt: str
+    """The prompt."""
+    preferred: str
+    """The response that most people preferred."""
+    rejected: str
+    """The response that the model prefers."""
+    margin: float
+    """Score of ``rejected`` minus score of ``preferred``."""
+    share: float
+    """Share of the votes for ``preferred``, ties counted half."""
+    comments: tuple[str, ...]
+    """The annotators' reasons, in their own words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelCard:
+    """A reward model on held-out judgements."""
+
+    name: str
+    """Name of the model."""
+    seen_groups: tuple[str, ...]
+    """Groups that the model was trained on as well: numbers that include them flatter it."""
+    evaluation: RewardEvaluation
+    """Accuracy, likelihood, calibration, the length-only baseline."""
+    text_baseline_accuracy: float | None
+    """Accuracy of a Bradley-Terry model on TF-IDF words, fitted on the other half of the groups; None for one group."""
+    length_correlation: float | None
+    """Spearman correlation of score and number of words over all responses; None where one of them is constant."""
+    rank_correlation: float | None
+    """Mean Spearman correlation of scores and people's places within a ranking of at least 3; None without one."""
+    by_share: tuple[ShareAccuracy, ...]
+    """Accuracy by how many people agreed on the winner."""
+    error_detection: ErrorDetection | None
+    """The model's uncertainty as a detector of its errors; None for a model without one."""
+    learning_curve: tuple[CurvePoint, ...]
+    """Accuracy by number of judgements learned from, where it was measured."""
+    texts: int
+    """Different texts that were scored for the comparisons."""
+    texts_cut: int | None
+    """Those that were too long and lost their beginning; None for a model that does not say."""
+    agreement: AnnotatorAgreement | None
+    """People among themselves, and the model in the place of one; None without two votes on one pair."""
+    probes: tuple[ProbeResult, ...]
+    """Texts that should never win, and how many real answers they beat."""
+    disagreements: tuple[Disagreement, ...]
+    """Pairs on which the model is surest against most people."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists; the evaluation under its own names and under those that scripts rely on."""
+        found = asdict(self) | {"evaluation": self.evaluation.to_json()}
+        return {
+            **found.pop("evaluation"),
+            **found,
+            "n": self.evaluation.pairs,
+            "length_baseline_accuracy": self.evaluation.length_accuracy,
+            "by_group": {group.group: group.accuracy for group in self.evaluation.groups},
+        }
+
+
+def reward_card(
+    model: RewardModelLike,
+    judgements: Sequence[Judgement],
+    *,
+    group_of: Callable[[str], str] = prompt_itself,
+    trained_on: Sequence[str] = (),
+    learning_curve: Sequence[CurvePoint] = (),
+    progress: bool = False,
+) -> RewardModelCard:
+    """Measure a reward model every way.
+
+    Args:
+        model: any reward model, or a plain reward function.
+        judgements: of any kinds, not seen in training.
+        group_of: maps a prompt to its group; groups are never divided between fitting and measuring.
+        trained_on: groups of the training data, if known; those among the judgements are listed on the card.
+        learning_curve: points of :func:`~lm_gym.reward_models.learning_curve`, to be shown.
+        progress: whether to draw a bar over the scoring, on a terminal.
+
+    Raises:
+        DataError: no judgement compares two responses.
+        RewardModelError: the model raised or returned a bad score.
+        MissingExtraError: scikit-learn, scipy or krippendorff is missing.
+    """
+    seen = sorted({group_of(one.prompt) for one in judgements} & set(trained_on))
+    plain = as_reward_model(model)
+    model = CachedRewardModel(plain, progress=progress)
+    comparing = [one for one in judgements if one.compares]
+    texts = sorted({(one.prompt, text) for one in comparing for text in one.texts})
+    evaluation = evaluate_reward_model(model, comparing, group_of=group_of)
+    compared = [one for one in judgements if votes_of(one) and one.texts[0] != one.texts[1]]
+    margins = _margins(model, compared)
+    return RewardModelCard(
+        name=model.name,
+        seen_groups=tuple(seen),
+        evaluation=evaluation,
+        text_baseline_accuracy=text_baseline_accuracy(comparing, group_of=group_of),
+        length_correlation=_length_correlation(model, texts),
+        rank_correlation=_rank_correlation(model, comparing),
+        by_share=_by_share(compared, margins),
+        error_detection=error_detection(model, comparing, members=getattr(plain, "member_scores", None)),
+        learning_curve=tuple(learning_curve),
+        texts=len(texts),
+        texts_cut=plain.count_cut(*zip(*texts, strict=True)) if hasattr(plain, "count_cut") and texts else None,
+        agreement=_agreement(compared, margins),
+        probes=tuple(_probes(model, comparing)),
+        disagreements=_disagreements(compared, margins),
+    )
+
+
+def _margins(model: RewardModel, judgements: Sequence[Judgement]) -> np.ndarray:
+    """Score of "a" minus that of "b"; 0 where the model abstained on one. Shape: (P,)."""
+    prompts = [one.prompt for one in judgements]
+    first, second = (checked_scores(model, prompts, [one.texts[place] for one in judgements]) for place in (0, 1))
+    margins = first.value.astype(np.float64) - second.value
+    return np.where(first.valid & second.valid, margins, 0.0)
+
+
+def _share_of_a(judgement: Judgement) -> float:
+    return float(np.mean([POINTS_OF_A[vote.winner] for vote in votes_of(judgement)]))
+
+
+def _by_share(judgements: Sequence[Judgement], margins: np.ndarray) -> tuple[ShareAccuracy, ...]:
+    shares = np.array([_share_of_a(one) for one in judgements])
+    winner = np.sign(shares - 0.5)
+    points = 0.5 * (1 + winner * np.sign(margins))
+    top = np.maximum(shares, 1 - shares)
+    found = []
+    for low, high in SHARES:
+        inside = (top > low) & (top <= high)
+        if inside.any():
+            accuracy = float(points[inside].mean())
+            found.append(ShareAccuracy(low=low, high=high, pairs=int(inside.sum()), accuracy=accuracy))
+    return tuple(found)
+
+
+def _agreement(judgements: Sequence[Judgement], margins: np.ndarray) -> AnnotatorAgreement | None:
+    try:
+        return annotator_agreement(judgements, margins)
+    except DataError:
+        return None
+
+
+def _disagreements(judgements: Sequence[Judgement], margins: np.ndarray) -> tuple[Disagreement, ...]:
+    shares = np.array([_share_of_a(one) for one in judgements])
+    against = -np.sign(shares - 0.5) * margins
+    commented = np.array([any(vote.comment for vote in votes_of(one)) for one in judgements], dtype=bool)
+    found: list[Disagreement] = []
+    shown: set[tuple[str, ...]] = set()
+    for row in np.lexsort((~commented, -against)):  # of equal margins (one pair, judged twice) the commented one
+        key = (judgements[row].prompt, *sorted(judgements[row].texts))
+        if against[row] <= 0 or len(found) == EXAMPLES:
+            break
+        if key in shown:
+            continue
+        shown.add(key)
+        one, first_won = judgements[row], shares[row] > 0.5
+        preferred, rejected = one.texts if first_won else one.texts[::-1]
+        found.append(
+            Disagreement(
+                prompt=one.prompt,
+                preferred=preferred,
+                rejected=rejected,
+                margin=float(against[row]),
+                share=float(max(shares[row], 1 - shares[row])),
+                comments=tuple(vote.comment for vote in votes_of(one) if vote.comment),
+            )
+        )
+    return tuple(found)
+
+
+def _probes(model: RewardModel, judgements: Sequence[Judgement]) -> list[ProbeResult]:
+    """Real answers of each prompt, the most often preferred first."""
+    wins: dict[str, dict[str, float]] = {}
+    for one in judgements:
+        of_prompt = wins.setdefault(one.prompt, {})
+        for text in one.texts:
+            of_prompt.setdefault(text, 0.0)
+        for better, worse in one.pairs():
+            of_prompt[one.texts[better]] += 1
+            of_prompt[one.texts[worse]] -= 1
+    answers = [sorted(of_prompt, key=lambda text: -of_prompt[text]) for of_prompt in wins.values()]
+    return probe_reward_model(model, list(wins), answers)
+
+
+def _length_correlation(model: RewardModel, rows: Sequence[tuple[str, str]]) -> float | None:
+    scores = checked_scores(model, [prompt for prompt, _ in rows], [text for _, text in rows])
+    words = np.array([len(text.split()) for _, text in rows])
+    return _spearman(scores.value[scores.valid], words[scores.valid])
+
+
+def _rank_correlation(model: RewardModel, judgements: Sequence[Judgement]) -> float | None:
+    found = []
+    for one in judgements:
+        if len(one.texts) < 3:
+            continue
+        scores = checked_scores(model, [one.prompt] * len(one.texts), one.texts)
+        value = _spearman(scores.value[scores.valid], -np.array(one.places)[scores.valid])
+        if value is not None:
+            found.append(value)
+    return float(np.mean(found)) if found else None
+
+
+def _spearman(first: np.ndarray, second: np.ndarray) -> float | None:
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    stats = require("scipy.stats", extra="evaluation", purpose="rank correlation")
+    return float(stats.spearmanr(first, second).statistic)

@@ -1,0 +1,243 @@
+"""The run of a reward model's fit on ``transformers.Trainer``: the update, its progress, its checkpoints.
+
+Knows: the Trainer. Does not know: judgements, texts, reward models.
+
+Shapes: see ``joint_loss``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from lm_gym.errors import DivergedError
+from lm_gym.reward_models.likelihoods.joint_loss import JudgementLoss
+from lm_gym.runs.folder import Run
+
+from .batch_schedule import EncodedItem, JudgementSchedule, collate
+from .config import RewardTrainingConfig
+
+__all__ = ["JudgementTrainer", "run_trainer"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Fitted(nn.Module):
+    """Scorer and loss as one module, so that the optimiser gets the parameters of both."""
+
+    accepts_loss_kwargs = True  # tells transformers.Trainer that the loss is normalised by a global count
+
+    def __init__(self, scorer: nn.Module, loss: JudgementLoss) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.loss = loss
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **targets: Tensor) -> Tensor:
+        """Returns: the summed loss of the batch."""
+        summed: Tensor = self.loss(self.scorer(input_ids, attention_mask), targets)
+        return summed
+
+
+class JudgementTrainer(Trainer):
+    """A Trainer whose loss is the mean over the judgements of one update; NaN and infinity stop it before that."""
+
+    def __init__(self, *args: Any, link_learning_rate: float, **kwargs: Any) -> None:
+        """Args: link_learning_rate: of the loss's own parameters. Others: of Trainer."""
+        super().__init__(*args, **kwargs)
+        self._link_learning_rate = link_learning_rate
+        self._summed_loss = torch.zeros(())
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The default optimiser, with the links of the loss in a group of their own."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        links = [parameter for parameter in self.model.loss.parameters() if parameter.requires_grad]
+        numbers = {id(parameter) for parameter in links}
+        for group in optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in numbers]
+        optimizer.add_param_group({"params": links, "lr": self._link_learning_rate, "weight_decay": 0.0})
+        return optimizer
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Loss of one forward pass, divided by the judgements of the whole update."""
+        labels = inputs["labels"]
+        summed = model(**{name: tensor for name, tensor in inputs.items() if name != "labels"})
+        count = labels.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        # The trainer averages gradients over processes; the count is already that of all of them.
+        loss = summed / count.clamp(min=1) * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
+
+    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Forward and backward pass of one batch; after the last of an update, loss and gradient must be finite."""
+        loss: Tensor = super().training_step(model, *args, **kwargs)
+        self._summed_loss = self._summed_loss.to(loss.device) + loss
+        if self.accelerator.sync_gradients:
+            self._require_finite(self._summed_loss, "loss")
+            gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+            # The norm, since that is what clipping divides by: where it overflows, every gradient would become 0.
+            self._require_finite(get_total_norm(gradients), "norm of the gradient")
+            self._summed_loss = torch.zeros(())
+        return loss
+
+    def _require_finite(self, value: Tensor, name: str) -> None:
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"reward model training: the {name} must be finite, got {float(value)} before update "
+                f"{self.state.global_step + 1}; lower learning_rate or max_grad_norm, or use mixed_precision='no'"
+            )
+
+
+def run_trainer(
+    scorer: nn.Module,
+    loss: JudgementLoss,
+    schedule: JudgementSchedule,
+    config: RewardTrainingConfig,
+    *,
+    fill_id: int,
+    device: torch.device,
+    folder: Path,
+    run: Run | None,
+) -> list[tuple[int, float]]:
+    """Fit scorer and loss in place.
+
+    Args:
+        scorer: (input_ids, attention_mask) -> scores; it is on ``device``.
+        loss: with its own few parameters.
+        schedule: every batch of the run.
+        config: settings.
+        fill_id: id that fills rows up.
+        device: of all of it.
+        folder: where the Trainer may write.
+        run: the run whose checkpoints are kept, and whose newest one is gone on from; None keeps none.
+
+    Returns: (update, loss) as logged.
+
+    Raises:
+        DivergedError: loss or gradient became NaN or infinite; the update was not made.
+    """
+    found = None if run is None else run.newest_checkpoint()
+    if found is not None:
+        logger.info("reward model training: goes on from %s", found.folder)
+    progress = _Progress(visible=config.progress)
+    trainer = JudgementTrainer(
+        model=_Fitted(scorer, loss),
+        args=_arguments(device, config, folder if run is None else run.checkpoints),
+        train_dataset=schedule,
+        data_collator=partial(_collate_only_item, fill_id=fill_id),
+        callbacks=[progress] if run is None else [progress, _Sealing(run)],
+        link_learning_rate=config.link_learning_rate,
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train(resume_from_checkpoint=None if found is None else str(found.folder))
+    finally:
+        progress.close()
+        trainer.accelerator.free_memory()
+        scorer.to(device)
+    return [(int(row["step"]), float(row["loss"])) for row in trainer.state.log_history if "loss" in row]
+
+
+class _Sealing(TrainerCallback):
+    """Declares each checkpoint whole once the Trainer has written it."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the manifest of the newest checkpoint; the main process only."""
+        if state.is_world_process_zero:
+            self._run.seal(self._run.checkpoints / f"checkpoint-{state.global_step}")
+
+
+def _collate_only_item(items: Sequence[Sequence[EncodedItem]], fill_id: int) -> dict[str, Tensor]:
+    (batch,) = items
+    return collate(batch, fill_id)
+
+
+def _arguments(device: torch.device, config: RewardTrainingConfig, folder: Path) -> TrainingArguments:
+    on_gpu = device.type == "cuda"
+    has_bf16 = on_gpu and torch.cuda.is_bf16_supported()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,  # one item of the schedule is one batch
+        train_sampling_strategy="sequential",
+        num_train_epochs=1,  # the schedule holds all epochs
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_schedule,
+        warmup_steps=config.warmup_share,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch",
+        bf16=config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and has_bf16),
+        seed=config.seed,
+        logging_steps=config.log_every_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="no" if config.checkpoint_every_steps is None else "steps",
+        save_steps=config.checkpoint_every_steps or 1,
+        save_total_limit=2,
+        remove_unused_columns=False,
+        dataloader_pin_memory=on_gpu,
+        use_cpu=device.type == "cpu",
+        disable_tqdm=True,
+        report_to="none",
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are used by several processes, never by threads
+    return arguments
+
+
+class _Progress(TrainerCallback):
+    """Shows the updates of one run on standard error."""
+
+    def __init__(self, *, visible: bool) -> None:
+        """Args: visible: whether to draw the bar, if there is a terminal."""
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("reward model"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, disable=not (visible and console.is_terminal))
+        self._task = self._bar.add_task("fit", total=None, loss="-")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the bar; the main process only."""
+        if state.is_world_process_zero:
+            self._bar.start()
+        self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Advance the bar."""
+        self._bar.update(self._task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Log the loss."""
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        self._bar.update(self._task, loss=f"{float(loss):.4f}")
+        if state.is_world_process_zero:
+            logger.info("reward model training: update %d of %d, loss %.4f", state.global_step, state.max_steps, loss)
+
+    def close(self) -> None:
+        """Take the bar off the terminal, however the run ended."""
+        self._bar.stop()

@@ -1,0 +1,100 @@
+"""Adapters on causal language models: exactly the updates learn; they are saved, loaded, merged with their base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lm_gym.errors import ArtifactError, ConfigError
+from lm_gym.models.lora import LoraSettings, add_adapter, base_fingerprint, load_adapter
+
+pytest.importorskip("peft")
+IDS = torch.tensor([[3, 5, 7, 2, 11, 4]])
+
+
+def language_model(kind: str, seed: int = 0) -> Any:
+    """A random model of a few thousand weights; the embeddings of GPT-2 are tied to its head."""
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if kind == "gpt2":
+            shape = {"n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+            return GPT2LMHeadModel(GPT2Config(vocab_size=24, bos_token_id=0, eos_token_id=0, **shape)).eval()
+        sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+        return LlamaForCausalLM(LlamaConfig(vocab_size=24, bos_token_id=0, eos_token_id=0, **sizes)).eval()
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(IDS).logits.clone()
+
+
+def moved(adapter: Any) -> None:
+    """Give the updates some other weights."""
+    with torch.no_grad():
+        for name, weight in adapter.peft.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(torch.linspace(-0.3, 0.3, weight.numel()).reshape(weight.shape))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_exactly_the_updates_are_trainable(kind: str) -> None:
+    model = language_model(kind)
+    before = logits(model)
+    adapter = add_adapter(model, LoraSettings(rank=2), task="CAUSAL_LM", base=None)
+    trainable = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trainable
+    assert all("lora_" in name for name in trainable)
+    layers = [part for part in model.modules() if hasattr(part, "lora_A")]
+    # Every linear layer of both blocks, and not the head: 4 in GPT-2 (queries, keys and values are one), 7 in Llama.
+    assert len(layers) == 2 * (4 if kind == "gpt2" else 7)
+    assert sum(weight.numel() for weight in trainable.values()) == sum(
+        2 * (layer.in_features + layer.out_features) for layer in layers
+    )
+    assert torch.equal(logits(model), before)  # an update starts at 0
+    model(IDS).logits.sum().backward()
+    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == set(trainable)
+    assert adapter.settings() == {"r": 2, "alpha": 32.0, "dropout": 0.0, "targets": adapter.settings()["targets"]}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_saved_adapter_comes_back_on_its_base_and_merges_into_it(kind: str, tmp_path: Path) -> None:
+    model = language_model(kind)
+    plain = logits(model)
+    adapter = add_adapter(model, LoraSettings(rank=2), task="CAUSAL_LM", base="some/base")
+    moved(adapter)
+    learned = logits(model)
+    assert not torch.allclose(learned, plain, atol=1e-3)
+    adapter.save(tmp_path)
+    again = language_model(kind)
+    loaded = load_adapter(again, tmp_path, adapter.record())
+    assert torch.equal(logits(again), learned)
+    assert {n for n, w in again.named_parameters() if w.requires_grad} == {
+        n for n, w in model.named_parameters() if w.requires_grad
+    }
+    merged = loaded.merged()
+    assert not any("lora_" in name for name, _ in merged.named_parameters())
+    torch.testing.assert_close(logits(merged), learned, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ArtifactError, match="must be loaded on the base it was trained on, and the weights of 'some/b"):
+        load_adapter(language_model(kind, seed=1), tmp_path, adapter.record())
+
+
+def test_a_fingerprint_sees_weights_and_not_their_type() -> None:
+    found = base_fingerprint(language_model("llama"))
+    assert base_fingerprint(language_model("llama").to(torch.bfloat16)) == found
+    assert base_fingerprint(language_model("llama", seed=1)) != found
+    assert base_fingerprint(language_model("llama"), ["lm_head"]) != found
+
+
+def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must name layers of the model, got 'nothing'"):
+        add_adapter(language_model("llama"), LoraSettings(target_modules="nothing"), task="CAUSAL_LM", base=None)
+    adapter = add_adapter(language_model("llama"), LoraSettings(), task="CAUSAL_LM", base=None)
+    with pytest.raises(ConfigError, match="this base came as an object"):
+        adapter.save(tmp_path)
+    with pytest.raises(ArtifactError, match="must be whole"):
+        load_adapter(language_model("llama"), tmp_path, adapter.record())
