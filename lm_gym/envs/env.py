@@ -1,4 +1,4 @@
-"""Text generation as a ``gymnasium.Env``: one action is one token. A thin view on one row of the engine."""
+"""Text generation as a ``gymnasium.Env``: one action is one token. A thin view on one row of the MDP."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         self.observation_space = self.task.observation_space()  # type: ignore[assignment]
         self.action_space = self.task.action_space()
         self.render_mode = checked_render_mode(render_mode)
-        self._engine = self.task.engine(1)
+        self._mdp = self.task.mdp(1)
         self._transcript = Transcript(self.task.tokenizer)
 
     def reset(
@@ -71,7 +71,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         """
         super().reset(seed=seed)
         [prompt] = self._checked_prompts([chosen_prompt(self.task, options, self.np_random)])
-        self._engine.start([0], [prompt])
+        self._mdp.start([0], [prompt])
         self._transcript.start(prompt)
         self._render_if_human()
         return self._observation(), {"prompt": prompt.text}
@@ -87,10 +87,10 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
             RewardModelError: the reward model failed; the episode is as it was before the call.
             UnsupportedModelError: the reference has no finite log-probability for the token; likewise.
         """
-        if not self._engine.running[0]:
+        if not self._mdp.running[0]:
             raise EpisodeOverError("step: needs a running episode, and this one has ended or never begun; call reset()")
         tokens, log_probs = self.task.checked_actions(_batch_of_one(action), np.ones(1, dtype=bool))
-        transition = self._engine.step(tokens, log_probs, np.ones(1, dtype=bool), self.reward_model)
+        transition = self._mdp.step(tokens, log_probs, np.ones(1, dtype=bool), self.reward_model)
         info = step_info(transition, 0, None if log_probs is None else float(log_probs[0]))
         reward = float(transition.rewards[0])
         if self.render_mode is not None:
@@ -114,8 +114,8 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
 
     def _observation(self) -> Observation:
         return {
-            "input_ids": self._engine.input_ids[0].copy(),
-            "attention_mask": self._engine.attention_mask[0].copy(),
+            "input_ids": self._mdp.input_ids[0].copy(),
+            "attention_mask": self._mdp.attention_mask[0].copy(),
         }
 
 

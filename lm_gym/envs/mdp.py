@@ -22,7 +22,7 @@ from lm_gym.prompts import Prompt
 from lm_gym.rewards import paid_scores, token_rewards
 from lm_gym.scoring.protocol import RewardModel, Scores, scores_where
 
-__all__ = ["Engine", "Outcome", "Transition"]
+__all__ = ["Outcome", "TextGenerationMDP", "Transition"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Transition(NamedTuple):
     """Set where the episode ended. Length B."""
 
 
-class Engine:
+class TextGenerationMDP:
     """B rows of text generation under one reference, one reward model and one set of rules."""
 
     def __init__(

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from lm_gym.config import RewardConfig, SamplingConfig, configs_from_flat
-from lm_gym.envs.mdp import Engine
+from lm_gym.envs.mdp import TextGenerationMDP
 from lm_gym.errors import ActionError, ConfigError
 from lm_gym.models.reference import Reference
 from lm_gym.models.sampling import StopRule, with_stop_ids
@@ -129,9 +129,9 @@ class TextTask:
         """When a response is over and what its text is."""
         return StopRule(self.tokenizer, self.sampling)
 
-    def engine(self, num_rows: int) -> Engine:
+    def mdp(self, num_rows: int) -> TextGenerationMDP:
         """The MDP over ``num_rows`` rows."""
-        return Engine(
+        return TextGenerationMDP(
             num_rows=num_rows,
             max_prompt_tokens=self.prompts.max_prompt_tokens,
             reference=self.reference,
@@ -198,7 +198,7 @@ class TaskEnv:
 
     task: TextTask
     np_random: np.random.Generator
-    _engine: Engine
+    _mdp: TextGenerationMDP
     _reward_model: RewardModel | None
 
     @property
@@ -237,11 +237,11 @@ class TaskEnv:
     @property
     def kl_coef(self) -> float:
         """beta, in score units per nat; an adaptive controller sets it."""
-        return self._engine.kl_coef
+        return self._mdp.kl_coef
 
     @kl_coef.setter
     def kl_coef(self, value: float) -> None:
-        self._engine.kl_coef = replace(self.task.reward, kl_coef=float(value)).kl_coef
+        self._mdp.kl_coef = replace(self.task.reward, kl_coef=float(value)).kl_coef
 
     def state_dict(self) -> dict[str, Any]:
         """beta and the random generator; an episode that is being stepped is not in it."""

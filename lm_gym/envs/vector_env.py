@@ -64,7 +64,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.render_mode = checked_render_mode(render_mode)
         self._draws = self._new_draws()
-        self._engine = self.task.engine(num_envs)
+        self._mdp = self.task.mdp(num_envs)
         self._row_rngs: list[np.random.Generator | None] = [None] * num_envs
         self._transcripts = [Transcript(self.task.tokenizer) for _ in range(num_envs)]
 
@@ -100,10 +100,10 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             EpisodeOverError: before ``reset``, or on an ended row with autoreset disabled.
             ActionError, RewardModelError, UnsupportedModelError: see :meth:`lm_gym.TextGenerationEnv.step`.
         """
-        active = self._engine.running.copy()
+        active = self._mdp.running.copy()
         self._check_running(active)
         tokens, log_probs = self.task.checked_actions(actions, active)
-        transition = self._engine.step(tokens, log_probs, active, self.reward_model)
+        transition = self._mdp.step(tokens, log_probs, active, self.reward_model)
         if self.render_mode is not None:
             self._write_transcripts(transition, tokens, active)
         infos: list[dict[str, Any]] = [
@@ -245,7 +245,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         return load_prompts([prompt], self.task.tokenizer, max_prompt_tokens=limit, vocab_size=self.task.vocab_size)[0]
 
     def _check_running(self, active: np.ndarray) -> None:
-        if any(prompt is None for prompt in self._engine.prompts):
+        if any(prompt is None for prompt in self._mdp.prompts):
             raise EpisodeOverError("step: needs running episodes, and none was begun; call reset()")
         if self.autoreset_mode is AutoresetMode.DISABLED and not active.all():
             raise EpisodeOverError(
@@ -282,7 +282,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             prompts.append(chosen_prompt(self.task, options, rng))
         prompts = self._checked_prompts(prompts)
         if prompts:
-            self._engine.start([int(row) for row in rows], prompts)
+            self._mdp.start([int(row) for row in rows], prompts)
         for row, prompt in zip(rows, prompts, strict=True):
             self._transcripts[row].start(prompt)
         return [{"prompt": prompt.text} for prompt in prompts]
@@ -302,8 +302,8 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
 
     def _observation(self) -> Observation:
         return {
-            "input_ids": self._engine.input_ids.copy(),
-            "attention_mask": self._engine.attention_mask.copy(),
+            "input_ids": self._mdp.input_ids.copy(),
+            "attention_mask": self._mdp.attention_mask.copy(),
         }
 
 

@@ -67,7 +67,7 @@ def run(env: TextGenerationVectorEnv, mirror: Mirror, steps: int, seed: int = 0)
             expected, ended = mirror.pay(row, int(tokens[row]), log_probs[row]) if running[row] else (0.0, False)
             assert rewards[row] == pytest.approx(expected, abs=ATOL)
             assert terminated[row] == ended
-        slots.append(env._engine._scorer._decoder.num_slots)  # type: ignore[union-attr]
+        slots.append(env._mdp._scorer._decoder.num_slots)  # type: ignore[union-attr]
         running = follow_resets(env, mirror, terminated, infos)
         if env.autoreset_mode.value != "Disabled":
             compare_observations(obs, mirror, ended=terminated if env.autoreset_mode.value == "NextStep" else None)
@@ -146,7 +146,7 @@ def test_a_row_may_restart_with_a_prompt_longer_than_the_cache(
     mirror.start(1, "d")
     env.step({"token": np.array([3, EOS]), "log_prob": np.array([-1.0, -1.0])})
     mirror.pay(0, 3, -1.0)
-    decoder = env._engine._scorer._decoder  # type: ignore[union-attr]
+    decoder = env._mdp._scorer._decoder  # type: ignore[union-attr]
     long = "e f g h i j k l m n o p"
     assert decoder.num_slots < 12
     env.reset(options={"reset_mask": np.array([False, True]), "prompt": long})

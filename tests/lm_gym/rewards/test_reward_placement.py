@@ -105,7 +105,7 @@ def by_step(case: Case, uniform: Reference) -> tuple[Rewards, dict[str, Any], bo
     env.reset(seed=0)
     rewards = []
     for token in words(case.response):
-        assert env._engine.running[0], "the episode ended before its last token"
+        assert env._mdp.running[0], "the episode ended before its last token"
         _, reward, terminated, truncated, info = env.step({"token": token, "log_prob": -1.0})
         rewards.append(reward)
     assert (terminated, truncated) == (not case.truncated, case.truncated)

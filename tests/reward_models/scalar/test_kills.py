@@ -15,7 +15,8 @@ from itertools import count
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from killing import forked, killed_before
-from lm_gym.reward_models import Judgement, PreferenceRewardModel, RewardTrainingConfig, trainer
+from lm_gym.reward_models import Judgement, PreferenceRewardModel, RewardTrainingConfig
+from lm_gym.reward_models.scalar import trainer
 
 os.fsync = lambda handle: None  # what a killed process has written stays written
 root, stride = Path(sys.argv[2]), int(sys.argv[3])
