@@ -43,9 +43,9 @@ def demo(
         overwrite: Delete the run that the folder holds first.
         smoke: Go through every stage in seconds, without learning anything of note.
     """
-    from .demo import demo_plan
-    from .loop import run_loop
-    from .workspace import Workspace
+    from .pipeline.demo import demo_plan
+    from .pipeline.loop import run_loop
+    from .pipeline.workspace import Workspace
 
     console = Console()
     plan = demo_plan(seed=seed, smoke=smoke)
@@ -66,7 +66,7 @@ def run(
         resume: Go on with the run that the folder holds.
         overwrite: Delete the run that the folder holds first.
     """
-    from .file_run import run_from_files
+    from .pipeline.file_run import run_from_files
 
     console = Console()
     command = _command_line()
@@ -278,8 +278,8 @@ def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "ht
         run: Folder of a run of demo or run.
         form: A page (report.html in the folder), or a table in the terminal.
     """
-    from .report import print_table, render_report
-    from .report_data import Report
+    from .report.report import print_table, render_report
+    from .report.report_data import Report
 
     console = Console()
     found = Report.load(run)
@@ -290,7 +290,7 @@ def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "ht
 
 
 def _finish(found: Any, folder: Path, console: Console) -> None:
-    from .report import print_table, render_report
+    from .report.report import print_table, render_report
 
     page = render_report(found, folder / "report.html")
     print_table(found, console)

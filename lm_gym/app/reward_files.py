@@ -33,8 +33,8 @@ from lm_gym.runs.folder import MARKER
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.tools.files import discard_folder, read_jsonl, write_json
 
-from .card_page import print_card, write_card
 from .options import RewardOptions
+from .report.card_page import print_card, write_card
 
 __all__ = ["evaluate_files", "grouped_by", "train_reward_model"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lm_gym.app.demo import demo_plan
-from lm_gym.app.loop import run_loop
-from lm_gym.app.workspace import Workspace
+from lm_gym.app.pipeline.demo import demo_plan
+from lm_gym.app.pipeline.loop import run_loop
+from lm_gym.app.pipeline.workspace import Workspace
 
 
 @pytest.mark.slow

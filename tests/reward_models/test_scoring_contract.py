@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lm_gym import RewardConfig, RewardModel, SamplingConfig, ScoreNormalizer, Scores, load_reward_model
-from lm_gym.app.stages import make_env
+from lm_gym.app.pipeline.stages import make_env
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.reward_models import (

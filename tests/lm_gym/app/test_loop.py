@@ -14,13 +14,13 @@ import pytest
 from rich.console import Console
 
 from lm_gym import reviews
-from lm_gym.app import loop
 from lm_gym.app.cli import main
-from lm_gym.app.demo import demo_plan
-from lm_gym.app.measure import matched_length_gain
-from lm_gym.app.plan import LoopPlan
-from lm_gym.app.report_data import Report
-from lm_gym.app.workspace import Workspace
+from lm_gym.app.pipeline import loop
+from lm_gym.app.pipeline.demo import demo_plan
+from lm_gym.app.pipeline.measure import matched_length_gain
+from lm_gym.app.pipeline.plan import LoopPlan
+from lm_gym.app.pipeline.workspace import Workspace
+from lm_gym.app.report.report_data import Report
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import ConfigError, OutputExistsError
 from lm_gym.runs.folder import MARKER, RunIdentity

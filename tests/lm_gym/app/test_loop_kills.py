@@ -15,9 +15,9 @@ sys.path.insert(0, sys.argv[2])
 import torch
 from rich.console import Console
 from killing import forked, killed_after, killed_before, random_moments
-from lm_gym.app.demo import demo_plan
-from lm_gym.app.loop import run_loop
-from lm_gym.app.workspace import Workspace
+from lm_gym.app.pipeline.demo import demo_plan
+from lm_gym.app.pipeline.loop import run_loop
+from lm_gym.app.pipeline.workspace import Workspace
 
 torch.set_num_threads(1)
 os.fsync = lambda handle: None  # what a killed process has written stays written

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lm_gym.app.report import print_table, render_report
-from lm_gym.app.report_data import Curve, ModelRow, Report, RewardCard, Sample
+from lm_gym.app.report.report import print_table, render_report
+from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardCard, Sample
 from lm_gym.errors import ArtifactError, MissingExtraError
 
 PROMPTS = (
@@ -386,7 +386,7 @@ def test_a_missing_package_names_the_extra(missing: str, tmp_path: Path, monkeyp
 
 def test_pyplot_is_never_loaded(tmp_path: Path) -> None:
     code = (
-        "import sys; from lm_gym.app.plots import curve_plots; from lm_gym.app.report_data import Curve; "
+        "import sys; from lm_gym.app.report.plots import curve_plots; from lm_gym.app.report.report_data import Curve; "
         "assert 'matplotlib' not in sys.modules; "
         "assert curve_plots((Curve(name='a', history=({'kl': 1.0},)),)); "
         "assert 'matplotlib.backends.backend_svg' in sys.modules; assert 'matplotlib.pyplot' not in sys.modules; "

@@ -11,6 +11,7 @@ import torch
 
 from lm_gym.agents.functional import masked_mean
 from lm_gym.agents.policy import LanguageModelPolicy
+from lm_gym.app.report.report_data import ModelRow, Sample
 from lm_gym.envs.evaluation import Evaluation, evaluate
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
@@ -19,7 +20,6 @@ from lm_gym.reward_models.measuring.evaluation import evaluate_reward_model
 from lm_gym.scoring.protocol import RewardModel
 
 from .plan import LoopPlan
-from .report_data import ModelRow, Sample
 
 __all__ = ["MatchedLength", "matched_length_gain", "measure"]
 

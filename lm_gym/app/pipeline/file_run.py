@@ -11,6 +11,9 @@ from rich.console import Console
 from lm_gym.agents import PretrainConfig, SupervisedConfig, pretrain
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.agents.supervised.documents import read_documents
+from lm_gym.app.options import FileRun
+from lm_gym.app.report.report_data import Report
+from lm_gym.app.reward_files import grouped_by
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
 from lm_gym.reward_models.judgements.rows import load_judgements
@@ -20,10 +23,7 @@ from lm_gym.tools.digests import digest_parts
 from lm_gym.tools.files import write_jsonl
 
 from .loop import run_loop
-from .options import FileRun
 from .plan import LoopPlan
-from .report_data import Report
-from .reward_files import grouped_by
 from .stages import check_prompts
 from .workspace import Workspace
 

@@ -1,4 +1,4 @@
-"""What a finished run has to tell: plain data, written as ``report.json`` and rendered by ``lm_gym.app.report``."""
+"""The data of a finished run: plain, written as ``report.json``, and rendered by the page beside it."""
 
 from __future__ import annotations
 

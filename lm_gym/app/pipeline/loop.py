@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lm_gym.agents import supervised_finetune
+from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardCard
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
@@ -19,7 +20,6 @@ from lm_gym.tools.files import write_json
 
 from .measure import measure
 from .plan import LoopPlan
-from .report_data import Curve, ModelRow, Report, RewardCard
 from .stages import (
     check_prompts,
     collect_judgements,
