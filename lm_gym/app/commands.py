@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from tyro.extras import SubcommandApp
 
-from .options import FileRun, RewardOptions, SampleOptions, TrainOptions
+from .pipeline.options import FileRun, RewardOptions, SampleOptions, TrainOptions
 
 __all__ = ["application"]
 
@@ -173,7 +173,7 @@ def reward_train(
         resume: Go on with a killed run of the same settings and judgements.
         overwrite: Delete the run or model that the folder holds first.
     """
-    from .reward_files import train_reward_model
+    from .pipeline.reward_files import train_reward_model
 
     train_reward_model(options, out, resume=resume, overwrite=overwrite, console=Console())
 
@@ -196,7 +196,7 @@ def reward_eval(
         page: Write the card as an HTML page here.
         json: Print JSON instead of a table.
     """
-    from .reward_files import evaluate_files
+    from .pipeline.reward_files import evaluate_files
 
     evaluate_files(
         model,
@@ -220,7 +220,7 @@ def train(
         resume: Go on with the run that the folder holds.
         overwrite: Delete the run that the folder holds first.
     """
-    from .standalone import train_policy
+    from .pipeline.standalone import train_policy
 
     train_policy(options, out, resume=resume, overwrite=overwrite, console=Console())
 
@@ -243,7 +243,7 @@ def generate(
         count: Responses per prompt.
         out: Write .jsonl rows here instead of printing.
     """
-    from .standalone import generate_texts
+    from .pipeline.standalone import generate_texts
 
     generate_texts(model, prompt, prompts, sampling, count=count, out=out, console=Console())
 
@@ -266,7 +266,7 @@ def compare(
         reward_model: Also score both, and count how often each wins.
         limit: Most prompts shown.
     """
-    from .standalone import compare_models
+    from .pipeline.standalone import compare_models
 
     compare_models(a, b, prompts, sampling, reward_model=reward_model, limit=limit, console=Console())
 

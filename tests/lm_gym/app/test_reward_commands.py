@@ -156,7 +156,7 @@ def test_a_model_outlives_a_failure_to_measure_it(
         raise RewardModelError("no memory left")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lm_gym.app.reward_files.reward_card", fails)
+        patch.setattr("lm_gym.app.pipeline.reward_files.reward_card", fails)
         assert main(["reward", "train", *arguments]) == 2
     load_reward_model(out)
     assert main(["reward", "train", *arguments]) == 2

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from lm_gym.app.report.card_page import print_card, write_card
 from lm_gym.errors import ConfigError, DataError, OutputExistsError
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
@@ -34,7 +35,6 @@ from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.tools.files import discard_folder, read_jsonl, write_json
 
 from .options import RewardOptions
-from .report.card_page import print_card, write_card
 
 __all__ = ["evaluate_files", "grouped_by", "train_reward_model"]
 

@@ -18,7 +18,7 @@ from lm_gym.scoring.protocol import Scores, checked_scores, columns_for
 from lm_gym.tools.files import read_jsonl, write_jsonl
 
 from .options import SampleOptions, TrainOptions
-from .pipeline.stages import make_env, ppo_policy_folder, run_ppo, sample_answers
+from .stages import make_env, ppo_policy_folder, run_ppo, sample_answers
 
 __all__ = ["compare_models", "generate_texts", "train_policy"]
 
