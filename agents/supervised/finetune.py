@@ -19,7 +19,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
-from lm_gym.models.language_model import load_tokenizer, load_weights
+from lm_gym.models.language_model import load_tokenizer, load_weights, longest_sequence
 from lm_gym.runs.folder import open_shared_run
 from lm_gym.tools.digests import digest_parts
 from lm_gym.tools.files import read_jsonl
@@ -205,7 +205,7 @@ def _tokenized(
 ) -> TokenizedRows:
     if isinstance(rows, str | Path):
         rows, name = read_jsonl(rows), str(rows)
-    limit = config.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = config.max_length or longest_sequence(model)
     tokenized = tokenize_rows(
         list(rows),
         tokenizer,

@@ -39,11 +39,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer
 
-from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.errors import ConfigError
+from lm_gym.tools.finite_trainer import FiniteTrainer
 
 from .rows import TokenizedText
 
@@ -223,7 +222,7 @@ class BatchSchedule(Sampler[list[int]]):
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-class TokenLossTrainer(Trainer):
+class TokenLossTrainer(FiniteTrainer):
     """``Trainer`` with the loss, the order, the evaluation and the learning rate of this module."""
 
     control: Any
@@ -235,11 +234,11 @@ class TokenLossTrainer(Trainer):
             train_dataset=train_rows,
             data_collator=lambda rows: pad_batch(rows, pad_id),
             compute_loss_func=self._step_loss,
+            subject=title,
+            remedy="start again with a lower learning_rate, and look for broken weights in the model it starts from",
             **options,
         )
         self.config = config
-        self.title = title
-        self._summed_loss = torch.zeros(())
 
     @staticmethod
     def _step_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
@@ -251,30 +250,6 @@ class TokenLossTrainer(Trainer):
         if not self.config.dropout:
             model.eval()  # Trainer has just called train(); eval() is the one switch that every model honours
         return super().compute_loss(model, *args, **kwargs)
-
-    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Learn from one micro-batch, as in Trainer; after the last of a step, loss and gradient must be finite.
-
-        Raises: DivergedError.
-        """
-        loss: Tensor = super().training_step(model, *args, **kwargs)
-        self._summed_loss = self._summed_loss.to(loss.device) + loss
-        if self.accelerator.sync_gradients:
-            step = self.state.global_step + 1
-            self.require_finite(self._summed_loss, f"loss of step {step}")
-            gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-            # The norm, since that is what clipping divides by: where it overflows, every gradient would become 0.
-            self.require_finite(get_total_norm(gradients), f"norm of the gradient of step {step}")
-            self._summed_loss = torch.zeros(())
-        return loss
-
-    def require_finite(self, value: Tensor | float, name: str) -> None:
-        """Refuse a NaN or an infinity. Raises: DivergedError: the message calls the value ``name``."""
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"{self.title}: the {name} must be finite, got {float(value)}; start again with a lower "
-                "learning_rate, and look for broken weights in the model that it starts from"
-            )
 
     def require_finite_weights(self) -> None:
         """Refuse a model with a NaN or an infinity in it. Raises: DivergedError."""

@@ -123,7 +123,7 @@ def generate(
         max_keep_set_bytes: memory limit of the stored keep sets.
 
     Raises:
-        ConfigError: the keep sets pass their memory limit.
+        ConfigError: a prompt and ``max_new_tokens`` pass the model's context, or the keep sets their memory limit.
         DivergedError: the model's probabilities are not numbers.
     """
     sampling = with_stop_ids(sampling, model.eos_ids, model.vocab_size)
@@ -152,6 +152,11 @@ def _decode(
     stop = StopRule(model.tokenizer, sampling)
     longest = max(len(prompts[row]) for row in rows)
     decoder = decoder_for(model, len(rows), longest + sampling.max_new_tokens)
+    if not decoder.fits(longest, sampling.max_new_tokens):
+        raise ConfigError(
+            f"sampling: prompt and response must fit the {model.max_length} positions of the sampled model, "
+            f"got a prompt of {longest} tokens and max_new_tokens = {sampling.max_new_tokens}; lower one of them"
+        )
     hidden = decoder.prefill(range(len(rows)), [prompts[row] for row in rows])
     for column in range(sampling.max_new_tokens):
         logits = truncated_logits(model.logits(hidden), column, sampling)

@@ -37,6 +37,7 @@ __all__ = [
     "load_language_model",
     "load_tokenizer",
     "load_weights",
+    "longest_sequence",
     "resolve_device",
 ]
 
@@ -113,10 +114,7 @@ class LanguageModel:
         That is as many tokens as there are positions, and for a long-rope model as its original context has: past it
         ``transformers`` turns every position by other factors, chosen anew by the length of each forward pass.
         """
-        config = self.model.config.get_text_config()
-        positions = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
-        lengths = [int(length) for length in (positions, *_long_rope_contexts(config)) if length]
-        return min(lengths) if lengths else None
+        return longest_sequence(self.model)
 
     @property
     def max_cache_slots(self) -> int | None:
@@ -219,6 +217,14 @@ def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     copied = copy.deepcopy(model)
     copied.zero_grad(set_to_none=True)
     return copied.eval().requires_grad_(False)
+
+
+def longest_sequence(model: PreTrainedModel) -> int | None:
+    """Most tokens of one sequence of a causal language model; see :attr:`LanguageModel.max_length`."""
+    config = model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+    lengths = [int(length) for length in (positions, *_long_rope_contexts(config)) if length]
+    return min(lengths) if lengths else None
 
 
 def _stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

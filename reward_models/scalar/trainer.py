@@ -8,7 +8,6 @@ Shapes: see ``joint_loss``.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,13 +17,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from lm_gym.errors import DivergedError
 from lm_gym.reward_models.likelihoods.joint_loss import JudgementLoss
 from lm_gym.runs.folder import Run
+from lm_gym.tools.finite_trainer import FiniteTrainer
 
 from .batch_schedule import EncodedItem, JudgementSchedule, collate
 from .config import RewardTrainingConfig
@@ -50,14 +48,14 @@ class _Fitted(nn.Module):
         return summed
 
 
-class JudgementTrainer(Trainer):
+class JudgementTrainer(FiniteTrainer):
     """A Trainer whose loss is the mean over the judgements of one update; NaN and infinity stop it before that."""
 
     def __init__(self, *args: Any, link_learning_rate: float, **kwargs: Any) -> None:
         """Args: link_learning_rate: of the loss's own parameters. Others: of Trainer."""
-        super().__init__(*args, **kwargs)
+        remedy = "lower learning_rate or max_grad_norm, or use mixed_precision='no'"
+        super().__init__(*args, subject="reward model training", remedy=remedy, **kwargs)
         self._link_learning_rate = link_learning_rate
-        self._summed_loss = torch.zeros(())
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The default optimiser, with the links of the loss in a group of their own."""
@@ -83,25 +81,6 @@ class JudgementTrainer(Trainer):
         # The trainer averages gradients over processes; the count is already that of all of them.
         loss = summed / count.clamp(min=1) * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
-
-    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Forward and backward pass of one batch; after the last of an update, loss and gradient must be finite."""
-        loss: Tensor = super().training_step(model, *args, **kwargs)
-        self._summed_loss = self._summed_loss.to(loss.device) + loss
-        if self.accelerator.sync_gradients:
-            self._require_finite(self._summed_loss, "loss")
-            gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-            # The norm, since that is what clipping divides by: where it overflows, every gradient would become 0.
-            self._require_finite(get_total_norm(gradients), "norm of the gradient")
-            self._summed_loss = torch.zeros(())
-        return loss
-
-    def _require_finite(self, value: Tensor, name: str) -> None:
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"reward model training: the {name} must be finite, got {float(value)} before update "
-                f"{self.state.global_step + 1}; lower learning_rate or max_grad_norm, or use mixed_precision='no'"
-            )
 
 
 def run_trainer(

@@ -127,7 +127,7 @@ def test_a_fit_that_diverges_exits_with_an_error_and_keeps_its_checkpoints(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer.JudgementTrainer, "compute_loss", compute_loss)
         assert main(["reward", "train", *arguments, "--checkpoint-every-steps", "1", "--out", str(out)]) != 0
-    assert "the loss must be finite, got nan before update 4" in " ".join(capsys.readouterr().err.split())
+    assert "the loss of step 4 must be finite, got nan" in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
     assert (tmp_path / "rm.checkpoints" / "checkpoints" / "checkpoint-3" / "lm_gym_manifest.json").is_file()
 

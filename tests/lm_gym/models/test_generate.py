@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, EOS, V, architecture_model, full_log_probs
+from tiny_models import ARCHITECTURES, EOS, V, architecture_model, full_log_probs, make_model, make_tokenizer
 
 from lm_gym import LanguageModel, SamplingConfig
 from lm_gym.errors import ConfigError, DivergedError
@@ -175,6 +175,13 @@ def test_no_more_rows_than_the_limit_are_ever_in_the_cache(
     assert max(seen) == 3
     with pytest.raises(ConfigError, match=r"LanguageModelSampler.max_rows: must be >= 1, got 0"):
         LanguageModelSampler(model, max_rows=0)
+
+
+def test_a_response_beyond_the_models_own_context_is_refused() -> None:
+    model = LanguageModel(make_model(n_positions=12), make_tokenizer())
+    assert sample(model, max_new_tokens=6).mask.any()
+    with pytest.raises(ConfigError, match=r"fit the 12 positions .* prompt of 6 tokens and max_new_tokens = 7"):
+        sample(model, max_new_tokens=7)
 
 
 def test_a_model_of_lost_weights_is_named_and_not_sampled_from() -> None:

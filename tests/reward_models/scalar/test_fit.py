@@ -243,7 +243,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(reward_of, judged_text
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer.JudgementTrainer, "compute_loss", compute_loss)
-        with pytest.raises(DivergedError, match="the loss must be finite, got nan before update 3"):
+        with pytest.raises(DivergedError, match="the loss of step 3 must be finite, got nan"):
             reward_model.fit(judged_texts(16, 3, 0), config, checkpoint_dir=tmp_path)
     assert same(weights(reward_model), seen[2])  # as they were before the bad update
     assert not same(seen[2], seen[0])
@@ -255,7 +255,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_update(reward_of, judged_
     reward_model = reward_of("gpt2")
     reward_model.model.score.weight.register_hook(lambda gradient: gradient * float("inf"))
     before = weights(reward_model)
-    with pytest.raises(DivergedError, match="the norm of the gradient must be finite"):
+    with pytest.raises(DivergedError, match="the norm of the gradient of step 1 must be finite"):
         reward_model.fit(judged_texts(8, 3, 0))
     assert same(weights(reward_model), before)
 
