@@ -11,6 +11,7 @@ Knows: files and states. Does not know: when to train, evaluate or save.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lm_gym.envs.evaluation import Evaluation
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.kl_control import AdaptiveKL
@@ -140,8 +142,8 @@ class TrainingState:
     ) -> None:
         """Args: run: the open folder; None keeps nothing."""
         self.iterations_done = 0
-        self.best_return = -float("inf")
         self.best_iteration: int | None = None
+        self._best_paid, self._best_kl = -math.inf, 0.0
         self._policy = agent.policy
         self._run = run
         named = {"agent": agent, "env": env, "controller": controller}
@@ -191,23 +193,33 @@ class TrainingState:
             self._policy.save_pretrained(self._run.folder / POLICY)
             self._run.finish({"iterations": self.iterations_done, "best_iteration": self.best_iteration})
 
-    def save_best(self, episode_return: float) -> None:
+    def is_best(self, found: Evaluation, kl_coef: float) -> bool:
+        """True if the policy has a higher return than the best one so far, both at the same coefficient.
+
+        A controller moves it, and returns that were paid at two coefficients cannot be compared.
+        """
+        return found.episode_return > self._best_paid - kl_coef * self._best_kl
+
+    def save_best(self, found: Evaluation, kl_coef: float) -> None:
         """Note and save the policy as the best one so far."""
-        self.best_return, self.best_iteration = episode_return, self.iterations_done - 1
+        self._best_kl = 0.0 if math.isnan(found.kl) else found.kl
+        self._best_paid, self.best_iteration = found.episode_return + kl_coef * self._best_kl, self.iterations_done - 1
         if self._run is not None:
             self._policy.save_pretrained(self._run.folder / BEST)
 
     def _state(self) -> dict[str, Any]:
         return {
             "iterations_done": self.iterations_done,
-            "best_return": self.best_return,
+            "best_paid": self._best_paid,
+            "best_kl": self._best_kl,
             "best_iteration": self.best_iteration,
             "parts": {name: part.state_dict() for name, part in self._parts.items()},
         }
 
     def _take(self, state: Mapping[str, Any]) -> None:
         self.iterations_done = int(state["iterations_done"])
-        self.best_return, self.best_iteration = state["best_return"], state["best_iteration"]
+        self._best_paid, self._best_kl = state["best_paid"], state["best_kl"]
+        self.best_iteration = state["best_iteration"]
         for name, part in self._parts.items():
             if name in state["parts"]:  # a callback may be new
                 part.load_state_dict(state["parts"][name])

@@ -79,7 +79,8 @@ def train(
         iterations: of the whole run, those before a resume included. A longer run is another run: its learning rate
             decays otherwise from the first iteration on.
         run_dir: where to write; None writes nothing.
-        eval_prompts: held out; the best policy is the one with the highest mean return on them.
+        eval_prompts: held out; the best policy is the one with the highest mean return on them, at the KL
+            coefficient of that moment.
         eval_every: iterations between evaluations; there is one more after the last iteration.
         checkpoint_every: iterations between checkpoints.
         adaptive_kl: controller of beta.
@@ -214,8 +215,8 @@ class _Loop:
         """Evaluate on held-out prompts; a new best is saved."""
         found = evaluate(self.agent.policy, self.env, self.held_out, reference_episodes=self.reference_episodes)
         self.reference_episodes = found.reference_episodes
-        if found.episode_return > self.state.best_return:
-            self.state.save_best(found.episode_return)
+        if self.state.is_best(found, self.env.kl_coef):
+            self.state.save_best(found, self.env.kl_coef)
             self.best = found
         return {
             "eval_score": found.score,

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 from lm_gym import AdaptiveKL, TextGenerationVectorEnv
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, train
+from lm_gym.agents.run_folder import TrainingState
 from lm_gym.errors import ConfigError, DivergedError, OutputExistsError, RewardModelError
 from lm_gym.runs.folder import read_result
 from lm_gym.scoring.protocol import Scores
@@ -329,3 +332,20 @@ def test_a_resumed_run_that_gets_worse_keeps_its_best(tmp_path: Path, start: Sta
     assert result.best_iteration in (0, 1)
     assert result.best_evaluation is None
     assert (tmp_path / "best" / "model.safetensors").read_bytes() == best
+
+
+def test_the_best_policy_is_chosen_at_one_coefficient(start: Start) -> None:
+    """A controller that moved beta in between must not decide which policy is kept."""
+    agent, env = start()
+    state = TrainingState(agent, env, None, (), None)
+    far = SimpleNamespace(episode_return=1.0, kl=5.0)  # paid 1.5 at beta .1
+    near = SimpleNamespace(episode_return=0.0, kl=3.0)  # paid 1.5 at beta .5, where the first would have -1.0
+    state.save_best(far, 0.1)
+    assert state.is_best(near, 0.5)
+    state.save_best(near, 0.5)
+    assert not state.is_best(far, 0.1 + 0.4)
+    assert not state.is_best(SimpleNamespace(episode_return=math.nan, kl=math.nan), 0.5)
+    unreferenced = SimpleNamespace(episode_return=2.0, kl=math.nan)
+    assert state.is_best(unreferenced, 0.0)
+    state.save_best(unreferenced, 0.0)
+    assert not state.is_best(unreferenced, 0.0)
