@@ -29,16 +29,16 @@ class Targets(NamedTuple):
     advantages: Tensor
     """Weights of the policy gradient; 0 off the response mask. Shape: (B, T), float32."""
     returns: Tensor
-    """What the value head is fitted to, in reward units; 0 off the response mask. Shape: (B, T), float32."""
+    """Targets of the value head, in reward units; 0 off the response mask. Shape: (B, T), float32."""
 
 
 class AdvantageEstimator(Protocol):
     """A rule that says how much better each token was than expected."""
 
     needs_values: bool
-    """Whether it reads values; then the value head is trained too."""
+    """True if it reads values; then the value head is trained too."""
     needs_groups: bool
-    """Whether it compares the responses of one prompt draw (``Episodes.group``); then there must be several."""
+    """True if it compares the responses of one prompt draw (``Episodes.group``); then there must be several."""
 
     def __call__(self, episodes: Episodes, evaluation: PolicyEvaluation) -> Targets:
         """Targets of a batch.

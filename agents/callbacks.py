@@ -1,4 +1,4 @@
-"""What may listen to a training run: trackers, a progress display, and whatever a user writes.
+"""Callbacks of a training run: trackers, a progress display, and whatever a user writes.
 
 A callback gets the run itself, not a bag of local variables; it may read everything and change nothing but its own.
 """

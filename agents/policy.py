@@ -36,7 +36,7 @@ from .acting import TokenActor
 
 __all__ = ["LanguageModelPolicy"]
 
-POLICY_CARD = "lm_gym_policy.json"
+POLICY_RECORD = "lm_gym_policy.json"
 CRITIC_FILE = "critic.safetensors"
 
 
@@ -85,8 +85,8 @@ class LanguageModelPolicy:
         """Load a policy from a language model's folder or hub id; a value head saved beside it is loaded too.
 
         Args:
-            name_or_path: what ``AutoModelForCausalLM`` loads, or a folder written by :meth:`save_pretrained`.
-            tokenizer: where the model has none of its own.
+            name_or_path: a handle that ``AutoModelForCausalLM`` loads, or a folder written by :meth:`save_pretrained`.
+            tokenizer: of a model that has none of its own.
             separate_critic: None takes what was saved, else False.
             device: "auto" or a torch device.
             dtype: "auto" trains float32 weights under bf16 autocast where the hardware has it.
@@ -98,7 +98,7 @@ class LanguageModelPolicy:
         shared = load_language_model(
             name_or_path, tokenizer=tokenizer, device=device, dtype=dtype, trust_remote_code=trust_remote_code
         )
-        saved = _read_card(Path(name_or_path))
+        saved = _read_record(Path(name_or_path))
         separate = saved.get("separate_critic", False) if separate_critic is None else separate_critic
         policy = cls(own_copy(shared), separate_critic=separate)
         if saved:
@@ -115,7 +115,7 @@ class LanguageModelPolicy:
             self.tokenizer.save_pretrained(temporary)
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._critic_state().items()}
             save_file(tensors, str(temporary / CRITIC_FILE))
-            write_json(temporary / POLICY_CARD, {"format": 1, "separate_critic": self.separate_critic})
+            write_json(temporary / POLICY_RECORD, {"format": 1, "separate_critic": self.separate_critic})
             write_manifest(temporary, ("*.safetensors",))
         return Path(folder)
 
@@ -144,7 +144,7 @@ class LanguageModelPolicy:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.language_model.device
 
     @property
@@ -190,7 +190,7 @@ class LanguageModelPolicy:
         """One teacher-forced pass; autograd follows if it is on.
 
         Args:
-            episodes: what was collected.
+            episodes: the batch.
             entropy: False leaves the entropies 0, and spares their (N, V) tensors in the backward pass.
             values: False leaves the values 0, and spares a separate critic's pass.
 
@@ -274,7 +274,7 @@ def _check_can_learn(model: PreTrainedModel) -> None:
 
 
 def own_copy(shared: LanguageModel) -> LanguageModel:
-    """A language model with weights of its own: what is loaded by handle is shared, and may be a reference's."""
+    """Copy a language model: what is loaded by handle is shared, and may be a reference's."""
     return LanguageModel(copy.deepcopy(shared.model), shared.tokenizer, dtype=shared.dtype)
 
 
@@ -282,6 +282,6 @@ def _with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
-    path = folder / POLICY_CARD
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / POLICY_RECORD
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,4 +1,4 @@
-"""The run folder of an agent's training: what makes it the same run, and what its checkpoints hold.
+"""The run folder of an agent's training: the identity of the run, and the content of its checkpoints.
 
 A run folder holds ``metrics.jsonl``, ``tensorboard/``, ``best/`` (the policy with the highest mean return on held-out
 prompts) and, while the run goes on, ``checkpoints/checkpoint-<n>`` after n iterations, each with the policy
@@ -109,7 +109,7 @@ def training_identity(
             "reference": "none" if reference is None else digest_tensors(reference.items()),
             "prompts": _prompts_digest(task.prompts.prompts),
             "eval_prompts": _prompts_digest(eval_prompts),
-            "reward model": "none" if env.reward_model is None else _who_pays(env.reward_model),
+            "reward model": "none" if env.reward_model is None else _reward_model_identity(env.reward_model),
         },
     )
 
@@ -119,8 +119,8 @@ def _policy_digest(policy: LanguageModelPolicy) -> str:
     return digest_json({part: digest_tensors(tensors.items()) for part, tensors in parts.items()})
 
 
-def _who_pays(model: RewardModel) -> str:
-    """Who scores, and under which normaliser."""
+def _reward_model_identity(model: RewardModel) -> str:
+    """Identity of a reward model, with its normaliser."""
     who = model.identity() or f"{model.name}, content unknown"
     return who if model.normalizer is None else f"{who}, {model.normalizer}"
 
@@ -153,18 +153,18 @@ class TrainingState:
         self._saved = 0
 
     def keep(self) -> None:
-        """Remember this moment, after an iteration, in the memory of the host: see :meth:`go_back`."""
+        """Copy the state after an iteration to the memory of the host, for :meth:`go_back`."""
         if self._run is not None:
             self._kept = {"policy": _copied(self._policy.state_dict()), **_copied(self._state())}
 
     def go_back(self) -> None:
-        """Return to the moment that was kept last, after an iteration failed; without a run nothing is kept."""
+        """Return to the state that was kept last, after an iteration failed; without a run nothing is kept."""
         if self._kept is not None:
             self._policy.load_state_dict(self._kept["policy"])
             self._take(self._kept)
 
     def checkpoint(self) -> None:
-        """Write a checkpoint of this moment, unless the newest one is of it, or nothing is done yet."""
+        """Write a checkpoint, unless the newest one holds this state, or nothing is done yet."""
         if self._run is None or self.iterations_done == self._saved:
             return
         with self._run.checkpoint(self.iterations_done) as folder:

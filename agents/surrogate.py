@@ -105,7 +105,7 @@ class _Batch(NamedTuple):
 
 
 class SurrogateAgent:
-    """Policy-gradient learning of a :class:`LanguageModelPolicy` on the clipped surrogate of any advantage."""
+    """Policy-gradient learning of a :class:`LanguageModelPolicy`: clipped surrogate, any advantage estimator."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class SurrogateAgent:
     ) -> None:
         """Args:
         policy: trained in place.
-        estimator: what an action was worth.
+        estimator: of the advantages.
         config: settings.
         sampler: decodes the rollouts; None takes the policy's own.
         processes: those that share the run, each with episodes of its own.
@@ -180,7 +180,7 @@ class SurrogateAgent:
         """Learn from one batch. Episodes whose reward model abstained teach nothing and are counted.
 
         Args:
-            episodes: what was collected; the abstained ones too, so that the estimator sees whole groups.
+            episodes: the batch; the abstained ones too, so that the estimator sees whole groups.
             progress: see :meth:`learn`.
 
         Returns: the metrics of the batch and of the update.

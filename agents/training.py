@@ -35,18 +35,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """How a run went."""
+    """Result of a training run."""
 
     history: tuple[dict[str, float], ...]
     """Metrics of each iteration of this call."""
     best_evaluation: Evaluation | None
     """Of the best policy; None without held-out prompts, or if an earlier part of a resumed run holds the best."""
     best_iteration: int | None
-    """When it was reached."""
+    """Iteration after which it was measured."""
     stopped_by: int | None
     """Number of the signal that asked it to stop; None if there was none."""
     run_dir: Path | None
-    """Where it was written."""
+    """The run folder."""
 
     @property
     def interrupted(self) -> bool:
@@ -78,7 +78,7 @@ def train(
         env: gives episodes; its ``kl_coef`` is set by ``adaptive_kl``.
         iterations: of the whole run, those before a resume included. A longer run is another run: its learning rate
             decays otherwise from the first iteration on.
-        run_dir: where to write; None writes nothing.
+        run_dir: the run folder; None writes nothing.
         eval_prompts: held out; the best policy is the one with the highest mean return on them, at the KL
             coefficient of that moment.
         eval_every: iterations between evaluations; there is one more after the last iteration.

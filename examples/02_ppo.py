@@ -1,4 +1,4 @@
-"""Token-level PPO with a KL leash on the built-in reviews, against the task's own true score.
+"""Token-level PPO with a KL penalty on the built-in reviews, against the task's own true score.
 
 Command:  python examples/02_ppo.py
 Time:     about 2 minutes on two CPU cores

@@ -1,4 +1,4 @@
-"""The two settings objects of the environment: how text is sampled, and how it is paid."""
+"""The two settings objects of the environment: sampling and payment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ScoreNormalizer:
     bias: float = 0.0
     """Offset, in units of the normalised score: -mean / standard deviation."""
     fitted_on: str = ""
-    """What it was fitted on, in words, for the record."""
+    """Description of the samples that it was fitted on, for the record."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gain) and self.gain > 0):
@@ -43,7 +43,7 @@ class ScoreNormalizer:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How responses are sampled, and where they end.
+    """Settings of sampling, and of where a response ends.
 
     ``temperature`` tempers policy and reference alike. The truncations (top_k, top_p, min_p, min_new_tokens) shape
     the policy's behaviour distribution only: the reference is never truncated, so it is always finite.
@@ -94,14 +94,14 @@ class SamplingConfig:
 
     @property
     def truncates(self) -> bool:
-        """Whether the behaviour distribution has a smaller support than the model's."""
+        """True if the behaviour distribution has a smaller support than the model's."""
         cuts = (self.top_k is not None, self.top_p not in (None, 1.0), self.min_p is not None)
         return any(cuts) or self.min_new_tokens > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    """How a response is paid: ``r_t = -kl_coef * kl_t + [t is the last token] * paid_score``.
+    """Settings of payment: ``r_t = -kl_coef * kl_t + [t is the last token] * paid_score``.
 
     ``paid_score = score_weight * clip(normalizer(score)) - [no stop token] * missing_eos_penalty``.
     """

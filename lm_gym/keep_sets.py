@@ -1,4 +1,4 @@
-"""Which tokens a truncated sampler could have drawn, remembered token by token.
+"""Keep sets: the tokens that a truncated sampler could have drawn, stored for each token.
 
 Under top-k, top-p, min-p or a minimum length the behaviour distribution is renormalised over a subset of the
 vocabulary. Learning must renormalise the *current* policy over that same subset; working the subset out again from

@@ -49,10 +49,10 @@ class PolicyEvaluation(NamedTuple):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Whoever decodes whole responses for a rollout: the built-in decoder, or a serving engine."""
+    """Decodes whole responses for a rollout: the built-in sampler, or a serving engine."""
 
     stores_keep_sets: bool
-    """Whether truncated sampling comes with the keep set of each token; without them it is refused for training."""
+    """True if truncated sampling comes with the keep set of each token; without them it is refused for training."""
 
     @property
     def vocab_size(self) -> int:

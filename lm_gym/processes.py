@@ -29,7 +29,7 @@ class Processes:
     rank: int = 0
     """Number of this process, from 0."""
     size: int = 1
-    """How many there are."""
+    """Number of processes."""
 
     @property
     def is_main(self) -> bool:
@@ -74,7 +74,7 @@ class LaunchedProcesses(Processes):
     def __init__(self, rank: int, size: int) -> None:
         """Args:
         rank: number of this process.
-        size: how many there are.
+        size: number of processes.
         """
         self.rank = rank
         self.size = size

@@ -32,7 +32,7 @@ def cut_text(tokenizer: Any, text: str, limit: int, side: Side) -> list[int]:
         tokenizer: adds its special tokens.
         text: at least one token.
         limit: in tokens.
-        side: where tokens are lost. A character that the cut would divide goes as a whole.
+        side: the end that loses tokens. A character that the cut would divide goes as a whole.
 
     Raises:
         PromptError: the special tokens leave no room.
@@ -65,7 +65,7 @@ def cut_chat(
         tokenizer: encodes what was rendered, and says where its tokens begin in a text.
         render: the chat template.
         limit: in tokens.
-        side: where the text of the longest turn is cut.
+        side: the end at which the text of the longest turn is cut.
 
     Raises:
         PromptError: what may not be cut is too long already.

@@ -32,11 +32,11 @@ class Prompt:
     """One prompt: the text that a reward model reads and the tokens that the language model continues."""
 
     text: str
-    """What is shown and scored, the chat template's markup included."""
+    """Text that is shown and scored, the chat template's markup included."""
     ids: np.ndarray
     """Token ids. Shape: (P,), int64, P >= 1."""
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """What else the row holds (``answer``, ...); reward models may ask for it by name, nothing else reads it."""
+    """Other columns of the row (``answer``, ...); reward models may ask for it by name, nothing else reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,9 @@ class PromptSet:
     max_prompt_tokens: int
     """No prompt is longer than this."""
     truncated_count: int = 0
-    """How many were shortened to fit."""
+    """Number of prompts that were shortened to fit."""
     truncation: PromptTruncation = "error"
-    """What happened to longer ones."""
+    """Treatment of longer prompts."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -77,7 +77,7 @@ def load_prompts(
         source: strings, rows, a file, a ``datasets.Dataset``, a hub id, or a PromptSet (returned as it is).
         tokenizer: the reference model's tokenizer.
         max_prompt_tokens: limit in tokens; None takes the longest prompt of the set.
-        truncation: what happens to a longer one: "error", or it loses text on its "left" or "right" and keeps its
+        truncation: treatment of a longer one: "error", or it loses text on its "left" or "right" and keeps its
             BOS, markup and generation prompt (see :mod:`lm_gym.prompt_cutting`).
         vocab_size: of the model; None does not check the ids.
 

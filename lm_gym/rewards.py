@@ -31,7 +31,7 @@ class TokenRewards(NamedTuple):
 def paid_scores(
     scores: Scores, hit_length_limit: np.ndarray, config: RewardConfig, normalizer: ScoreNormalizer | None
 ) -> np.ndarray:
-    """What the last token is paid for the text, before any KL.
+    """Payment of the last token for the text, before any KL.
 
     Args:
         scores: the reward model's verdicts. Shape: (B,).

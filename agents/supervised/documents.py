@@ -62,7 +62,7 @@ def read_documents(sources: str | Path | Sequence[str | Path], *, rule: Document
             .jsonl.gz, is a file; any other string is a text. Rows of a .jsonl file have ``text``, or
             ``prompt`` and ``completion``, or ``prompt`` and ``responses`` (each response becomes a document
             after its prompt).
-        rule: how a .txt file or a text is cut. "paragraph" makes a document of each run of lines between
+        rule: division of a .txt file or a text. "paragraph" makes a document of each run of lines between
             blank lines; "file" makes one of the whole.
 
     Raises:

@@ -54,8 +54,7 @@ class SupervisedConfig(LoopConfig):
     instruction_template: str = INSTRUCTION_TEMPLATE
     """Prompt of an instruction row; must have the field {instruction}."""
     dropout: bool = False
-    """Whether the model's own dropout acts. Off: the RL that follows compares log-probabilities without
-    it."""
+    """True trains with the model's own dropout; the RL that follows compares log-probabilities without it."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
 

@@ -85,7 +85,7 @@ def tokenize_rows(
             one, and then cuts the completion on the right (which then has no stop token). "drop" leaves the
             row out.
         instruction_template: has the field ``{instruction}``.
-        source: what error messages call the rows, such as the file's name. Rows are counted from 1.
+        source: name of the rows in error messages, such as the file's name. Rows are counted from 1.
 
     Raises:
         DataError: no rows, a row of no known form, an empty prompt or completion, a row over the limit.

@@ -212,7 +212,7 @@ def reward_eval(
 def train(
     options: Annotated[TrainOptions, tyro.conf.arg(name="")], out: Path, resume: bool = False, overwrite: bool = False
 ) -> None:
-    """Train a language model with token-level PPO against a reward model, on a KL leash to where it started.
+    """Train a language model with token-level PPO against a reward model, with a KL penalty to where it started.
 
     Args:
         options: What to train.

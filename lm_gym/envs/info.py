@@ -10,11 +10,11 @@ __all__ = ["step_info"]
 
 
 def step_info(transition: Transition, row: int, log_prob: float | None) -> dict[str, Any]:
-    """What a step reports about one row.
+    """Return the ``info`` of one row after a step.
 
     Args:
         transition: of the step.
-        row: which row.
+        row: number of the row.
         log_prob: of its action, in nats, if the action carried one.
 
     Returns: ``ref_log_prob``, ``log_prob``, ``kl`` (nats) where known, and at the end of an episode those of

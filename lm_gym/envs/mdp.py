@@ -27,7 +27,7 @@ __all__ = ["Outcome", "TextGenerationMDP", "Transition"]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How one episode ended."""
+    """Result of one episode."""
 
     score: float
     """On the reward model's own scale; 0 if it abstained or was not asked."""
@@ -40,7 +40,7 @@ class Outcome:
     response: str
     """The text that was (or would be) scored."""
     stop_reason: StopReason
-    """Why it ended."""
+    """Reason why the episode ended."""
     episode_return: float
     """Sum of its rewards."""
     episode_length: int
@@ -48,7 +48,7 @@ class Outcome:
 
 
 class Transition(NamedTuple):
-    """What one step did; entries of rows that did not act are 0, False or None."""
+    """Result of one step; entries of rows that did not act are 0, False or None."""
 
     rewards: np.ndarray
     """Shape: (B,), float64."""
@@ -82,8 +82,8 @@ class TextGenerationMDP:
         num_rows: B.
         max_prompt_tokens: longest prompt that can be started, in tokens.
         reference: frozen model, or None for no KL.
-        stop_rule: when a response is over.
-        reward: how it is paid; ``kl_coef`` is the start value of :attr:`kl_coef`.
+        stop_rule: of the responses.
+        reward: settings of payment; ``kl_coef`` is the start value of :attr:`kl_coef`.
         sampling: temperature and cap.
         pad_id: id written to places that no mask counts.
         """

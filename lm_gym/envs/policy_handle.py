@@ -23,7 +23,7 @@ __all__ = ["LogProb", "PolicyHandle"]
 
 LogProb = Callable[[dict[str, np.ndarray], np.ndarray], Any]
 MAX_DIFFERENCE_NATS = 1e-3
-"""How far rounding may move what is paid from what the agent stored."""
+"""Difference between what is paid and what the agent stored that passes as rounding."""
 
 
 @runtime_checkable
@@ -129,7 +129,7 @@ def _source(agent: Any, handle: PolicyHandle) -> _Function | _LastDraw:
 
 
 def _trains_with(env: Any, handle: PolicyHandle) -> bool:
-    """Whether the algorithm's own environments ask this handle; False where they ask none."""
+    """True if the algorithm's own environments ask this handle; False where they ask none."""
     if env is None:
         return False
     try:

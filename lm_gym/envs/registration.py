@@ -35,7 +35,7 @@ def register_environments() -> None:
 
 
 def make_text_generation(**kwargs: Any) -> TextGenerationEnv:
-    """Bring your own model, prompts and reward model. Arguments: :func:`loaded_parts`, then those of the env."""
+    """Environment of your model, prompts and reward model. Arguments: :func:`loaded_parts`, then those of the env."""
     from lm_gym.envs.env import TextGenerationEnv
 
     task, reward_model, options = loaded_parts(kwargs)

@@ -1,4 +1,4 @@
-"""What a person sees of an episode: prompt, response coloured token by token, score."""
+"""Display of an episode: prompt, response coloured token by token, score."""
 
 from __future__ import annotations
 

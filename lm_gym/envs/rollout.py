@@ -96,7 +96,7 @@ def sampler_of(source: Policy | Sampler) -> Sampler:
 def _endings(
     task: TextTask, prompts: Sequence[Prompt], generation: Generation, name: str
 ) -> tuple[tuple[StopReason, ...], tuple[str, ...]]:
-    """Why each response is over, by the task's rule, and its text."""
+    """Stop reason and text of each response, by the task's rule."""
     rule = task.stop_rule()
     reasons: list[StopReason] = []
     texts: list[str] = []

@@ -1,4 +1,6 @@
-"""What an environment is made of, checked once: both environments and the fused rollout read their rules here.
+"""The task of an environment: prompts, rules and reference, checked once.
+
+Both environments and the fused rollout read their rules here.
 
 Shapes: B = rows, L = max_prompt_tokens + max_new_tokens, V = vocabulary.
 """
@@ -27,7 +29,7 @@ ActionMode = Literal["token", "token_and_log_prob"]
 MIN_LOG_PROB = -1e4
 """Lower bound of the log-probability in the action space, in nats (an infinite bound is no valid sample space)."""
 LOG_PROB_SLACK = 1e-6
-"""How far above 0 rounding may lift a log-probability."""
+"""Log-probability above 0 that passes as rounding, in nats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,11 @@ class TextTask:
     prompts: PromptSet
     """Drawn from uniformly at reset."""
     reward: RewardConfig
-    """How a response is paid."""
+    """Settings of payment."""
     sampling: SamplingConfig
     """Temperature, truncation, length cap and stops, its stop tokens named: whoever draws or labels reads them here."""
     action_mode: ActionMode
-    """Whether an action carries the policy's log-probability."""
+    """Form of an action: a token, or a token with the policy's log-probability."""
     vocab_size: int
     """V."""
     pad_id: int
@@ -72,10 +74,10 @@ class TextTask:
             prompts: strings, rows, a ``.jsonl`` file, a ``datasets.Dataset``, a hub id, or a PromptSet.
             tokenizer: only without a reference.
             action_mode: "token" (``Discrete``) or "token_and_log_prob" (``Dict``).
-            reward: how responses are paid, or its fields as keyword arguments.
+            reward: settings of payment, or its fields as keyword arguments.
             sampling: temperature, length cap, stops, or its fields as keyword arguments.
             max_prompt_tokens: limit; None takes the longest prompt.
-            prompt_truncation: what happens to a longer prompt.
+            prompt_truncation: treatment of a longer prompt.
             flat: fields of RewardConfig and SamplingConfig, such as ``kl_coef=.1, max_new_tokens=16``.
 
         Raises:
@@ -126,7 +128,7 @@ class TextTask:
         return self.prompts.max_prompt_tokens + self.sampling.max_new_tokens
 
     def stop_rule(self) -> StopRule:
-        """When a response is over and what its text is."""
+        """The rule of where a response ends, and with what text."""
         return StopRule(self.tokenizer, self.sampling)
 
     def mdp(self, num_rows: int) -> TextGenerationMDP:
@@ -194,7 +196,7 @@ class TextTask:
 
 
 class TaskEnv:
-    """What the single and the vector environment have in common: the parts that may be looked at and replaced."""
+    """Base of the single and the vector environment: the parts that may be looked at and replaced."""
 
     task: TextTask
     np_random: np.random.Generator

@@ -70,7 +70,7 @@ class Decoder(Protocol):
         ...
 
     def fits(self, prompt_tokens: int, response_tokens: int) -> bool:
-        """Whether the model has positions for such a prompt and response together."""
+        """True if the model has positions for such a prompt and response together."""
         ...
 
 

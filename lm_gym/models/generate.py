@@ -71,7 +71,7 @@ class LanguageModelSampler:
         )
 
     def refresh(self, policy: object) -> None:
-        """Nothing: the weights that are read are the policy's own."""
+        """Do nothing: the weights that are read are the policy's own."""
 
 
 class _Log:

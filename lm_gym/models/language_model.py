@@ -1,6 +1,6 @@
 """A causal language model as the rest of the library sees it: hidden states, logits, and how its text ends.
 
-The one room that asks what kind of model it is. Knows: how to load a model and tokenizer from a handle (once per
+The one module that asks what kind of model it is. Knows: how to load a model and tokenizer from a handle (once per
 process), where trunk and head meet, which token ids stop a response, device and precision. Does not know: prompts,
 rewards, sampling.
 
@@ -94,7 +94,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.model.device
 
     @property
@@ -109,7 +109,7 @@ class LanguageModel:
 
     @property
     def max_length(self) -> int | None:
-        """Longest sequence that is computed alike token by token and at once, in tokens; None if unbounded (ALiBi).
+        """Longest sequence for which stepping and teacher forcing agree, in tokens; None if unbounded (ALiBi).
 
         That is as many tokens as there are positions, and for a long-rope model as its original context has: past it
         ``transformers`` turns every position by other factors, chosen anew by the length of each forward pass.
@@ -198,7 +198,7 @@ def _long_rope_contexts(config: Any) -> list[int]:
 
 
 def _learns(model: nn.Module) -> bool:
-    """Whether somebody may be training it: dropout is on, or a weight takes gradients."""
+    """True if somebody may be training it: dropout is on, or a weight takes gradients."""
     return any(part.training for part in model.modules()) or any(weight.requires_grad for weight in model.parameters())
 
 
@@ -276,7 +276,7 @@ def load_language_model(
 
 
 def _hashable(handle: Any) -> Any:
-    """What identifies a handle; None for a live model, which is its own identity and is never shared by name."""
+    """Key of a handle among the loaded models; None for a live model, which is never shared by name."""
     if isinstance(handle, PreTrainedModel):
         return None
     if handle is None or isinstance(handle, PreTrainedTokenizerBase):

@@ -153,7 +153,7 @@ def load_adapter(model: Any, folder: Path, record: Mapping[str, Any], *, in_floa
     Args:
         model: a model of transformers on the base's weights; modules that were trained in full may hold anything.
         folder: holds the adapter.
-        record: what :meth:`Adapter.record` gave.
+        record: result of :meth:`Adapter.record`.
         in_float32: see :func:`add_adapter`.
 
     Raises:

@@ -23,7 +23,7 @@ __all__ = ["check_can_be_stepped"]
 
 
 class Model(Protocol):
-    """What the checks run: see ``lm_gym.models.language_model.LanguageModel``."""
+    """The model that the checks run: see ``lm_gym.models.language_model.LanguageModel``."""
 
     model: PreTrainedModel
     takes_positions: bool

@@ -41,7 +41,7 @@ class Reference:
         return self.language_model.tokenizer
 
     def fits(self, prompt_tokens: int, response_tokens: int) -> bool:
-        """Whether the model has positions for such a prompt and response together."""
+        """True if the model has positions for such a prompt and response together."""
         return decoder_for(self.language_model).fits(prompt_tokens, response_tokens)
 
     @torch.inference_mode()

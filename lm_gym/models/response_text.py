@@ -18,7 +18,7 @@ __all__ = ["ResponseText"]
 CONTEXT_TOKENS = 8
 """Prompt tokens that are decoded with a response, unless they are not whole text by themselves."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""What decoders write for bytes that are no whole character."""
+"""Character that decoders write for bytes that are no whole character."""
 MAX_OPEN_TOKENS = 3
 """A UTF-8 character of four bytes may leave three tokens of one byte each open at the end of a prompt."""
 

@@ -122,7 +122,7 @@ def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class StopRule:
-    """When a response is over, why, and what its text is. One rule for stepping and for rollouts."""
+    """The rule of where a response ends, why, and with what text. One rule for stepping and for rollouts."""
 
     def __init__(self, tokenizer: Any, sampling: SamplingConfig) -> None:
         """Raises: ConfigError: a stop string that this tokenizer's text can never contain."""
@@ -137,7 +137,7 @@ class StopRule:
                 )
 
     def reason(self, prompt_ids: np.ndarray, ids: np.ndarray) -> StopReason | None:
-        """Why a response is over; None while it is not.
+        """Reason why a response is over; None while it is not.
 
         Args:
             prompt_ids: that it follows. Shape: (P,), int64.
@@ -150,7 +150,7 @@ class StopRule:
         return "length" if len(ids) >= self._sampling.max_new_tokens else None
 
     def is_passed(self, prompt_ids: np.ndarray, ids: np.ndarray) -> bool:
-        """Whether a response goes on after it should have ended. Args: as in :meth:`reason`."""
+        """True if a response goes on after it should have ended. Args: as in :meth:`reason`."""
         before = ids[:-1]
         return len(before) > 0 and (
             not self._stop_ids.isdisjoint(before.tolist()) or self.reason(prompt_ids, before) is not None
@@ -162,14 +162,14 @@ class StopRule:
         Args:
             prompt_ids: that the response follows. Shape: (P,), int64.
             ids: its tokens. Shape: (t,), int64.
-            reason: why it is over.
+            reason: of its end.
         """
         text = self._text(prompt_ids, ids[:-1] if reason == "eos" else ids)
         cut = self._cut(text) if reason == "stop_string" else None
         return text if cut is None else text[:cut]
 
     def _can_be_met(self, text: str, tokenizer: Any) -> bool:
-        """Whether the tokens of the string give it back: alone, twice in a row, or between letters."""
+        """True if the tokens of the string give it back: alone, twice in a row, or between letters."""
         alone, within = (
             np.asarray(tokenizer(each, add_special_tokens=False)["input_ids"], dtype=np.int64)
             for each in (text, f"a{text}a")

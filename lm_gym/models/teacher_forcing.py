@@ -38,7 +38,7 @@ SHARE_OF_LONGEST = 0.75
 
 
 class TokenStatistics(NamedTuple):
-    """What the policy's distribution says at each counted token."""
+    """Statistics of the policy's distribution at each counted token."""
 
     log_probs: Tensor
     """Of the token that was taken, in nats. Shape: (N,), float32."""

@@ -27,7 +27,7 @@ class Mark(NamedTuple):
     kind: str
     """``opinion``, ``word``, ``aspect``, ``detail``, ``situation``, ``product`` or ``frame``."""
     key: str
-    """What is noted, for example the noun of the aspect; empty for opinions."""
+    """Subject of the note, for example the noun of the aspect; empty for opinions."""
     value: float
     """Strength of an opinion in [-1, 1]; 0 for every other kind."""
 
@@ -94,7 +94,7 @@ def _compile(rows: Sequence[str], frame: str | None) -> _Rules:
 
 
 class _State:
-    """What may follow a prefix, and for each next word where it leads and where it came from."""
+    """State of the parser: what may follow a prefix, and for each next word the next state and its origins."""
 
     __slots__ = ("ends", "items", "moves")
 

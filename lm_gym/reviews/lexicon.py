@@ -16,9 +16,9 @@ class Aspect:
     """One part or quality of a product, with the adjectives that fit it."""
 
     noun: str
-    """What follows "the", for example ``light``."""
+    """Noun phrase after "the", for example ``light``."""
     plural: bool
-    """Whether the verb after the noun is plural."""
+    """True if the verb after the noun is plural."""
     good: tuple[str, ...]
     """Adjectives of praise."""
     bad: tuple[str, ...]
@@ -30,7 +30,7 @@ class Fact:
     """A whole clause that reports something."""
 
     topic: str
-    """What it is about: a part, a word shared with the fact that contradicts it, or the clause itself."""
+    """Subject of the clause: a part, a word shared with the fact that contradicts it, or the clause itself."""
     clause: str
     """For example ``it never flickers``."""
 
@@ -42,13 +42,13 @@ class Product:
     name: str
     """The noun, for example ``desk lamp``; already plural where ``plural`` is true."""
     plural: bool
-    """Whether the product is spoken of as "these" and "they"."""
+    """True if the product is spoken of as "these" and "they"."""
     aspects: tuple[Aspect, ...]
     """The parts that a specific review names."""
     praise: tuple[Fact, ...]
-    """What can be reported that is good."""
+    """Good things to report."""
     faults: tuple[Fact, ...]
-    """What can be reported that is bad."""
+    """Bad things to report."""
     situations: tuple[str, ...]
     """Keys of ``SITUATIONS`` that prompts of this product may name."""
 

@@ -30,7 +30,7 @@ _HELD_OUT_EVERY = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a prompt asks for."""
+    """Content of a prompt."""
 
     product: Product
     """The product to review."""
@@ -77,5 +77,5 @@ def prompts(split: Split) -> list[str]:
 
 
 def read_prompt(prompt: str) -> Request | None:
-    """What ``prompt`` asks for; outer whitespace is ignored. None where it is no prompt of the task."""
+    """Content of ``prompt``; outer whitespace is ignored. None where it is no prompt of the task."""
     return _table().get(prompt.strip())

@@ -30,7 +30,7 @@ _SITUATION_KEYS = list(SITUATIONS)
 
 @dataclass(frozen=True, kw_only=True)
 class _Tone:
-    """How a reviewer of one kind writes; every mapping goes from a choice to its probability."""
+    """Style of one kind of reviewer; every mapping goes from a choice to its probability."""
 
     opening: dict[str, float]
     body: dict[str, float]
@@ -74,7 +74,7 @@ _TONES: dict[str, _Tone] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Writer:
-    """Whose reviews these are: shares of tones, of body lengths, of situation and of asides."""
+    """A population of reviewers: shares of tones, of body lengths, of situation and of asides."""
 
     tones: dict[str, float]
     n_bodies: dict[int, float]

@@ -28,7 +28,7 @@ _SHORTEST, _LONGEST, _FAR_TOO_LONG = 8, 50, 100
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewAspects:
-    """What can be said of one response to one prompt. All but the counts are floats."""
+    """Measures of one response to one prompt. All but the counts are floats."""
 
     sentiment: float
     """Mean strength of the opinions in the sentences that parse, in [-1, 1]; 0 without opinions."""
@@ -130,7 +130,7 @@ def aspects(prompt: str, response: str) -> ReviewAspects:
 
 
 def is_grammatical(prompt: str, response: str) -> bool:
-    """Whether every sentence is a complete one about the prompt's product, and none comes twice."""
+    """True if every sentence is a complete one about the prompt's product, and none comes twice."""
     found = aspects(prompt, response)
     return found.n_sentences > 0 and found.grammaticality == 1.0
 
@@ -151,7 +151,7 @@ def _score(found: ReviewAspects) -> float:
 
 
 def true_score(prompts: Sequence[str], completions: Sequence[str], **kwargs: object) -> list[float]:
-    """How much the annotators like each completion, in [0, 1].
+    """True score of each completion, in [0, 1]: how much the annotators like it.
 
     With ``praise = (1 + sentiment) / 2`` and ``fit`` = 1 from 8 to 50 words, falling linearly to 0
     at 0 and at 100 words::

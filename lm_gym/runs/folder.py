@@ -1,4 +1,4 @@
-"""Run folders: whose a folder is, who works in it, and which of its checkpoints is whole.
+"""Run folders: the identity, the lock and the checkpoints of a run.
 
 One owner for every kind of run. A run folder holds
 
@@ -90,9 +90,9 @@ class Checkpoint:
     number: int
     """Counts what was done before it: iterations, or optimiser steps."""
     folder: Path
-    """Where it lies."""
+    """Path of the checkpoint."""
     note: dict[str, Any]
-    """What was written beside the manifest."""
+    """Values that the run wrote into the manifest."""
 
 
 class Run:
@@ -102,7 +102,7 @@ class Run:
         self.folder = folder
         self.identity = identity
         self.result = result
-        """What :meth:`finish` was given, in this process or an earlier one; None while the run goes on."""
+        """Result that :meth:`finish` was given, in this process or an earlier one; None while the run goes on."""
         self._lock = lock
 
     def __enter__(self) -> Run:
@@ -204,11 +204,11 @@ def open_run(
         return _joined(folder, identity)
     restore_replaced(folder)
     sweep_temporaries(folder.parent, name=folder.name)
-    _refuse_strangers(folder)
+    _refuse_foreign_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder)
     try:
-        _refuse_strangers(folder)  # once more: nothing changes under the lock
+        _refuse_foreign_folder(folder)  # once more: nothing changes under the lock
         return _opened(folder, identity, resume=resume, overwrite=overwrite, lock=lock)
     except BaseException:
         _unlock(folder, lock)
@@ -265,7 +265,7 @@ def _joined(folder: Path, identity: RunIdentity) -> Run:
     return Run(folder, identity, result=found["result"], lock=None)
 
 
-def _refuse_strangers(folder: Path) -> None:
+def _refuse_foreign_folder(folder: Path) -> None:
     if folder.is_file():
         raise OutputExistsError(f"output folder {folder}: must be a folder, got a file; choose another path")
     if not folder.is_dir() or (folder / MARKER).is_file():
@@ -280,7 +280,7 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _is_trace(name: str) -> bool:
-    """Whether a file is left by a process that was killed before it had written the marker."""
+    """True for a file that was left by a process that was killed before it had written the marker."""
     return name == LOCK or name.startswith(f".{MARKER}{TEMPORARY}")
 
 
@@ -314,7 +314,7 @@ def _unlock(folder: Path, lock: int | None) -> None:
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether an open file is the one that has the name now."""
+    """True if an open file is the one that has the name now."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:

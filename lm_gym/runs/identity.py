@@ -1,4 +1,4 @@
-"""The identity of a run: everything that decides what it makes, and the differences of two of them by name."""
+"""The identity of a run: all settings and inputs that decide its result, and the differences of two by name."""
 
 from __future__ import annotations
 

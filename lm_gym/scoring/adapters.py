@@ -1,4 +1,4 @@
-"""What else is taken for a reward model: a plain function, and an object with nothing but ``score``.
+"""Adapters that make reward models of a plain function, and of an object with nothing but ``score``.
 
 Knows: the protocol, and how arguments are bound. Does not know: any concrete reward model.
 
@@ -31,7 +31,7 @@ LARGEST = float(np.finfo(np.float32).max)
 RewardFunction = Callable[..., Sequence["float | None"]]
 """``f(prompts, completions, **columns) -> list[float | None]``; None abstains on that row."""
 RewardModelLike = RewardModel | Scorer | RewardFunction
-"""What :func:`as_reward_model` takes."""
+"""Everything that :func:`as_reward_model` takes."""
 
 
 class ObjectRewardModel(RewardModel):
@@ -137,7 +137,7 @@ def _refuse(subject: object, remedy: str) -> NoReturn:
 
 
 def _is_a(subject: object, module: str, name: str) -> bool:
-    """Whether an object is of a class of a library that need not be installed."""
+    """True if an object is of a class of a library that need not be installed."""
     return any(base.__module__ == module and base.__name__ == name for base in type(subject).__mro__)
 
 

@@ -19,7 +19,7 @@ TEXTS = ("prompts", "completions")
 
 
 class FunctionArguments:
-    """Which arguments a reward function takes, found once from its signature."""
+    """Arguments that a reward function takes, found once from its signature."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         """Args: function: ``f(prompts, completions, **columns)``, with any part of that left out but not both texts.
@@ -49,7 +49,7 @@ class FunctionArguments:
         self.columns = tuple(p.name for p in by_name if p.default is p.empty and p.name not in TEXTS)
         """Names that must be columns of the prompts' rows."""
         self.all_columns = self._takes_any or any(p.default is not p.empty and p.name not in TEXTS for p in by_name)
-        """Whether it takes columns that it can do without."""
+        """True if it takes columns that it can do without."""
 
     def chosen(
         self, prompts: Sequence[str], completions: Sequence[str], columns: Mapping[str, Sequence[Any]]

@@ -39,7 +39,7 @@ REWARD_MODEL_RECORD = "lm_gym_reward_model.json"
 
 
 def is_import_path(handle: str) -> bool:
-    """Whether a string has the form ``package.module:attribute`` (and is no path on disk)."""
+    """True for a string of the form ``package.module:attribute`` that is no path on disk."""
     module, colon, attribute = handle.partition(":")
     named = bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
     return named and not Path(handle).exists()
@@ -150,7 +150,7 @@ def _from_folder(folder: Path) -> RewardModel:
 
 
 def _kind_of_checkpoint(folder: Path) -> str | None:
-    """Which kind reads a classification model that other tools saved; None if it is none."""
+    """Kind of reward model that reads the classification model in a folder of other tools; None if it holds none."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         classifies = any("SequenceClassification" in name for name in settings["architectures"])

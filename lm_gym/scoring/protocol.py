@@ -1,4 +1,4 @@
-"""The contract of reward models, and the one door through which their scores enter the library.
+"""The contract of reward models, and the checks that their scores pass on the way into the library.
 
 Knows: the :class:`RewardModel` protocol, :class:`Scores`, and the checks that keep a NaN, an infinity or a missing row
 from ever reaching an agent. Does not know: tokens, environments, what else is taken for a reward model
@@ -82,13 +82,13 @@ class RewardModel(Protocol):
     """
 
     name: str = _ClassName()  # type: ignore[assignment]  # a string on class and instance, free to be assigned
-    """What errors and records call it; the name of the class by default."""
+    """Name of the model in errors and records; that of the class by default."""
     normalizer: ScoreNormalizer | None = None
     """Affine map of the raw scores that ``score`` leaves to whoever pays or combines them; None is no map."""
     columns: tuple[str, ...] = ()
     """Columns of the prompts' rows that ``score`` needs; an environment whose prompts lack one refuses the model."""
     all_columns: bool = False
-    """Whether ``score`` is given every other column of the rows too, with None where a row lacks it."""
+    """True if ``score`` is given every other column of the rows too, with None where a row lacks it."""
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
         """Score B responses, each to the prompt of the same row.

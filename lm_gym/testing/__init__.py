@@ -1,4 +1,4 @@
-"""Tools that check environments and agents: exact optima of small text MDPs, and tiny models that need no download."""
+"""Checks of agents and reward models: exact optima of small text MDPs, the contract of reward models, tiny models."""
 
 from __future__ import annotations
 

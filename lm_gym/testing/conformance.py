@@ -1,4 +1,4 @@
-"""What every reward model must do, as one call: ``check_reward_model(model)``.
+"""The contract of reward models as one check: ``check_reward_model(model)``.
 
 Knows: the protocol in ``lm_gym.scoring.protocol``. Does not know: any concrete reward model.
 """

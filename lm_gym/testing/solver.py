@@ -36,7 +36,7 @@ __all__ = ["PolicyValue", "Solution", "expected_return", "policy_value", "share_
 
 
 class PolicyValue(NamedTuple):
-    """What a policy is worth, exactly."""
+    """Exact value of a policy."""
 
     expected_return: float
     """J: expected paid score minus beta times KL, in score units."""
@@ -57,7 +57,7 @@ class Solution:
     """The optimum of a text MDP."""
 
     mdp: TextMDP
-    """What was solved."""
+    """The MDP that was solved."""
     optimal_return: float
     """J*, in score units."""
     reference_return: float
@@ -226,7 +226,7 @@ def _soft_optimum(mdp: TextMDP) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _following(mdp: TextMDP, values: np.ndarray, level: slice) -> np.ndarray:
-    """What follows each action, the action's own KL not counted: the paid score, or the next state's value."""
+    """Value after each action, the action's own KL not counted: the paid score, or the next state's value."""
     ends, successors = mdp.ends[level], mdp.successors[level]
     following = np.empty(ends.shape)
     following[ends] = mdp.paid[successors[ends]]

@@ -41,7 +41,7 @@ class TextMDP:
     """Every state and every response to one prompt. State 0 is the empty response; states are ordered by length."""
 
     prompt: Prompt
-    """What is answered."""
+    """The prompt that is answered."""
     sampling: SamplingConfig
     """Rules that the responses obey, with the stop tokens named."""
     kl_coef: float
@@ -78,7 +78,7 @@ class TextMDP:
         return (slice(int(start), int(stop)) for start, stop in itertools.pairwise(bounds))
 
     def observations(self) -> dict[str, np.ndarray]:
-        """What the environment shows in each state.
+        """Observations of the environment in each state.
 
         Returns: ``input_ids`` (S, L) int64 and ``attention_mask`` (S, L) int8.
         """

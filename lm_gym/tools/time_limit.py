@@ -1,6 +1,6 @@
-"""Calls that are given up after a time.
+"""Calls with a time limit.
 
-They are worked in daemon threads: Python cannot stop a thread, so a call that is given up may go on running, but it
+They run in daemon threads: Python cannot stop a thread, so a call that is given up may go on running, but it
 keeps nobody waiting and never keeps the process from ending.
 """
 

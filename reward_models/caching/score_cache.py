@@ -55,7 +55,7 @@ class ScoreCache:
             compute: scores some of the rows, given by number; it is asked for one row of each key that is not known.
             chunk_rows: most new rows per call of ``compute``, each chunk kept as soon as it is scored; None has no
                 limit.
-            progress: what to call a bar over several chunks, on a terminal; None draws none.
+            progress: title of a bar over several chunks, on a terminal; None draws none.
 
         Returns: Scores of shape (B,).
         """
@@ -109,12 +109,12 @@ class CachedRewardModel(RewardModel):
         Args:
             model: a reward model or reward function.
             path: SQLite file that keeps scores between processes. Several models may share it: an entry belongs to
-                who scored.
-            identity: who scores, as the file has it; a model with other settings needs another one. None takes the
+                the model that scored.
+            identity: of the scoring model in the file; one with other settings needs another one. None takes the
                 model's own (a saved model's kind and weights, ``module:name`` of a function at the top of a module).
             size: most scores in memory, where there is no file.
             chunk_rows: new rows per call of the model.
-            progress: whether to draw a bar over long calls, on a terminal.
+            progress: True draws a bar over long calls, on a terminal.
 
         Raises:
             ArtifactError: the file is no such cache.
@@ -141,7 +141,7 @@ class CachedRewardModel(RewardModel):
         return self.model.normalizer
 
     def identity(self) -> str | None:
-        """Who scores."""
+        """Identity of the model that scores."""
         return self._who or self.model.identity()
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:

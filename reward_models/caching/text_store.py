@@ -52,7 +52,7 @@ class TextStore:
                 raise ArtifactError(f"cache {self.path}: must be a whole SQLite file ({error}); delete it") from error
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """What is known of some keys."""
+        """Return the bytes of those keys that are stored."""
         wanted = dict.fromkeys(keys)
         if self.path is None:
             with self._lock:

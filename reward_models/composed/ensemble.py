@@ -1,4 +1,4 @@
-"""Several reward models as one that knows how unsure it is.
+"""Ensembles of reward models: combined scores, with the disagreement of the members as uncertainty.
 
 Knows: the protocol in ``lm_gym.scoring.protocol``. Does not know: what the members are.
 
@@ -50,7 +50,7 @@ class EnsembleRewardModel(RewardModel):
             members: two or more, each with a normaliser, or all on one scale (several seeds of one training).
             rule: ``"mean"``, ``"worst"`` (the lowest score) or ``"mean_minus_std"``.
             penalty: k of mean - k * std, >= 0.
-            name: what error messages call it.
+            name: of the model, in error messages.
 
         Raises:
             ConfigError: fewer than two members, an unknown rule, or a bad penalty.

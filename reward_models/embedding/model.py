@@ -1,7 +1,7 @@
 """A frozen sentence encoder and a small head: a reward model that trains in seconds.
 
-Knows: what the head reads, how it is fitted and saved. Does not know: how a judgement becomes a target (``targets``)
-or a loss (``joint_loss``), nor how a text becomes features (``embedding_cache``).
+Knows: what the head reads, how it is fitted and saved. Does not know: how a judgement becomes a target
+(``learning_targets``) or a loss (``joint_loss``), nor how a text becomes features (``sentence_features``).
 
 Shapes: N = texts, H = features, B = rows scored.
 """
@@ -36,7 +36,7 @@ from lm_gym.reward_models.saving.normalizer_fit import fitted_normalizer
 from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
 from lm_gym.tools.digests import digest_tensors
 
-from . import saved_folder as embedding_artifact
+from . import saved_folder
 from .sentence_features import EmbeddingCache, SentenceFeatures
 
 __all__ = ["EmbeddingRewardModel", "EmbeddingTrainingConfig"]
@@ -131,11 +131,11 @@ class EmbeddingRewardModel(RewardModel):
         Args:
             features: the encoder.
             head: from its features to a score.
-            reads: what is embedded.
+            reads: the text that is embedded.
             normalizer: kept with the model for the environment to apply; ``score`` does not.
-            name: what error messages call it.
+            name: of the model, in error messages.
             training: a summary of how it was trained, for the record.
-            links: what training learned beside the score, for the record.
+            links: numbers that training learned beside the score, for the record.
             cache_dir: folder that keeps embeddings between processes; None keeps them in memory.
         """
         self.features, self.head, self.reads = features, head.eval(), reads
@@ -158,7 +158,7 @@ class EmbeddingRewardModel(RewardModel):
         """Embed every text once and fit a head to judgements of any kinds.
 
         Args:
-            judgements: what it is fitted to. Of a text that is longer than the encoder reads the end is kept.
+            judgements: the training data. Of a text that is longer than the encoder reads the end is kept.
             encoder: a folder or hub id that ``SentenceTransformer`` loads, or one that is loaded.
             config: settings; None takes the defaults.
             name, device, cache_dir: see the class; the device is the encoder's.
@@ -236,7 +236,7 @@ class EmbeddingRewardModel(RewardModel):
             "training": self.training,
             "links": self.links,
         }
-        return embedding_artifact.save(directory, record, features=self.features, head=self.head.state_dict())
+        return saved_folder.save(directory, record, features=self.features, head=self.head.state_dict())
 
     @classmethod
     def load(
@@ -247,7 +247,7 @@ class EmbeddingRewardModel(RewardModel):
         Raises:
             ArtifactError: a file is missing, has changed since, or is of another kind.
         """
-        record, weights, features = embedding_artifact.load(directory, device=device)
+        record, weights, features = saved_folder.load(directory, device=device)
         head = Head(record["features"], record["hidden"])
         head.load_state_dict(weights)
         normalizer = None if record["normalizer"] is None else ScoreNormalizer(**record["normalizer"])

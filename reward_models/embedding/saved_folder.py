@@ -33,7 +33,7 @@ def save(
     """Write the folder atomically. Returns: the folder.
 
     Args:
-        directory: where it goes.
+        directory: the folder to write.
         record: everything of :data:`RECORD_KEYS` but ``encoder_source``.
         features: the encoder.
         head: the weights of the head.

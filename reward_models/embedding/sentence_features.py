@@ -38,7 +38,7 @@ class SentenceFeatures:
     def __init__(self, encoder: Any, *, source: str) -> None:
         """Args:
         encoder: a ``SentenceTransformer``; it is put in eval mode.
-        source: where it came from, a path or hub id; what an artefact refers to.
+        source: its path or hub id, which an artefact refers to.
         """
         self.encoder = encoder.eval()
         self.source = source
@@ -130,7 +130,7 @@ class EmbeddingCache:
     def __init__(self, features: SentenceFeatures, folder: str | Path | None = None) -> None:
         """Args:
         features: embeds what is not known yet.
-        folder: where features are kept between processes; None keeps them in memory.
+        folder: keeps features between processes; None keeps them in memory.
 
         Raises:
             ArtifactError: the file of this encoder is no such cache; delete it.
@@ -143,7 +143,7 @@ class EmbeddingCache:
 
         Args:
             texts: B texts.
-            show_progress: whether to draw a bar over long calls, on a terminal.
+            show_progress: True draws a bar over long calls, on a terminal.
 
         Returns: Shape: (B, H), float32.
         """

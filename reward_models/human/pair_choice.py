@@ -1,4 +1,4 @@
-"""Active choice of the pairs that people should judge next.
+"""Active choice of the pairs that people are asked about next.
 
 Knows: the pair of two scores and their spread. Does not know: how a pair is shown to a person.
 
@@ -64,7 +64,7 @@ def choose_pairs(
 
     Args:
         candidates: P pairs without a label.
-        count: how many to pick.
+        count: number of candidates to pick.
         rule: see :func:`pair_utility`; ``"random"`` needs no ensemble.
         ensemble: members that were trained on what is labelled so far.
         seed: of the random rule, and of ties between equal utilities.

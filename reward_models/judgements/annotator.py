@@ -21,7 +21,7 @@ __all__ = ["Annotator", "AnnotatorPool", "Question", "RecordedAnnotator"]
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Responses to one prompt that are to be judged.
+    """One prompt and the responses to it that an annotator is asked about.
 
     Raises:
         DataError: the prompt is no string, or there is no response.
@@ -58,7 +58,7 @@ class Annotator(Stateful, Protocol):
     """
 
     def ask(self, items: Sequence[Question]) -> list[Judgement]:
-        """Judge items, in their order; an item that is skipped has no judgement, one that several judge has several.
+        """Answer questions, in their order; one that is skipped has no judgement, one that several answer has several.
 
         Every judgement is about the prompt and the responses of one item.
         """
@@ -78,7 +78,7 @@ class AnnotatorPool(Annotator):
     def __init__(self, annotators: Sequence[Annotator], *, seed: int = 0) -> None:
         """Args:
         annotators: one or more.
-        seed: of the draw of who judges what.
+        seed: of the draw of who answers what.
 
         Raises:
             ConfigError: there is none.
@@ -89,7 +89,7 @@ class AnnotatorPool(Annotator):
         self._rng = np.random.default_rng(seed)
 
     def ask(self, items: Sequence[Question]) -> list[Judgement]:
-        """Judge items, in their order; see :class:`Annotator`."""
+        """Answer questions, in their order; see :class:`Annotator`."""
         who = self._rng.integers(len(self.annotators), size=len(items))
         found: list[Judgement] = []
         for number, annotator in enumerate(self.annotators):
@@ -113,7 +113,7 @@ class AnnotatorPool(Annotator):
 
 
 class RecordedAnnotator(Annotator):
-    """Answers from judgements that exist already; it skips what they do not judge."""
+    """Answers from judgements that exist already; it skips questions that none of them answers."""
 
     def __init__(self, judgements: Iterable[Judgement]) -> None:
         """Args: judgements: the answers, for instance of ``load_judgements(path)``."""

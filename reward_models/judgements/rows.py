@@ -1,6 +1,6 @@
 """Files of judgements: rows of JSON in the project's own form, which holds everything, or in the form of another tool.
 
-Knows: the keys of the own form, both ways; ``judgement_forms`` knows the others. A row that cannot be read is an error
+Knows: the keys of the own form, both ways; ``forms`` knows the others. A row that cannot be read is an error
 with its file and line, or is counted and listed. No key of a row is dropped: what no field holds is kept in
 ``Judgement.columns`` and counted.
 """

@@ -59,13 +59,13 @@ class JudgeRewardModel(RewardModel):
         Args:
             language_model: a frozen causal language model.
             template: with ``{prompt}`` and ``{response}``; the next token after it is read.
-            answers: what counts for and against.
+            answers: tokens for and against.
             pair_template: with ``{prompt}``, ``{a}`` and ``{b}``.
-            pair_answers: what counts for the first and for the second.
+            pair_answers: tokens for the first and for the second.
             baseline: answers to compare with, by prompt, or what writes them for B prompts; None grades each response
                 alone.
             max_batch_tokens: padded tokens per forward pass.
-            name: what error messages call it.
+            name: of the model, in error messages.
 
         Raises:
             ConfigError: a template lacks a field, or two answers begin with one token.
@@ -195,7 +195,7 @@ class RemoteJudge(RewardModel):
         tries: calls per row at most.
         wait_s: seconds before the second try; doubled before each later one.
         workers: rows judged at once.
-        name: what error messages call it.
+        name: of the model, in error messages.
 
         Raises:
             ConfigError: out of range.

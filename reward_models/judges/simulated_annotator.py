@@ -43,10 +43,10 @@ class BradleyTerryAnnotator(Annotator):
         """Store the truth and the noise.
 
         Args:
-            true_score: what the annotator sees; None is the built-in truth of :class:`OracleRewardModel`.
+            true_score: the scores that the annotator sees; None is the built-in truth of :class:`OracleRewardModel`.
             temperature: noise, in units of the true score; 0 never errs and breaks equal scores by a fair draw.
             seed: of the annotator's own generator.
-            name: what judgements call this annotator.
+            name: of the annotator, in judgements.
 
         Raises:
             ConfigError: the temperature is negative or not finite.
@@ -59,7 +59,7 @@ class BradleyTerryAnnotator(Annotator):
         self._rng = np.random.default_rng(seed)
 
     def ask(self, items: Sequence[Question]) -> list[Judgement]:
-        """Judge items of K >= 2 responses, one judgement each: a choice between two, a ranking of more; no ties.
+        """Answer questions on K >= 2 responses, one judgement each: a choice between two, a ranking of more; no ties.
 
         The truth is asked once for all items.
 

@@ -1,6 +1,6 @@
 """Likelihoods of judgements beside plain comparisons, as pure functions of tensors; values are in nats.
 
-Legend of shapes: P = pairs, N = judged single responses, C = steps of a rating scale.
+Legend of shapes: P = pairs, N = single responses with a number, C = steps of a rating scale.
 
 One scalar s per response is behind all of them: a comparison reads differences of it, a thumb and a rating read it
 against learned thresholds, a real-valued reward against a stated affine scale.
@@ -84,7 +84,7 @@ def thumb_nll(scores: Tensor, up: Tensor, bias: Tensor) -> Tensor:
     Args:
         scores: Shape: (N,).
         up: 1 = up, 0 = down, or a share. Shape: (N,).
-        bias: how freely thumbs go up; it takes up what the zero of the scores should not. A scalar.
+        bias: log-odds of a thumb up at score 0; it takes up what the zero of the scores should not. A scalar.
 
     Returns:
         Shape: (N,).

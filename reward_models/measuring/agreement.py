@@ -22,7 +22,7 @@ SHOWN = 50
 
 @dataclass(frozen=True, kw_only=True)
 class OneAnnotator:
-    """One person, on pairs that others judged as well."""
+    """One person, on pairs that others voted on as well."""
 
     annotator: str
     """Their name."""
@@ -36,7 +36,7 @@ class OneAnnotator:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatorAgreement:
-    """Agreement on pairs that several people judged."""
+    """Agreement on pairs that several people voted on."""
 
     pairs: int
     """Pairs with two votes or more."""

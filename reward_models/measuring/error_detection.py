@@ -1,4 +1,4 @@
-"""Does a model know when it is wrong? Its uncertainty as a detector of pairs that it gets the wrong way round.
+"""Error detection: the uncertainty of a model as a detector of the pairs that it gets the wrong way round.
 
 Knows: members' scores and ``Scores.std``. Does not know: where the uncertainty comes from.
 

@@ -44,8 +44,8 @@ def learning_curve(
 
     Args:
         fit: makes a model of some judgements.
-        judgements: what may be learned from.
-        held_out: what is measured on.
+        judgements: to learn from.
+        held_out: to measure on.
         shares: of the judgements, each in (0, 1].
         group_of: maps a prompt to the group that the standard error clusters on.
         seed: of the order in which judgements are taken.

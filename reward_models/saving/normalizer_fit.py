@@ -21,7 +21,7 @@ def fitted_normalizer(
     Args:
         model: scores them.
         prompts, responses: samples of the reference model.
-        fitted_on: what they are, for the record.
+        fitted_on: description of them, for the record.
 
     Raises:
         RewardModelError: fewer than two scores, or all are equal.

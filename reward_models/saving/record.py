@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 README = "README.md"
 UNLISTED = (README, "tokenizer_config.json")
-"""Files that people edit and other tools rewrite; no score depends on the bytes of either."""
+"""Files without a digest: people edit them, other tools rewrite them, and no score depends on their bytes."""
 
 
 def write_record(folder: Path, record: Mapping[str, Any], *, readme: str | None = None) -> None:

@@ -57,8 +57,8 @@ class CrossEncoderRewardModel(PreferenceRewardModel):
             template: the pair, or None for it.
             max_length: most tokens of a pair; None takes the library's, at most 1024.
             dtype: of the weights.
-            name: what error messages call it.
-            device: where it runs.
+            name: of the model, in error messages.
+            device: of the model.
 
         Raises:
             MissingExtraError: sentence-transformers is not installed.

@@ -1,7 +1,7 @@
 """The fit of a scalar reward model to judgements.
 
 Knows: the steps from judgements to a run, and the identity of a run. The order of the batches is the matter of
-``schedule``, the loss of a batch of ``joint_loss``, the update of ``judgement_trainer``.
+``batch_schedule``, the loss of a batch of ``joint_loss``, the update of ``trainer``.
 
 Departures from Ziegler et al. 2019, section 2.1: judgements of any kind in place of one choice among four; a long
 ranking weighs as much as a pair; nothing is normalised while training.
@@ -46,7 +46,7 @@ from .text_encoding import PairEncoder, TextEncoder
 __all__ = ["FitResult", "Trainee", "checkpoints_beside", "fit"]
 
 UNRELATED = ("progress", "log_every_steps", "checkpoint_every_steps")
-"""Settings that change nothing about the weights that come out."""
+"""Settings that do not change the fitted weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

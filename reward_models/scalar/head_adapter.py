@@ -49,7 +49,7 @@ def load_adapter(model: Any, folder: Path, record: Mapping[str, Any]) -> Adapter
     Args:
         model: a one-label classification model on the base's weights; its head may be anything.
         folder: of the artefact.
-        record: what :meth:`Adapter.record` gave.
+        record: result of :meth:`Adapter.record`.
 
     Raises:
         ArtifactError: a file is missing or cut short, a weight is missing, or the base is another one.

@@ -1,7 +1,7 @@
 """A reward model learned from human preferences: a scalar head on a language model.
 
 Knows: how such a model scores text, and how it is saved and loaded whole. The head's position is the matter
-of ``heads``, the text that it reads of ``encoding``, the fit of ``training``.
+of ``heads``, the text that it reads of ``text_encoding``, the fit of ``fit``.
 
 Departure from Ziegler et al. 2019, section 2.1: scores are not normalised inside the model. The artefact
 carries a :class:`~lm_gym.config.ScoreNormalizer` for the environment to apply, and
@@ -29,7 +29,7 @@ from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
 from lm_gym.tools.digests import digest_tensors
 from lm_gym.tools.files import discard_folder
 
-from . import saved_folder as artifact
+from . import saved_folder
 from .config import RewardTrainingConfig
 from .fit import Trainee, checkpoints_beside, fit
 from .head_adapter import Adapter, LoraSettings, add_adapter
@@ -78,14 +78,14 @@ class PreferenceRewardModel(RewardModel):
             model: a ``...ForSequenceClassification`` model with ``num_labels=1``; it is put in eval mode.
             tokenizer: its tokenizer. A pad token that equals eos is harmless; a decoder needs none.
             max_length: most tokens of a text; None takes what model and tokenizer allow, at most 1024.
-            template: how the two texts are joined; ``{prompt}{response}`` puts one space between them where
+            template: pattern that joins the two texts; ``{prompt}{response}`` puts one space between them where
                 neither side has white space, ``chat`` is the tokenizer's chat template, and ``pair`` leaves it to the
                 tokenizer, as cross-encoders have it.
             normalizer: kept with the model for the environment to apply; ``score`` does not.
-            name: what error messages call it.
+            name: of the model, in error messages.
             device: ``"auto"`` takes an accelerator if there is one.
             training: a summary of how it was trained, for the record.
-            links: what training learned beside the score (thumb bias, rating thresholds, ...), for the record.
+            links: numbers that training learned beside the score (thumb bias, rating thresholds, ...), for the record.
             adapter: the low-rank adapter that is on the model.
 
         Raises:
@@ -141,8 +141,8 @@ class PreferenceRewardModel(RewardModel):
             dtype: of the weights, e.g. ``"bfloat16"`` for a large model on a GPU under an adapter. Whole models learn
                 best in float32, with ``mixed_precision`` of the training settings.
             lora: freeze the model and train low-rank updates and the head; None trains every weight.
-            name: what error messages call it.
-            device: where it runs.
+            name: of the model, in error messages.
+            device: of the model.
 
         Raises:
             ModelLoadError: the handle leads to no model or tokenizer.
@@ -153,7 +153,7 @@ class PreferenceRewardModel(RewardModel):
         if tokenizer is None:
             if not isinstance(base, str | Path):
                 raise ConfigError("reward model: a model that is already loaded comes with tokenizer=..., got none")
-            tokenizer = artifact.load_tokenizer(base)
+            tokenizer = saved_folder.load_tokenizer(base)
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
         model, fresh = classifier_from(base, dtype=dtype, seed=seed)
@@ -188,14 +188,14 @@ class PreferenceRewardModel(RewardModel):
             template: see the class; None takes the tokenizer's chat template, or the default if it has none.
             max_length: see the class.
             dtype: of the weights.
-            name: what error messages call it; None takes the source.
-            device: where it runs.
+            name: of the model, in error messages; None takes the source.
+            device: of the model.
 
         Raises:
             ModelLoadError, ArtifactError: nothing whole loads from there.
             ConfigError: it has more than one label, or see the class.
         """
-        model, tokenizer = artifact.load_checkpoint(source, dtype=dtype)
+        model, tokenizer = saved_folder.load_checkpoint(source, dtype=dtype)
         if template is None:
             template = CHAT_TEMPLATE if getattr(tokenizer, "chat_template", None) else DEFAULT_TEMPLATE
         name = str(source) if name is None else name
@@ -267,10 +267,10 @@ class PreferenceRewardModel(RewardModel):
         """Build one on a language model, fit it to judgements of any kinds, and save it.
 
         Args:
-            judgements: what it is fitted to.
+            judgements: the training data.
             base: path, hub id or loaded model.
             config: settings; None takes the defaults.
-            output_dir: where the artefact goes; None saves nothing. With ``checkpoint_every_steps`` the checkpoints
+            output_dir: folder of the artefact; None saves nothing. With ``checkpoint_every_steps`` the checkpoints
                 lie beside it, in ``<output_dir>.checkpoints``, until the artefact is written; calling again with the
                 same arguments after a kill goes on from there.
             **from_base: other arguments of :meth:`from_base`.
@@ -301,7 +301,7 @@ class PreferenceRewardModel(RewardModel):
         """Fit it in place, and drop its normaliser, which belonged to the old scores.
 
         Args:
-            judgements: what it is fitted to, of any kinds.
+            judgements: the training data, of any kinds.
             config: settings; None takes the defaults.
             checkpoint_dir: folder of checkpoints; a run that was killed goes on from the last whole one. Needed with
                 ``checkpoint_every_steps``.
@@ -364,7 +364,7 @@ class PreferenceRewardModel(RewardModel):
             "training": self.training,
             "links": self.links,
         }
-        return artifact.save(directory, record, model=self.model, tokenizer=self.tokenizer, adapter=self.adapter)
+        return saved_folder.save(directory, record, model=self.model, tokenizer=self.tokenizer, adapter=self.adapter)
 
     @classmethod
     def load(cls, directory: str | Path, *, dtype: str = "float32", device: str = "auto") -> Self:
@@ -375,7 +375,7 @@ class PreferenceRewardModel(RewardModel):
                 than it did, or the base of an adapter has changed.
             ModelLoadError: the base of an adapter is gone.
         """
-        model, tokenizer, adapter, record = artifact.load(directory, dtype=dtype, kind=cls.kind)
+        model, tokenizer, adapter, record = saved_folder.load(directory, dtype=dtype, kind=cls.kind)
         return cls(
             model,
             tokenizer,

@@ -28,7 +28,7 @@ FORMAT = 2  # 2: every file has a digest
 PROBE = " The film, isn't it 10% Good?\nNo: naïve \u00e9t\u00e9 {x}  ."
 """A text whose token ids are kept, so that a tokenizer that reads differently is noticed."""
 MARK = "lm_gym_reward_model"
-"""In config.json: says that the weights belong to an artefact, should its record be lost."""
+"""Key in config.json that marks the weights of a saved reward model, should its record be lost."""
 RECORD_KEYS = ("name", "template", "max_length", "tokenizer", "normalizer", "training", "links", "adapter")
 
 
@@ -38,7 +38,7 @@ def save(
     """Write the folder atomically. Returns: the folder.
 
     Args:
-        directory: where it goes.
+        directory: the folder to write.
         record: ``kind``, and everything of :data:`RECORD_KEYS` but what is read off the other arguments.
         model: the classification model.
         tokenizer: its tokenizer.

@@ -35,9 +35,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_TEMPLATE = "{prompt}{response}"
 CHAT_TEMPLATE = "chat"
-"""In place of a template: the tokenizer's chat template, as most published reward models have it."""
+"""Name that stands for the tokenizer's chat template, as most published reward models have it."""
 PAIR_TEMPLATE = "pair"
-"""In place of a template: the tokenizer joins the two texts, as cross-encoders have it."""
+"""Name that stands for a pair of texts, joined by the tokenizer, as cross-encoders have it."""
 
 
 class TextTemplate:

@@ -103,7 +103,7 @@ def run_trainer(
         config: settings.
         fill_id: id that fills rows up.
         device: of all of it.
-        folder: where the Trainer may write.
+        folder: for the files of the Trainer.
         run: the run whose checkpoints are kept, and whose newest one is gone on from; None keeps none.
 
     Returns: (update, loss) as logged.
@@ -186,7 +186,7 @@ class _Progress(TrainerCallback):
     """Shows the updates of one run on standard error."""
 
     def __init__(self, *, visible: bool) -> None:
-        """Args: visible: whether to draw the bar, if there is a terminal."""
+        """Args: visible: True draws the bar, if there is a terminal."""
         console = Console(stderr=True)
         columns = (
             TextColumn("reward model"),

@@ -1,4 +1,4 @@
-"""The main job, offline: the whole loop on the built-in reviews, with simulated annotators of set noise."""
+"""``lm-gym demo``: the whole loop, offline, on the built-in reviews, with simulated annotators of known noise."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def demo_plan(*, seed: int = 0, smoke: bool = False) -> LoopPlan:
         summary=(
             "The built-in language model is fine-tuned on a few demonstrations; simulated annotators, who see a hidden "
             "true score through Bradley-Terry noise, rank four answers per prompt; a reward model is fitted to the "
-            "rankings; PPO learns against it on a KL leash; then everything from the rankings on is done once more "
+            "rankings; PPO learns against it under a KL penalty; then all from the rankings on is done once more "
             "with the new policy."
         ),
         base=REVIEWS_LM,

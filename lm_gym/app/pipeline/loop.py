@@ -1,4 +1,4 @@
-"""The loop: fine-tune, collect judgements, fit the reward model, learn against it, collect again, and tell what came.
+"""The loop: fine-tune, collect judgements, fit the reward model, learn against it, collect again, report.
 
 One function for every run: the demo and ``lm-gym run`` are two plans.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lm_gym.agents import supervised_finetune
-from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardCard
+from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardModelRow
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
@@ -53,7 +53,7 @@ class _Round:
     number: int
     judgements: list[Judgement]
     reward_model: PreferenceRewardModel
-    card: RewardCard
+    measured: RewardModelRow
     policy: Path
     curve: Curve
 
@@ -62,9 +62,9 @@ def run_loop(plan: LoopPlan, workspace: Workspace, *, command: str) -> Report:
     """Run a plan in a workspace; every stage that is done already is read back.
 
     Args:
-        plan: what to do.
+        plan: of the run.
         workspace: the run folder.
-        command: what was typed, for the report.
+        command: the command line, for the report.
 
     Returns: the report, also written as ``report.json``.
     """
@@ -75,7 +75,7 @@ def run_loop(plan: LoopPlan, workspace: Workspace, *, command: str) -> Report:
     rounds: list[_Round] = []
     for number in range(1, plan.rounds + 1):
         rounds.append(_round(plan, workspace, number, reference, rounds))
-    models = [*_main_models(plan, reference, rounds), *_arms(plan, workspace, reference, rounds)]
+    models = [*_main_models(plan, reference, rounds), *_comparison_models(plan, workspace, reference, rounds)]
     rows = [_measured(plan, workspace, model, reference, rounds[-1].reward_model) for model in models]
     report = _report(plan, workspace, command, rows, rounds, [model.curve for model in models if model.curve])
     report.save(workspace.folder)
@@ -114,16 +114,18 @@ def _round(plan: LoopPlan, workspace: Workspace, number: int, reference: Path, e
         config = replace(plan.reward_training, seed=plan.seed)
         fit_reward_model(folder, reference, everything, held_out, samples, config, group_of=plan.group_of)
 
-    def load(folder: Path) -> tuple[PreferenceRewardModel, RewardCard]:
+    def load(folder: Path) -> tuple[PreferenceRewardModel, RewardModelRow]:
         found = read_evaluation(folder)
-        card = RewardCard(name=f"round {number}", trained_on=found.pop("trained_on"), evaluation=found)
-        return PreferenceRewardModel.load(folder / "model"), card
+        row = RewardModelRow(name=f"round {number}", trained_on=found.pop("trained_on"), evaluation=found)
+        return PreferenceRewardModel.load(folder / "model"), row
 
-    reward_model, card = workspace.stage(f"{name}/reward", fit, load)
+    reward_model, measured = workspace.stage(f"{name}/reward", fit, load)
     policy, curve = _reinforced(
-        plan, workspace, f"{name}/ppo", start, reference, reward_model, label=f"round {number}", leashed=True
+        plan, workspace, f"{name}/ppo", start, reference, reward_model, label=f"round {number}", kl_penalty=True
     )
-    return _Round(number=number, judgements=train, reward_model=reward_model, card=card, policy=policy, curve=curve)
+    return _Round(
+        number=number, judgements=train, reward_model=reward_model, measured=measured, policy=policy, curve=curve
+    )
 
 
 def _judgements(plan: LoopPlan, workspace: Workspace, name: str, number: int, start: Path) -> Split:
@@ -173,11 +175,11 @@ def _reinforced(
     reward_model: PreferenceRewardModel,
     *,
     label: str,
-    leashed: bool,
+    kl_penalty: bool,
 ) -> tuple[Path, Curve]:
-    """PPO from ``start`` against a reward model; without the leash the KL is measured and not paid."""
-    reward = plan.reward if leashed else replace(plan.reward, kl_coef=0.0)
-    target = plan.kl_target if leashed else None
+    """PPO from ``start`` against a reward model; without the KL penalty the KL is measured only."""
+    reward = plan.reward if kl_penalty else replace(plan.reward, kl_coef=0.0)
+    target = plan.kl_target if kl_penalty else None
 
     def make(folder: Path) -> None:
         env = make_env(reference, plan.train_prompts, reward_model, reward=reward, sampling=plan.sampling)
@@ -209,7 +211,7 @@ def _main_models(plan: LoopPlan, reference: Path, rounds: Sequence[_Round]) -> l
         text = f"fine-tuned on {len(plan.demonstrations)} demonstrations; every KL is measured to it"
         models.append(_Model(name="before RL (SFT)", description=text, folder=reference, trained_against=first))
     for found in rounds:
-        text = f"PPO with the KL leash against the reward model fitted to {found.card.trained_on} judgements"
+        text = f"PPO with a KL penalty against the reward model fitted to {found.measured.trained_on} judgements"
         models.append(
             _Model(
                 name=f"round {found.number}",
@@ -222,13 +224,13 @@ def _main_models(plan: LoopPlan, reference: Path, rounds: Sequence[_Round]) -> l
     return models
 
 
-def _arms(plan: LoopPlan, workspace: Workspace, reference: Path, rounds: Sequence[_Round]) -> list[_Model]:
-    """What else could have been done with the same judgements."""
+def _comparison_models(plan: LoopPlan, workspace: Workspace, reference: Path, rounds: Sequence[_Round]) -> list[_Model]:
+    """Models to compare with, from the same judgements: PPO without the KL penalty, fine-tuning on the winners."""
     if not plan.reference_arms:
         return []
     first = rounds[0]
-    loose, curve = _reinforced(
-        plan, workspace, "without-kl", reference, reference, first.reward_model, label="without KL", leashed=False
+    unpenalised, curve = _reinforced(
+        plan, workspace, "without-kl", reference, reference, first.reward_model, label="without KL", kl_penalty=False
     )
     rows = winners([one for found in rounds for one in found.judgements])
 
@@ -239,8 +241,8 @@ def _arms(plan: LoopPlan, workspace: Workspace, reference: Path, rounds: Sequenc
     return [
         _Model(
             name="without KL",
-            description="the same PPO as round 1 without the KL leash",
-            folder=loose,
+            description="the same PPO as round 1 without the KL penalty",
+            folder=unpenalised,
             trained_against=first.reward_model,
             curve=curve,
         ),
@@ -287,7 +289,7 @@ def _report(
         seconds=sum(workspace.seconds.values()),
         rows=tuple(rows),
         curves=tuple(curves),
-        reward_models=tuple(found.card for found in rounds),
+        reward_models=tuple(found.measured for found in rounds),
         notes=NOTES,
         stage_seconds=dict(workspace.seconds),
     )

@@ -60,7 +60,7 @@ def measure(
     description: str,
     trained_against: RewardModel | None,
 ) -> ModelRow:
-    """At least two responses to every held-out prompt: scored, judged, compared with the reference.
+    """At least two responses to every held-out prompt: scored, shown to the annotator, compared with the reference.
 
     Args:
         plan: prompts, truth and annotator.

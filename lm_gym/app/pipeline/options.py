@@ -11,7 +11,7 @@ __all__ = ["FileRun", "RewardOptions", "SampleOptions", "TrainOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """How responses are drawn."""
+    """Settings of sampling."""
 
     max_new_tokens: int = 64
     """Longest response, in tokens."""
@@ -23,7 +23,7 @@ class SampleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardOptions:
-    """How a reward model is fitted."""
+    """Settings of the fit of a reward model."""
 
     model: str
     """Folder or hub id: a language model or encoder that gets a scalar head, or a sentence encoder (embedding)."""
@@ -55,7 +55,7 @@ class RewardOptions:
     lora_rank: int = 0
     """Rank of the low-rank updates of a frozen model; 0 trains every weight (not embedding)."""
     tie_model: Literal["half", "rao_kupper", "davidson"] = "half"
-    """What a tie says: half a win for each side, or an outcome of its own with a learned frequency."""
+    """Reading of a tie: half a win for each side, or an outcome of its own with a learned frequency."""
     checkpoint_every_steps: int = 200
     """Updates between checkpoints, for --resume (not embedding, whose texts are embedded only once anyway)."""
     learning_curve: bool = False
@@ -70,7 +70,7 @@ class RewardOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How a policy is trained against a reward model."""
+    """Settings of the training of a policy against a reward model."""
 
     model: str
     """Folder or hub id; it is both the start and the frozen reference."""

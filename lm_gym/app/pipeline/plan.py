@@ -39,12 +39,12 @@ MEASURED = 96
 
 @dataclass(frozen=True, kw_only=True)
 class LoopPlan:
-    """base LM -> SFT -> judgements -> reward model -> RL with a KL penalty -> judgements of the new policy -> ..."""
+    """Plan of one run: base LM -> SFT -> judgements -> reward model -> RL with a KL penalty -> judgements -> ..."""
 
     title: str
     """Heading of the report."""
     summary: str
-    """What is run, for the report."""
+    """Description of the run, for the report."""
     base: Path
     """Folder of the language model that everything starts from."""
     train_prompts: tuple[str, ...]
@@ -54,17 +54,17 @@ class LoopPlan:
     demonstrations: tuple[Mapping[str, Any], ...] = ()
     """Rows for supervised fine-tuning; none skips it."""
     annotator: Annotator | None = None
-    """Judges fresh answers in every round."""
+    """Asked about fresh answers in every round."""
     judgements: Split | None = None
     """Judgements that exist before the run starts, in place of an annotator; no prompt (or group) is on both sides."""
     rounds: int = 1
     """Times that judgements, reward model and RL are done."""
     prompts_per_round: int = 128
-    """Prompts whose answers are judged in a round."""
+    """Prompts whose answers the annotator is asked about in a round."""
     answers_per_prompt: int = 4
-    """Answers to a prompt that are judged together."""
+    """Answers to a prompt in one question to the annotator."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """How answers are drawn, for judgements, RL and measurement."""
+    """Settings of sampling, for judgements, RL and measurement."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Start value of the KL coefficient and the other rules of payment."""
     kl_target: float | None = None
@@ -84,7 +84,7 @@ class LoopPlan:
     true_score: RewardFunction | None = None
     """The hidden truth, for the report only; no stage learns from it."""
     is_grammatical: Callable[[str, str], bool] | None = None
-    """Whether (prompt, response) is grammatical, for the report only."""
+    """True where (prompt, response) is grammatical; for the report only."""
     group_of: Callable[[str], str] | None = None
     """Group of a prompt, for the reward model's standard errors."""
     seed: int = 0

@@ -53,8 +53,8 @@ def train_reward_model(
 ) -> None:
     """Fit a reward model on some prompt groups, measure it on others, and save both as one folder.
 
-    A normaliser is fitted on samples of the reference model only, so where none are given there is none: judged
-    answers may be of any length and quality, and their scores say nothing of those that RL starts from.
+    A normaliser is fitted on samples of the reference model only, so where none are given there is none: the
+    answers of judgements may be of any length and quality, and their scores say nothing of those that RL starts from.
 
     Until that is written, what an interrupted run needs to go on lies beside it, in ``<out>.checkpoints``.
 
@@ -65,7 +65,7 @@ def train_reward_model(
     """
     checkpoints = checkpoints_beside(out)
     unfinished = checkpoints.exists()
-    _refuse_strangers(out, checkpoints)
+    _refuse_foreign_folders(out, checkpoints)
     if unfinished and not (resume or overwrite):
         raise OutputExistsError(
             f"{checkpoints}: holds an interrupted run; pass --resume to go on with it, or --overwrite to start anew"
@@ -88,7 +88,7 @@ def train_reward_model(
     if card is not None:  # sigmoid(difference of scores / temperature) is the probability of a preference
         model.links["temperature"] = card.evaluation.temperature
     model.save(out)
-    _tell(model.training, out, len({one.prompt for one in train}), console)
+    _print_summary(model.training, out, len({one.prompt for one in train}), console)
     if card is None:
         console.print("nothing held out compares two responses, so there is no accuracy")
     else:
@@ -110,8 +110,8 @@ def _samples(path: Path) -> tuple[list[str], list[str]]:
     return [row["prompt"] for row in rows], [row["response"] for row in rows]
 
 
-def _refuse_strangers(out: Path, checkpoints: Path) -> None:
-    """Nothing is deleted or replaced but saved reward models and runs of them."""
+def _refuse_foreign_folders(out: Path, checkpoints: Path) -> None:
+    """Refuse to replace what is neither a saved reward model nor a run of one. Raises: OutputExistsError."""
     mine = {out: (REWARD_MODEL_RECORD,), checkpoints: (MARKER, "*.sqlite")}
     for folder, traces in mine.items():
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -123,7 +123,7 @@ def _refuse_strangers(out: Path, checkpoints: Path) -> None:
             )
 
 
-def _tell(training: dict[str, Any], out: Path, prompts: int, console: Console) -> None:
+def _print_summary(training: dict[str, Any], out: Path, prompts: int, console: Console) -> None:
     """Print what the model was fitted to, and what was left out."""
     console.print(f"{out}: fitted to {training['judgements']} judgements of {prompts} prompts", highlight=False)
     for kind, count in training["left_out"].items():

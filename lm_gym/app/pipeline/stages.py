@@ -89,7 +89,7 @@ def collect_judgements(
     sampling: SamplingConfig,
     seed: int,
 ) -> list[Judgement]:
-    """Draw answers, have them judged, and write the judgements; prompts whose answers are all the same are left out."""
+    """Draw answers, ask the annotator, write the judgements; prompts whose answers are all the same are left out."""
     drawn = sample_answers(model, prompts, answers, sampling, seed=seed)
     items = [Question.of(prompt, texts) for prompt, texts in zip(prompts, drawn, strict=True) if len(set(texts)) > 1]
     judgements = annotator.ask(items)

@@ -59,7 +59,7 @@ class Workspace:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every stage is done."""
+        """True if every stage is done."""
         return self._run.result is not None
 
     def finish(self) -> None:

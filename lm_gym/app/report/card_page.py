@@ -13,7 +13,7 @@ from lm_gym.reward_models import RewardModelCard
 from lm_gym.tools.files import write_text
 
 from .report import rendered_page
-from .report_data import RewardCard as ReportCard
+from .report_data import RewardModelRow
 from .reward_plots import learning_curve_plot, reliability_plot
 
 __all__ = ["card_rows", "print_card", "write_card"]
@@ -30,7 +30,7 @@ def print_card(card: RewardModelCard, title: str, console: Console) -> None:
 def write_card(card: RewardModelCard, path: Path) -> Path:
     """Write the card as one HTML page that needs nothing else. Returns: the path."""
     found = card.evaluation
-    shown = ReportCard(name=card.name, trained_on=0, evaluation=found.to_json())
+    shown = RewardModelRow(name=card.name, trained_on=0, evaluation=found.to_json())
     plots = (
         reliability_plot(shown, number=0),
         learning_curve_plot([asdict(point) for point in card.learning_curve], found.length_accuracy),

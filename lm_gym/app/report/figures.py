@@ -1,4 +1,4 @@
-"""How every picture is drawn: quiet axes, colours that the page decides, SVG text to be set inline.
+"""The style of every picture: quiet axes, colours that the page decides, SVG text to be set inline.
 
 Every colour is written as a CSS variable (``--series-1``, ``--plot-ink``, ...), and text stays text in the font of the
 page, so that one picture serves light, dark and print. Figures are made and drawn through matplotlib's object
@@ -56,9 +56,9 @@ class Plot:
     svg: str
     """An ``<svg>`` element."""
     alt: str
-    """What it shows, for those who cannot see it."""
+    """Description of the picture for readers who cannot see it."""
     caption: str = ""
-    """How to read it; may be empty."""
+    """Explanation under the picture; may be empty."""
 
 
 def finite(value: object) -> float | None:

@@ -74,7 +74,7 @@ def kl_plots(curves: Sequence[Curve]) -> tuple[Plot, ...]:
 
 
 def _has(curves: Sequence[Curve], *keys: str) -> bool:
-    """Whether some iteration of some run has a number for each of the keys."""
+    """True if some iteration of some run has a number for each of the keys."""
     return any(all(finite(row.get(key)) is not None for key in keys) for curve in curves for row in curve.history)
 
 
@@ -107,7 +107,7 @@ def _thin(*columns: np.ndarray) -> list[np.ndarray]:
 
 def _curve_plot(panel: _Panel, curves: Sequence[Curve]) -> Plot:
     window = smoothing_window(curves)
-    rooted = panel.key == "kl" and _runs_away(curves)
+    rooted = panel.key == "kl" and _needs_root_scale(curves)
     least = 0.0 if rooted else -math.inf
 
     def draw(figure: Any) -> None:
@@ -159,8 +159,8 @@ def _largest_kl(curves: Sequence[Curve]) -> float:
     return max((value for value in known if value is not None), default=0.0)
 
 
-def _runs_away(curves: Sequence[Curve]) -> bool:
-    """Whether some run leaves the targets of others so far behind that a linear scale would flatten them."""
+def _needs_root_scale(curves: Sequence[Curve]) -> bool:
+    """True if the KL of some run is so far above a target that a linear scale would flatten the other runs."""
     targets = [target for curve in curves if (target := finite(curve.kl_target)) is not None and target > 0]
     return bool(targets) and _largest_kl(curves) > 4 * min(targets)
 

@@ -24,7 +24,7 @@ from lm_gym.tools.files import write_text
 
 from .figures import SERIES, finite
 from .plots import curve_plots, kl_plots, smoothing_window
-from .report_data import ModelRow, Report, RewardCard, Sample
+from .report_data import ModelRow, Report, RewardModelRow, Sample
 from .reward_plots import accuracy_plot, reliability_plot
 
 __all__ = ["print_table", "render_report", "rendered_page"]
@@ -59,7 +59,7 @@ def render_report(report: Report, path: str | Path) -> Path:
     """Write the page: one file with its styles and pictures inside, readable offline, on a phone and on paper.
 
     Args:
-        report: what is told.
+        report: of the finished run.
         path: the HTML file; replaced whole if it exists.
 
     Returns: the path.
@@ -74,8 +74,8 @@ def print_table(report: Report, console: Console) -> None:
     """Print the main table and five samples a model.
 
     Args:
-        report: what is told.
-        console: where to.
+        report: of the finished run.
+        console: to print on.
     """
     console.print(Text(_clean(report.title), style="bold"))
     console.print(_terminal_table(report.rows, details=console.width >= WIDE_TERMINAL))
@@ -339,16 +339,16 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def _reward_table(cards: Sequence[RewardCard]) -> list[dict[str, str]]:
+def _reward_table(models: Sequence[RewardModelRow]) -> list[dict[str, str]]:
     rows = []
-    for card in cards:
-        found = card.evaluation
+    for model in models:
+        found = model.evaluation
         error = finite(found.get("accuracy_standard_error"))
         matched = finite(found.get("accuracy_at_matched_length"))
         rows.append(
             {
-                "name": card.name,
-                "trained_on": f"{card.trained_on:,}",
+                "name": model.name,
+                "trained_on": f"{model.trained_on:,}",
                 "pairs": _count(found.get("pairs")),
                 "accuracy": _percent(finite(found.get("accuracy"))),
                 "error": "" if error is None else f"± {100 * error:.1f}",
@@ -371,7 +371,7 @@ def _count(value: Any) -> str:
 def _page(report: Report) -> dict[str, Any]:
     """Everything that the template sets."""
     series = {curve.name: number % SERIES + 1 for number, curve in enumerate(report.curves)}
-    reliability = (reliability_plot(card, number=number) for number, card in enumerate(report.reward_models))
+    reliability = (reliability_plot(model, number=number) for number, model in enumerate(report.reward_models))
     reward_plots = [plot for plot in (accuracy_plot(report.reward_models), *reliability) if plot is not None]
     longest = max(report.stage_seconds.values(), default=0.0)
     models = sum(1 for row in report.rows if row.samples)

@@ -12,7 +12,7 @@ from typing import Any
 from lm_gym.errors import ArtifactError
 from lm_gym.tools.files import write_json
 
-__all__ = ["Curve", "ModelRow", "Report", "RewardCard", "Sample"]
+__all__ = ["Curve", "ModelRow", "Report", "RewardModelRow", "Sample"]
 
 REPORT_FILE = "report.json"
 ROW_FILE = "row.json"
@@ -39,7 +39,7 @@ class ModelRow:
     name: str
     """Short label: "before", "round 1", ..."""
     description: str
-    """How it came about, one sentence."""
+    """One sentence on how the model was made."""
     score: float | None
     """Mean score of the newest reward model, on its own scale; None if it abstained on all."""
     kl: float | None
@@ -98,7 +98,7 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardCard:
+class RewardModelRow:
     """One reward model, measured on rankings that it was not trained on."""
 
     name: str
@@ -116,7 +116,7 @@ class Report:
     title: str
     """Heading."""
     summary: str
-    """What was run, in a sentence or two."""
+    """Description of the run, in a sentence or two."""
     command: str
     """The command that makes it again."""
     machine: str
@@ -127,7 +127,7 @@ class Report:
     """One per model, in the order of the story."""
     curves: tuple[Curve, ...]
     """One per RL run."""
-    reward_models: tuple[RewardCard, ...]
+    reward_models: tuple[RewardModelRow, ...]
     """One per fit."""
     notes: tuple[str, ...] = ()
     """Remarks that the numbers need."""
@@ -150,8 +150,8 @@ class Report:
             data = json.loads(path.read_text(encoding="utf-8"))
             rows = tuple(ModelRow.of(row) for row in data["rows"])
             curves = tuple(Curve(**{**curve, "history": tuple(curve["history"])}) for curve in data["curves"])
-            cards = tuple(RewardCard(**card) for card in data["reward_models"])
-            parts = {"rows": rows, "curves": curves, "reward_models": cards, "notes": tuple(data["notes"])}
+            models = tuple(RewardModelRow(**row) for row in data["reward_models"])
+            parts = {"rows": rows, "curves": curves, "reward_models": models, "notes": tuple(data["notes"])}
             return cls(**{**data, **parts})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(

@@ -21,26 +21,26 @@ from .figures import (
     quiet_axes,
     svg_of,
 )
-from .report_data import RewardCard
+from .report_data import RewardModelRow
 
 __all__ = ["accuracy_plot", "learning_curve_plot", "reliability_plot"]
 
 NORMAL_95 = 1.959964
 
 
-def accuracy_plot(cards: Sequence[RewardCard]) -> Plot | None:
-    """Accuracy of each reward model beside the rule that more words win; None if no card has an accuracy."""
-    shown = [pair for pair in enumerate(cards) if finite(pair[1].evaluation.get("accuracy")) is not None]
+def accuracy_plot(models: Sequence[RewardModelRow]) -> Plot | None:
+    """Accuracy of each reward model beside the rule that more words win; None if none has an accuracy."""
+    shown = [pair for pair in enumerate(models) if finite(pair[1].evaluation.get("accuracy")) is not None]
     if not shown:
         return None
 
     def draw(figure: Any) -> None:
         axes = quiet_axes(figure.subplots(), grid="x")
-        values = [_accuracy_row(axes, row, number, card.evaluation) for row, (number, card) in enumerate(shown)]
+        values = [_accuracy_row(axes, row, number, model.evaluation) for row, (number, model) in enumerate(shown)]
         axes.axvline(0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
         axes.set_xlim(min(0.45, *values) - 0.04, 1.0)
         axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.set_yticks(range(len(shown)), [card.name for _, card in shown], parse_math=False)
+        axes.set_yticks(range(len(shown)), [model.name for _, model in shown], parse_math=False)
         axes.xaxis.set_major_formatter("{x:.0%}")
         axes.set_xlabel("held-out pairs ranked as people ranked them", color=MUTED)
 
@@ -53,22 +53,22 @@ def accuracy_plot(cards: Sequence[RewardCard]) -> Plot | None:
     )
 
 
-def reliability_plot(card: RewardCard, *, number: int) -> Plot | None:
+def reliability_plot(model: RewardModelRow, *, number: int) -> Plot | None:
     """Observed against predicted share of right answers, with the pairs in each bin; None without pairs.
 
     Args:
-        card: the reward model.
+        model: the reward model, measured.
         number: its place on the page, for the colour and for unique names.
     """
-    bins = [found for found in card.evaluation.get("bins", ()) if finite(found.get("confidence")) is not None]
+    bins = [found for found in model.evaluation.get("bins", ()) if finite(found.get("confidence")) is not None]
     if not bins:
         return None
-    ece = finite(card.evaluation.get("ece"))
+    ece = finite(model.evaluation.get("ece"))
     error = "" if ece is None else f"Expected calibration error {ece:.3f}. "
     return Plot(
-        title=f"Calibration: {card.name}",
+        title=f"Calibration: {model.name}",
         svg=svg_of(f"reliability-{number}", (SMALL[0], 290), lambda figure: _reliability(figure, bins, number)),
-        alt=f"Reliability diagram of the reward model {card.name}: share of pairs won by the predicted winner against "
+        alt=f"Reliability diagram of the reward model {model.name}: share of pairs won by the predicted winner against "
         "the probability it was given, with the number of pairs in each bin.",
         caption=f"{error}Dashed: perfect calibration. Bars: pairs in the bin.",
     )

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from lm_gym.app.report.report import print_table, render_report
-from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardCard, Sample
+from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardModelRow, Sample
 from lm_gym.errors import ArtifactError, MissingExtraError
 
 PROMPTS = (
@@ -76,9 +76,9 @@ NUMBERS = {
 DESCRIPTIONS = {
     "base": "the pretrained model",
     "before RL (SFT)": "fine-tuned on 800 demonstrations; the reference of every KL below",
-    "round 1": "PPO with the KL leash against the reward model fitted to 128 rankings",
-    "round 2": "PPO with the KL leash against the reward model fitted to 256 rankings",
-    "without KL": "the same PPO as round 1 without the KL leash",
+    "round 1": "PPO with a KL penalty against the reward model fitted to 128 rankings",
+    "round 2": "PPO with a KL penalty against the reward model fitted to 256 rankings",
+    "without KL": "the same PPO as round 1 without the KL penalty",
 }
 
 
@@ -119,7 +119,7 @@ def curve_of(name: str, *, start: float, gain: float, kl: float, turn: float, ta
     return Curve(name=name, history=tuple(history), kl_target=target)
 
 
-def card_of(name: str, trained_on: int, accuracy: float) -> RewardCard:
+def reward_row_of(name: str, trained_on: int, accuracy: float) -> RewardModelRow:
     counts, right = (0, 0, 0, 0, 0, 214, 171, 149, 122, 88), (0.56, 0.63, 0.79, 0.84, 0.97)
     bins: list[dict[str, Any]] = [
         {"low": n / 10, "high": n / 10 + 0.1, "pairs": counts[n], "confidence": None} for n in range(5)
@@ -142,7 +142,9 @@ def card_of(name: str, trained_on: int, accuracy: float) -> RewardCard:
         "nll": 0.512,
     }
     evaluation |= {"ece": 0.0312, "length_accuracy": 0.58, "pairs_at_matched_length": 131, "groups": [], "bins": bins}
-    return RewardCard(name=name, trained_on=trained_on, evaluation=evaluation | {"accuracy_at_matched_length": 0.74})
+    return RewardModelRow(
+        name=name, trained_on=trained_on, evaluation=evaluation | {"accuracy_at_matched_length": 0.74}
+    )
 
 
 def example(iterations: int = 60) -> Report:
@@ -159,7 +161,7 @@ def example(iterations: int = 60) -> Report:
             curve_of("round 2", start=1.0, gain=1.0, kl=8.1, turn=1.0, target=6.0, n=iterations),
             curve_of("without KL", start=0.0, gain=3.5, kl=62.0, turn=0.25, target=None, n=iterations),
         ),
-        reward_models=(card_of("round 1", 128, 0.761), card_of("round 2", 256, 0.794)),
+        reward_models=(reward_row_of("round 1", 128, 0.761), reward_row_of("round 2", 256, 0.794)),
         notes=("Annotators are simulated.", "Intervals do not cover the spread over seeds."),
         stage_seconds={"sft": 61.0, "round-1/rankings": 9.4, "round-1/reward": 74.0, "round-1/ppo": 214.0},
     )
@@ -282,11 +284,13 @@ def test_pictures_are_all_there_and_described(page: Page) -> None:
 def test_model_text_is_never_markup(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> <img src=http://x.example/y> & [bold]b[/bold] [/oops] \x1b[31mred\x00 \ud800"
     report = example(2)
-    card = replace(report.reward_models[0], name="<i>$\\frac{$</i> \u4e00")
+    reward_row = replace(report.reward_models[0], name="<i>$\\frac{$</i> \u4e00")
     row = replace(report.rows[0], name=evil, description=evil, samples=(Sample(prompt=evil, response=evil),))
     words: dict[str, Any] = {"title": evil, "summary": evil, "command": evil, "machine": evil, "notes": (evil,)}
     curves = (replace(report.curves[0], name=evil),)
-    report = replace(report, rows=(row,), curves=curves, reward_models=(card,), stage_seconds={evil: 1.0}, **words)
+    report = replace(
+        report, rows=(row,), curves=curves, reward_models=(reward_row,), stage_seconds={evil: 1.0}, **words
+    )
     page, text = rendered(report, tmp_path), printed(report)
     assert not page.tags & {"script", "img"}
     assert page.source.count("<i ") == page.source.count('<i style="left:')
@@ -332,11 +336,11 @@ def test_holes_in_curves_and_evaluations(tmp_path: Path) -> None:
     )
     curves = (Curve(name="empty", history=()), Curve(name="holes", history=holes, kl_target=math.nan))
     empty = {"low": 0.5, "high": 1.0, "pairs": 0, "confidence": None, "accuracy": None}
-    cards = (
-        RewardCard(name="bare", trained_on=3, evaluation={}),
-        RewardCard(name="thin", trained_on=4, evaluation={"accuracy": 1.0, "bins": [empty], "ece": math.nan}),
+    models = (
+        RewardModelRow(name="bare", trained_on=3, evaluation={}),
+        RewardModelRow(name="thin", trained_on=4, evaluation={"accuracy": 1.0, "bins": [empty], "ece": math.nan}),
     )
-    page = rendered(replace(example(2), curves=curves, reward_models=cards), tmp_path)
+    page = rendered(replace(example(2), curves=curves, reward_models=models), tmp_path)
     titles = ["Reward-model score", "KL, nats per response", "Entropy, nats per token"]
     titles += ["Explained variance of the value head", "Accuracy beside the length rule"]
     assert re.findall(r"<figcaption>([^<]*)", page.source) == titles
