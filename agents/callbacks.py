@@ -62,7 +62,7 @@ class JsonlTracker:
             os.fsync(file.fileno())  # before a checkpoint that counts this iteration is on the disk
 
     def on_end(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is held open."""
 
 
 class TensorBoardTracker:

@@ -39,7 +39,7 @@ __all__ = ["SurrogateAgent", "SurrogateConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateConfig:
-    """Settings of :class:`SurrogateAgent`, whatever estimates its advantages."""
+    """Settings of :class:`SurrogateAgent`, the same for every advantage estimator."""
 
     episodes_per_iteration: int = 64
     """Responses per rollout, in one process."""
@@ -72,7 +72,7 @@ class SurrogateConfig:
     max_batch_tokens: int = 16_384
     """Padded tokens per forward pass; a minibatch above it is accumulated."""
     seed: int = 0
-    """Of the order of episodes in minibatches."""
+    """Seed of the order of episodes in minibatches."""
 
     def __post_init__(self) -> None:
         counts = ("episodes_per_iteration", "samples_per_prompt", "epochs", "minibatches", "max_batch_tokens")

@@ -40,7 +40,7 @@ class TrainResult:
     history: tuple[dict[str, float], ...]
     """Metrics of each iteration of this call."""
     best_evaluation: Evaluation | None
-    """Of the best policy; None without held-out prompts, or if an earlier part of a resumed run holds the best."""
+    """That of the best policy; None without held-out prompts, or if an earlier part of a resumed run holds the best."""
     best_iteration: int | None
     """Iteration after which it was measured."""
     stopped_by: int | None

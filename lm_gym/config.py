@@ -118,7 +118,7 @@ class RewardConfig:
     missing_eos_penalty: float = 0.0
     """Taken off the score of a response that the length cap ended; >= 0."""
     score_timeout_s: float | None = None
-    """Most seconds that one call of the reward model may take, whatever kind it is; then it is a RewardModelError, and
+    """Most seconds for one call of the reward model, of any kind; past them a RewardModelError is raised, and
     the call may still be running in a thread of its own. None waits."""
     on_length_limit: Literal["terminate", "truncate"] = "terminate"
     """At the cap: pay the score and terminate, or pay none and truncate (the agent bootstraps). Never both."""

@@ -36,15 +36,15 @@ class Episodes:
     response_mask: np.ndarray
     """Shape: (B, T), bool; every row counts at least one token."""
     log_probs: np.ndarray
-    """0 where the mask is False. Shape: (B, T), float32."""
+    """Log-probabilities of the policy that sampled; 0 where the mask is False. Shape: (B, T), float32."""
     ref_log_probs: np.ndarray | None
-    """Under the tempered reference; None without one. Shape: (B, T), float32."""
+    """Log-probabilities under the tempered reference; None without one. Shape: (B, T), float32."""
     kl: np.ndarray | None
-    """k1, log_probs - ref_log_probs; None without a reference. Shape: (B, T), float64."""
+    """KL term k1, log_probs - ref_log_probs; None without a reference. Shape: (B, T), float64."""
     rewards: np.ndarray
     """Shape: (B, T), float64."""
     scores: np.ndarray
-    """The reward model's own scale, before weight, clip and normaliser; 0 where not valid. Shape: (B,), float32."""
+    """Scores on the model's own scale, before weight, clip and normaliser; 0 where not valid. Shape: (B,), float32."""
     score_valid: np.ndarray
     """False where the reward model abstained. Shape: (B,), bool."""
     terminated: np.ndarray
@@ -60,7 +60,7 @@ class Episodes:
     responses: tuple[str, ...]
     """Response texts as they were scored. Length B."""
     temperature: float
-    """Under which all log-probabilities above were taken."""
+    """Softmax temperature of all log-probabilities above."""
     score_std: np.ndarray | None = None
     """The reward model's own uncertainty, in units of ``scores``; 0 where not valid. None if the model has none, or
     was not asked about any row. Shape: (B,), float32."""

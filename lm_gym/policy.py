@@ -29,7 +29,7 @@ class Generation:
     mask: np.ndarray
     """Shape: (B, T), bool."""
     log_probs: np.ndarray
-    """Behaviour policy: tempered, truncated, renormalised; in nats. Shape: (B, T), float32."""
+    """Log-probabilities of the behaviour policy: tempered, truncated, renormalised; in nats. Shape: (B, T), float32."""
     keep_sets: KeepSets | None = None
     """Subsets drawn from; None if sampling was not truncated, or if the sampler does not store them."""
 
@@ -38,13 +38,13 @@ class PolicyEvaluation(NamedTuple):
     """A policy's own view of finished episodes."""
 
     log_probs: Any
-    """Of each response token, tempered and over its keep set, in nats; 0 off the mask. Tensor (B, T)."""
+    """Log-probability of each response token, tempered, over its keep set, in nats; 0 off the mask. Tensor (B, T)."""
     values: Any
-    """Of the state before each token, in reward units; 0 off the mask. Tensor (B, T)."""
+    """Value of the state before each token, in reward units; 0 off the mask. Tensor (B, T)."""
     entropy: Any
-    """Of the distribution that each token was drawn from, in nats; 0 off the mask. Tensor (B, T)."""
+    """Entropy of the distribution that each token was drawn from, in nats; 0 off the mask. Tensor (B, T)."""
     final_values: Any
-    """Of the state after the last token; what a truncated episode bootstraps from. Tensor (B,)."""
+    """Value of the state after the last token, from which a truncated episode bootstraps. Tensor (B,)."""
 
 
 @runtime_checkable

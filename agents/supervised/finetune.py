@@ -76,7 +76,7 @@ class SupervisedResult:
     train_loss: float
     """Mean of the last logged steps, nats per learned token."""
     eval_loss: float | None
-    """On ``eval_rows`` at the end, nats per learned token; None without them."""
+    """Loss on ``eval_rows`` at the end, nats per learned token; None without them."""
     perplexity: float | None
     """exp(eval_loss); None without ``eval_rows``."""
     rows: int

@@ -113,7 +113,7 @@ class PretrainResult:
     train_loss: float
     """Mean of the last logged steps, nats/token."""
     validation_loss: float | None
-    """On the held-out documents, nats/token; None if nothing is held out."""
+    """Loss on the held-out documents, nats/token; None if nothing is held out."""
     bits_per_byte: float | None
     """validation_loss x held-out tokens / (ln 2 x held-out bytes): comparable across tokenizers. End-of-text
     tokens count as tokens and have no bytes."""

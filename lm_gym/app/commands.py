@@ -168,7 +168,7 @@ def reward_train(
     """Fit a reward model to judgements of any kinds, and measure it on prompts that it has not seen.
 
     Args:
-        options: What to fit.
+        options: Settings of the fit.
         out: Folder of the reward model.
         resume: Go on with a killed run of the same settings and judgements.
         overwrite: Delete the run or model that the folder holds first.
@@ -215,7 +215,7 @@ def train(
     """Train a language model with token-level PPO against a reward model, with a KL penalty to where it started.
 
     Args:
-        options: What to train.
+        options: Settings of the training.
         out: Folder of the run; the trained model is policy in it.
         resume: Go on with the run that the folder holds.
         overwrite: Delete the run that the folder holds first.
@@ -237,7 +237,7 @@ def generate(
 
     Args:
         model: Folder or hub id.
-        sampling: How they are drawn.
+        sampling: Settings of sampling.
         prompt: Prompts, in quotes.
         prompts: File of prompts (.jsonl).
         count: Responses per prompt.
@@ -261,7 +261,7 @@ def compare(
     Args:
         a: Folder or hub id of the first.
         b: Folder or hub id of the second.
-        sampling: How responses are drawn.
+        sampling: Settings of sampling.
         prompts: File of prompts (.jsonl).
         reward_model: Also score both, and count how often each wins.
         limit: Most prompts shown.

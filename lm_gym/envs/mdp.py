@@ -30,7 +30,7 @@ class Outcome:
     """Result of one episode."""
 
     score: float
-    """On the reward model's own scale; 0 if it abstained or was not asked."""
+    """Score on the reward model's own scale; 0 if it abstained or was not asked."""
     score_std: float | None
     """The reward model's own uncertainty, in units of the score; None if it has none, abstained or was not asked."""
     score_valid: bool

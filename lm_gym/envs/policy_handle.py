@@ -155,7 +155,7 @@ class _Function:
         return self._log_prob(observation, tokens)
 
     def forget(self) -> None:
-        """Nothing is remembered."""
+        """Do nothing: a function remembers no draw."""
 
 
 def _evaluated_by(policy: Any) -> LogProb:

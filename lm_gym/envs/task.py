@@ -45,7 +45,7 @@ class TextTask:
     reward: RewardConfig
     """Settings of payment."""
     sampling: SamplingConfig
-    """Temperature, truncation, length cap and stops, its stop tokens named: whoever draws or labels reads them here."""
+    """Temperature, truncation, length cap and stops, its stop tokens named, for everything that draws or labels."""
     action_mode: ActionMode
     """Form of an action: a token, or a token with the policy's log-probability."""
     vocab_size: int

@@ -88,7 +88,7 @@ class ReferenceScorer:
         self._keep(torch.as_tensor(rows), self._decoder.prefill(rows, prompts))
 
     def log_probs(self, tokens: np.ndarray, active: np.ndarray) -> np.ndarray:
-        """Of each row's next token, in nats.
+        """Log-probability of each row's next token, in nats.
 
         Args:
             tokens: Shape: (B,), int64.

@@ -41,9 +41,9 @@ class TokenStatistics(NamedTuple):
     """Statistics of the policy's distribution at each counted token."""
 
     log_probs: Tensor
-    """Of the token that was taken, in nats. Shape: (N,), float32."""
+    """Log-probability of the token that was taken, in nats. Shape: (N,), float32."""
     entropy: Tensor
-    """Of the (tempered, truncated) distribution, in nats. Shape: (N,), float32."""
+    """Entropy of the (tempered, truncated) distribution, in nats. Shape: (N,), float32."""
 
 
 def token_batches(lengths: np.ndarray, max_tokens: int, device: torch.device) -> Iterator[np.ndarray]:

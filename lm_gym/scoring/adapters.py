@@ -43,22 +43,22 @@ class ObjectRewardModel(RewardModel):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its own, or that of its class."""
+        """The object's own name, or that of its class."""
         return str(getattr(self.model, "name", type(self.model).__name__))
 
     @property
     def normalizer(self) -> ScoreNormalizer | None:  # type: ignore[override]
-        """Its own, or None."""
+        """The object's own normaliser, or None."""
         return getattr(self.model, "normalizer", None)
 
     @property
     def columns(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Its own, or none."""
+        """The object's own columns, or none."""
         return getattr(self.model, "columns", ())
 
     @property
     def all_columns(self) -> bool:  # type: ignore[override]
-        """Its own, or False."""
+        """The object's own setting, or False."""
         return getattr(self.model, "all_columns", False)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
@@ -67,7 +67,7 @@ class ObjectRewardModel(RewardModel):
         return scores
 
     def identity(self) -> str | None:
-        """Its own, or None."""
+        """The object's own identity, or None."""
         return self.model.identity() if hasattr(self.model, "identity") else None
 
 

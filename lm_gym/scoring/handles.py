@@ -59,7 +59,7 @@ def import_attribute(handle: str) -> Any:
 
 
 def load_reward_model(handle: str | Path | RewardModelLike) -> RewardModel:
-    """Resolve a reward model from whatever stands for it.
+    """Resolve the handle of a reward model.
 
     Args:
         handle: a reward model or reward function; the folder of a saved one, or of a one-label classification model

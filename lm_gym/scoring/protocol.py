@@ -308,7 +308,7 @@ def _asked_columns(model: RewardModel, columns: Columns, count: int) -> dict[str
 
 
 def as_float32(values: Any) -> np.ndarray:
-    """As float32; what is too large for it becomes infinite, which no check lets pass."""
+    """Convert to float32; a number too large for it becomes infinite, which no check lets pass."""
     with np.errstate(over="ignore"):
         return np.asarray(values).astype(np.float32)
 

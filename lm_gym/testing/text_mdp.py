@@ -61,7 +61,7 @@ class TextMDP:
     responses: tuple[tuple[int, ...], ...]
     """Token ids, the stop token included. Length R."""
     texts: tuple[str, ...]
-    """As they are scored. Length R."""
+    """Response texts as they are scored. Length R."""
     stop_reasons: tuple[StopReason, ...]
     """Length R."""
     paid: np.ndarray

@@ -137,7 +137,7 @@ class CachedRewardModel(RewardModel):
 
     @property
     def normalizer(self) -> ScoreNormalizer | None:  # type: ignore[override]
-        """That of the model, which may be fitted later."""
+        """Normaliser of the model, which may be fitted later."""
         return self.model.normalizer
 
     def identity(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Questions about responses, and whoever answers them with judgements.
+"""Questions about responses, and the annotators that answer them with judgements.
 
 Knows: what is asked and the contract of the answers. Does not know: how a verdict is reached.
 """

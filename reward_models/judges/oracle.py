@@ -53,7 +53,7 @@ class OracleRewardModel(RewardModel):
 
     @property
     def normalizer(self) -> ScoreNormalizer | None:  # type: ignore[override]
-        """That of the truth; the built-in one has none."""
+        """Normaliser of the truth; the built-in one has none."""
         return None if self._truth is None else self._truth.normalizer
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:

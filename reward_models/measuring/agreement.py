@@ -25,9 +25,9 @@ class OneAnnotator:
     """One person, on pairs that others voted on as well."""
 
     annotator: str
-    """Their name."""
+    """Name of the annotator."""
     votes: int
-    """Their votes."""
+    """Number of their votes."""
     with_majority: float
     """Share of these that agree with what most of the others said; a split among the others counts half."""
     with_model: float | None

@@ -89,7 +89,7 @@ class RewardModelCard:
     texts: int
     """Different texts that were scored for the comparisons."""
     texts_cut: int | None
-    """Those that were too long and lost their beginning; None for a model that does not say."""
+    """Texts that were too long and lost their beginning; None for a model that does not say."""
     agreement: AnnotatorAgreement | None
     """People among themselves, and the model in the place of one; None without two votes on one pair."""
     probes: tuple[ProbeResult, ...]

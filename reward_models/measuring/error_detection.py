@@ -30,7 +30,7 @@ class ErrorDetection:
     pairs: int
     """Pairs with an order, a score for both responses, and no equal scores."""
     errors: int
-    """Those that the model has the wrong way round."""
+    """Pairs that the model has the wrong way round."""
     by_disagreement: float | None
     """Area of the standard deviation over members of the probability that the first wins; None without members."""
     by_spread: float

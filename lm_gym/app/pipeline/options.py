@@ -90,7 +90,7 @@ class TrainOptions:
     max_new_tokens: int = 48
     """Longest response, in tokens."""
     temperature: float = 1.0
-    """Of sampling, for policy and reference alike."""
+    """Softmax temperature, for policy and reference alike."""
     kl_coef: float = 0.05
     """KL coefficient (its start value with a target)."""
     kl_target: float | None = None
@@ -132,12 +132,12 @@ class FileRun:
     max_new_tokens: int = 96
     """Longest response, in tokens."""
     temperature: float = 0.8
-    """Of sampling, for policy and reference alike."""
+    """Softmax temperature, for policy and reference alike."""
     kl_target: float = 10.0
     """KL per response that the adaptive controller holds, in nats."""
     kl_coef: float = 0.05
     """Start value of the KL coefficient."""
     learning_rate: float = 1e-4
-    """Of PPO."""
+    """Adam's step size in PPO."""
     seed: int = 0
     """Seed of every stage."""

@@ -88,7 +88,7 @@ class LoopPlan:
     group_of: Callable[[str], str] | None = None
     """Group of a prompt, for the reward model's standard errors."""
     seed: int = 0
-    """Of every stage."""
+    """Seed of every stage."""
 
     def __post_init__(self) -> None:
         if (self.annotator is None) == (self.judgements is None):
