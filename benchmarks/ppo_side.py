@@ -70,7 +70,9 @@ def main() -> None:
     )
     rng = np.random.default_rng(options.seed)
     prompts = [" ".join(map(str, rng.integers(options.vocab, size=options.prompt_tokens))) for _ in range(256)]
-    task = TextTask.of(Reference(model), prompts, max_new_tokens=options.response_tokens, kl_coef=0.05)
+    task = TextTask.of(
+        Reference(model), prompts, max_new_tokens=options.response_tokens, stop_token_ids=(), kl_coef=0.05
+    )
     env = TextGenerationVectorEnv(task, last_is_even)
     env.reset(seed=options.seed)
     policy = LanguageModelPolicy(own_copy(model), separate_critic=options.separate_critic)

@@ -43,7 +43,7 @@ def main() -> None:
     for stopping in (False, True):
         model = random_language_model(vocab=VOCAB)
         # Random weights draw almost uniformly, so a set of stop tokens has its share of the vocabulary as probability.
-        stops = tuple(range(4 * VOCAB // CAP)) if stopping else None
+        stops = tuple(range(4 * VOCAB // CAP)) if stopping else ()
         task = TextTask.of(Reference(model), prompts, max_new_tokens=CAP, stop_token_ids=stops)
         env = TextGenerationVectorEnv(task)
         env.reset(seed=0)

@@ -65,7 +65,9 @@ def main() -> None:
     prompts = rng.integers(4096, size=(ROWS, PROMPT))
     tokens = rng.integers(4096, size=(ROWS, STEPS + 1))
     texts = [" ".join(map(str, row)) for row in prompts]
-    env = TextGenerationVectorEnv(TextTask.of(Reference(model), texts, max_new_tokens=STEPS + 1), num_envs=ROWS)
+    env = TextGenerationVectorEnv(
+        TextTask.of(Reference(model), texts, max_new_tokens=STEPS + 1, stop_token_ids=()), num_envs=ROWS
+    )
     ours: list[list[float]] = []
     bare: list[list[float]] = []
     for _ in range(options.repeats + 1):

@@ -62,7 +62,8 @@ class SamplingConfig:
     max_new_tokens: int = 48
     """Cap on the response length, in tokens, the stop token included."""
     stop_token_ids: tuple[int, ...] | None = None
-    """Tokens that end a response; None takes those of the reference model, or the tokenizer's EOS without one."""
+    """Tokens that end a response; None takes those of the reference model, or the tokenizer's EOS without one. With ()
+    no token ends one: it goes on to the cap, or to a stop string."""
     stop_strings: tuple[str, ...] = ()
     """A response ends as soon as its text contains one of these; the scored text ends before it."""
     seed: int | None = None
@@ -73,7 +74,7 @@ class SamplingConfig:
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
         if self.stop_token_ids is not None:
             ids = tuple(self.stop_token_ids)
-            _require(bool(ids) and all(map(_is_int, ids)), self, "stop_token_ids", "must be None or some token ids")
+            _require(all(map(_is_int, ids)), self, "stop_token_ids", "must be None or token ids")
             object.__setattr__(self, "stop_token_ids", tuple(int(token) for token in ids))
         _require(_is_real(self.temperature) and self.temperature > 0, self, "temperature", "must be > 0")
         top_k_fits = self.top_k is None or (_is_int(self.top_k) and self.top_k >= 1)

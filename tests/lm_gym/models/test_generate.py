@@ -216,6 +216,14 @@ def test_keep_sets_over_the_memory_limit_are_refused_with_the_settings_named(
         sample(model_of("gpt2"), min_new_tokens=8, limit=50)
 
 
+def test_without_stop_tokens_every_response_is_as_long_as_the_cap(model_of: Callable[[str], LanguageModel]) -> None:
+    generation = sample(model_of("gpt2"), PROMPTS * 4, stop_token_ids=(), min_new_tokens=2)
+    assert generation.mask.all()
+    assert EOS in generation.ids
+    stopped = sample(model_of("gpt2"), PROMPTS * 4, stop_token_ids=(), stop_strings=("a",))
+    assert not stopped.mask.all()
+
+
 @pytest.mark.parametrize("temperature", [2, np.float32(0.5)])
 def test_a_temperature_may_be_any_real_number(temperature: Any, model_of: Callable[[str], LanguageModel]) -> None:
     generation = sample(model_of("gpt2"), temperature=temperature)
