@@ -1,8 +1,8 @@
 """Log-probabilities and entropies of finished episodes from teacher-forced states.
 
 Work is cut twice: rows into micro-batches by token count, and the head into chunks of positions, so that the largest
-float tensor is (chunk, V). Where there are several chunks and a gradient is wanted, the backward pass computes the
-logits of each again: no (tokens, V) tensor outlives its chunk.
+float tensor is (chunk, V). Where a gradient is wanted and the logits of a micro-batch pass a fixed size, the backward
+pass computes those of each chunk again: then no (tokens, V) tensor outlives its chunk.
 
 Shapes: B = episodes, T = longest response, N = counted response tokens (row-major), H = hidden width, V = vocabulary.
 """
@@ -27,6 +27,8 @@ HEAD_NUMBERS_ON_CPU = 1 << 21
 """Logits that are computed at once on a CPU (8 MB); small enough for its caches."""
 HEAD_NUMBERS = 1 << 26
 """The same on an accelerator (256 MB)."""
+KEPT_NUMBERS = 1 << 26
+"""Logits of a micro-batch that may wait for the backward pass (256 MB); beyond it they are computed again."""
 MIN_HEAD_CHUNK = 64
 """Positions that the head is applied to at least: below it, reading the head's weights costs more than it saves."""
 ENOUGH_TOKENS_ON_CPU = 1 << 10
@@ -89,6 +91,7 @@ def token_statistics(
         entropy: False skips the entropy (zeros are returned).
         chunk: positions per application of the head; None bounds the logits that exist at once.
     """
+    again = torch.is_grad_enabled() and len(states) * model.vocab_size > KEPT_NUMBERS
     if chunk is None:
         numbers = HEAD_NUMBERS_ON_CPU if states.device.type == "cpu" else HEAD_NUMBERS
         chunk = max(MIN_HEAD_CHUNK, numbers // model.vocab_size)
@@ -101,7 +104,7 @@ def token_statistics(
 
     parts: list[tuple[Tensor, Tensor]] = []
     for start, part in zip(range(0, len(targets), chunk), states.split(chunk), strict=True):
-        if len(targets) > chunk and torch.is_grad_enabled():
+        if again:
             parts.append(checkpoint(of_chunk, part, start, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(of_chunk(part, start))

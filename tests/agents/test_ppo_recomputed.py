@@ -148,6 +148,7 @@ def test_every_step_of_an_update_is_the_recomputed_one(case: Case, monkeypatch: 
     if case.small_chunks:
         monkeypatch.setattr(forcing, "HEAD_NUMBERS_ON_CPU", 1)
         monkeypatch.setattr(forcing, "MIN_HEAD_CHUNK", 4)
+        monkeypatch.setattr(forcing, "KEPT_NUMBERS", 0)
     policy, reference, episodes = collected(case, config)
     rows = rows_of(episodes, case)
     rewards = rewards_of(rows, Weights(policy), reference, case)

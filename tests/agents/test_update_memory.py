@@ -24,6 +24,12 @@ CHUNK = forcing.HEAD_NUMBERS_ON_CPU // V
 """Tokens whose logits are computed at once."""
 
 
+@pytest.fixture(autouse=True)
+def keep_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a batch that is far beyond what may be kept."""
+    monkeypatch.setattr(forcing, "KEPT_NUMBERS", 0)
+
+
 class LiveLogits(TorchDispatchMode):
     """Bytes of all tensors of (tokens, V) that are alive at once, of whatever type; views count once."""
 
@@ -84,3 +90,13 @@ def test_logits_that_outlive_their_chunk_are_seen(monkeypatch: pytest.MonkeyPatc
     live, tokens = live_logits(24)
     assert live.most_rows == CHUNK
     assert live.peak > 4 * tokens * V
+
+
+def test_few_logits_are_kept_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computing them again costs time; up to the limit they wait, and beyond it they do not."""
+    again, tokens = live_logits(24)
+    monkeypatch.setattr(forcing, "KEPT_NUMBERS", tokens * V)
+    kept, _ = live_logits(24)
+    monkeypatch.setattr(forcing, "KEPT_NUMBERS", tokens * V - 1)
+    beyond, _ = live_logits(24)
+    assert beyond.peak == again.peak < 4 * tokens * V < kept.peak

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tiny_models import ARCHITECTURES, PROMPTS, SamplingPolicy, full_log_probs, make_model, make_tokenizer, vector_env
 
 from lm_gym import Episodes, LanguageModel, Reference
+from lm_gym.models import teacher_forcing
 from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 
 CPU = torch.device("cpu")
@@ -102,13 +103,14 @@ def test_entropy_is_that_of_the_truncated_distribution(model_of: Callable[[str],
 
 
 @pytest.mark.parametrize("entropy", [False, True])
-def test_logits_are_computed_again_and_not_kept(entropy: bool) -> None:
+def test_logits_are_computed_again_and_not_kept(entropy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of (tokens, V) waits for the backward pass, and the gradient is that of one piece."""
     model = LanguageModel(make_model(vocab_size=50, n_embd=32).requires_grad_(True), make_tokenizer(size=50))
     episodes = rollout(model, rows=9, top_k=30, temperature=0.8)
     weights = list(model.model.parameters())
     found, kept = [], []
-    for chunk in (10_000, 4):
+    for limit, chunk in ((1 << 26, 4), (0, 4)):
+        monkeypatch.setattr(teacher_forcing, "KEPT_NUMBERS", limit)
         saved: list[int] = []
 
         def note(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
