@@ -52,9 +52,7 @@ class TokenActor:
     def __init__(self, model: LanguageModel) -> None:
         """Args: model: the policy's language model."""
         self._model = model
-        self._generator = torch.Generator()
-        self._seed: int | None = None
-        self._generator.seed()
+        self._generators: dict[int | None, torch.Generator] = {}  # one stream per sampling.seed
         self._histories: list[_History] = []  # the one seen last comes first
 
     def refresh(self) -> None:
@@ -71,15 +69,19 @@ class TokenActor:
         if ids.ndim == 1:
             tokens, log_probs = self.act({"input_ids": ids[None], "attention_mask": mask[None]}, sampling)
             return tokens[0], log_probs[0]
-        if sampling.seed != self._seed:
-            self._seed = sampling.seed
-            self._generator.manual_seed(self._seed) if self._seed is not None else self._generator.seed()
         states, counts = self._states(ids, mask.astype(np.int64).sum(axis=1))
         with torch.inference_mode():
             logits = truncated_logits(self._model.logits(states), counts, sampling)
-            uniform = torch.rand(len(ids), generator=self._generator).to(logits.device)
+            uniform = torch.rand(len(ids), generator=self._stream(sampling.seed)).to(logits.device)
             drawn, drawn_log_probs = draw(logits, uniform)
         return drawn.cpu().numpy(), drawn_log_probs.cpu().numpy()
+
+    def _stream(self, seed: int | None) -> torch.Generator:
+        """The generator of a ``sampling.seed``, which goes on from act to act, whatever other seeds come between."""
+        if seed not in self._generators:
+            self._generators[seed] = torch.Generator()
+            self._generators[seed].manual_seed(seed) if seed is not None else self._generators[seed].seed()
+        return self._generators[seed]
 
     def _states(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         """The state after each row's last token (B, H), and the response tokens it has seen (B,)."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lm_gym.config import ScoreNormalizer
-from lm_gym.envs.task import TextTask
+from lm_gym.envs.task import LOG_PROB_SLACK, TextTask
 from lm_gym.episodes import Episodes, StopReason
 from lm_gym.errors import UnsupportedModelError
 from lm_gym.policy import Generation, Policy, Sampler
@@ -63,6 +63,7 @@ def collect(
 
     Raises:
         UnsupportedModelError: the sampler's vocabulary is not the reference's, or it did not stop where the rules say,
+            or its answer breaks the contract of :class:`lm_gym.policy.Generation`,
             or the reference has no finite log-probability for a token.
         RewardModelError: the reward model failed.
     """
@@ -76,6 +77,7 @@ def collect(
         )
     with timer.phase("rollout"):
         generation = sampler.generate([prompt.ids for prompt in prompts], replace(task.sampling, seed=seed))
+    generation = _checked(generation, len(prompts), sampler, truncates=task.sampling.truncates)
     reasons, texts = _endings(task, prompts, generation, type(sampler).__name__)
     episodes = _unpaid(task, prompts, group, generation, reasons, texts)
     if task.reference is not None:
@@ -89,8 +91,53 @@ def collect(
 
 
 def sampler_of(source: Policy | Sampler) -> Sampler:
-    """The sampler itself, or the one that a policy brings."""
-    return source if isinstance(source, Sampler) else source.sampler
+    """The sampler itself, or the one that a policy brings.
+
+    Raises:
+        UnsupportedModelError: it is neither a sampler nor a policy.
+    """
+    if isinstance(source, Sampler):
+        return source
+    if isinstance(source, Policy):
+        return source.sampler
+    raise UnsupportedModelError(
+        "rollout: needs a Policy (sampler, act, evaluate) or a Sampler (stores_keep_sets, vocab_size, generate, "
+        f"refresh), got {type(source).__name__}, which lacks some of them"
+    )
+
+
+def _checked(generation: Generation, rows: int, sampler: Sampler, *, truncates: bool) -> Generation:
+    """A sampler's answer to ``rows`` prompts, in the types of :class:`lm_gym.Episodes`.
+
+    Raises:
+        UnsupportedModelError: it is not what :class:`lm_gym.policy.Generation` says.
+    """
+    ids, mask, log_probs = (np.asarray(each) for each in (generation.ids, generation.mask, generation.log_probs))
+
+    def require(holds: Any, rule: str, got: Any) -> None:
+        if not holds:
+            raise UnsupportedModelError(
+                f"sampler {type(sampler).__name__}: must answer {rows} prompts with {rule}, got {got}; "
+                "see lm_gym.policy.Generation"
+            )
+
+    def require_everywhere(holds: np.ndarray, rule: str, values: np.ndarray) -> None:
+        wrong = np.argwhere(mask & ~holds)
+        require(not len(wrong), rule, f"{values[tuple(wrong[0])]} in row {wrong[0][0]}" if len(wrong) else "")
+
+    require(ids.ndim == 2 and len(ids) == rows, f"ids of shape ({rows}, T)", f"ids of shape {ids.shape}")
+    require(mask.shape == ids.shape, f"a mask of shape {ids.shape}, that of its ids", mask.shape)
+    require(log_probs.shape == ids.shape, f"log-probabilities of shape {ids.shape}, that of its ids", log_probs.shape)
+    require(np.issubdtype(ids.dtype, np.integer), "ids of an integer type", ids.dtype)
+    require(mask.dtype == np.bool_, "a mask of bool", mask.dtype)
+    gap = mask[:, 1:] & ~mask[:, :-1]
+    require(not gap.any(), "a mask that counts the first tokens of a row", f"a gap in row {gap.any(axis=1).argmax()}")
+    require_everywhere((ids >= 0) & (ids < sampler.vocab_size), f"tokens in [0, {sampler.vocab_size})", ids)
+    usable = np.isfinite(log_probs) & (log_probs <= LOG_PROB_SLACK)
+    require_everywhere(usable, "log-probabilities that are finite and at most 0", log_probs)
+    stored = generation.keep_sets is not None or not (truncates and sampler.stores_keep_sets)
+    require(stored, "the keep set of each token, which it says it stores", "none")
+    return replace(generation, ids=ids.astype(np.int64), mask=mask, log_probs=log_probs.astype(np.float32))
 
 
 def _endings(

@@ -43,3 +43,19 @@ def test_a_row_is_drawn_the_same_beside_any_others(
         found.append(np.array(draws))
     assert len(set(found[0][:, 0])) > 2
     np.testing.assert_allclose(found[0], found[1], atol=ROUNDING)
+
+
+def test_environments_of_two_seeds_each_draw_from_their_own_stream(
+    make_env: Callable[..., TextGenerationVectorEnv], make_policy: Callable[..., LanguageModelPolicy]
+) -> None:
+    env = make_env()
+    observation, _ = env.reset(seed=0)
+    alone = make_policy(env)
+    expected = [alone.act(observation, replace(env.sampling, seed=1))[0].tolist() for _ in range(4)]
+    assert len({tuple(tokens) for tokens in expected}) > 1
+    between = make_policy(env)
+    found = []
+    for _ in range(4):
+        found.append(between.act(observation, replace(env.sampling, seed=1))[0].tolist())
+        between.act(observation, replace(env.sampling, seed=2))
+    assert found == expected

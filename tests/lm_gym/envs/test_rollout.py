@@ -28,6 +28,7 @@ from lm_gym import (
 )
 from lm_gym.envs.rollout import PhaseTimer
 from lm_gym.errors import ConfigError, PromptError, RewardModelError, UnsupportedModelError
+from lm_gym.policy import Generation
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -236,6 +237,57 @@ def test_truncated_sampling_without_keep_sets_is_refused_for_training(
     plain = vector_env(1, reference, PROMPTS, max_new_tokens=4)
     plain.reset(seed=0)
     assert len(plain.rollout(sampler)) == 1
+
+def generated(**changes: Any) -> Generation:
+    """Two responses of three tokens, changed in some fields."""
+    fields = {
+        "ids": np.array([[1, 2, 0], [3, 4, 5]]),
+        "mask": np.ones((2, 3), dtype=bool),
+        "log_probs": np.full((2, 3), -1.0, dtype=np.float32),
+    }
+    return Generation(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ids": np.array([[1, 2, 0]])}, r"ids of shape \(2, T\).*got ids of shape \(1, 3\)"),
+        ({"log_probs": np.zeros((2, 2), dtype=np.float32)}, r"log-probabilities of shape \(2, 3\).*got \(2, 2\)"),
+        ({"ids": np.ones((2, 3))}, "ids of an integer type, got float64"),
+        ({"mask": np.ones((2, 3))}, "a mask of bool, got float64"),
+        ({"mask": np.array([[True, False, True], [True, True, True]])}, "got a gap in row 0"),
+        ({"ids": np.array([[1, 2, V], [1, 2, 3]])}, rf"tokens in \[0, {V}\), got {V} in row 0"),
+        ({"ids": np.array([[1, 2, 3], [-1, 2, 3]])}, rf"tokens in \[0, {V}\), got -1 in row 1"),
+        ({"log_probs": np.full((2, 3), np.nan)}, "log-probabilities that are finite and at most 0, got nan in row 0"),
+        ({"log_probs": np.full((2, 3), -np.inf)}, "got -inf in row 0"),
+        ({"log_probs": np.full((2, 3), 0.5)}, "got 0.5 in row 0"),
+    ],
+)
+def test_a_generation_that_breaks_its_contract_is_named(
+    changes: dict[str, Any], words: str, reference: Reference
+) -> None:
+    class Foreign(ScriptedPolicy):
+        def generate(self, prompts: Any, sampling: Any) -> Generation:
+            return generated(**changes)
+
+    env = vector_env(1, reference, PROMPTS, max_new_tokens=3)
+    env.reset(seed=0)
+    with pytest.raises(UnsupportedModelError, match=f"sampler Foreign: must .*{words}"):
+        env.rollout(Foreign([[1]]), 2)
+
+
+def test_a_sampler_that_promises_keep_sets_and_gives_none_is_named(reference: Reference) -> None:
+    env = vector_env(1, reference, PROMPTS, max_new_tokens=3, top_k=5)
+    env.reset(seed=0)
+    with pytest.raises(UnsupportedModelError, match="sampler ScriptedPolicy: must .*keep set.*got none"):
+        env.rollout(ScriptedPolicy([[1, 2, 0]]))
+
+
+def test_what_is_neither_policy_nor_sampler_is_named(reference: Reference) -> None:
+    env = vector_env(1, reference, PROMPTS, max_new_tokens=3)
+    env.reset(seed=0)
+    with pytest.raises(UnsupportedModelError, match=r"rollout: needs a Policy .* or a Sampler .* got object"):
+        env.rollout(object())  # type: ignore[arg-type]
 
 
 def test_responses_to_one_prompt_stand_side_by_side(reference: Reference, policy: SamplingPolicy) -> None:
