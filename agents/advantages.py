@@ -9,7 +9,7 @@ Shapes: B = episodes of a batch, T = longest response.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from lm_gym.policy import PolicyEvaluation
 
 from .functional import discounted_returns, gae
 
-__all__ = ["GAE", "AdvantageEstimator", "RewardToGo", "Targets"]
+__all__ = ["GAE", "AdvantageEstimator", "RewardToGo", "Targets", "estimated"]
 
 
 class Targets(NamedTuple):
@@ -32,6 +32,7 @@ class Targets(NamedTuple):
     """Targets of the value head, in reward units; 0 off the response mask. Shape: (B, T), float32."""
 
 
+@runtime_checkable
 class AdvantageEstimator(Protocol):
     """A rule that says how much better each token was than expected."""
 
@@ -48,6 +49,26 @@ class AdvantageEstimator(Protocol):
             evaluation: of the policy that collected them, without gradient.
         """
         ...
+
+
+def estimated(estimator: AdvantageEstimator, episodes: Episodes, evaluation: PolicyEvaluation) -> Targets:
+    """Targets of a batch, as :class:`AdvantageEstimator` gives them.
+
+    Raises:
+        ConfigError: they are no Targets, or not of the batch's shape.
+    """
+    targets = estimator(episodes, evaluation)
+    name, shape = type(estimator).__name__, episodes.response_mask.shape
+    if not isinstance(targets, Targets):
+        raise ConfigError(f"estimator {name}: must return Targets, got {type(targets).__name__}")
+    for field, value in targets._asdict().items():
+        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        if found != f"shape {shape}":
+            raise ConfigError(
+                f"estimator {name}: must return {field} as a tensor of one number per response token, shape {shape}, "
+                f"got {found}"
+            )
+    return targets
 
 
 def rewards_of(episodes: Episodes, device: torch.device) -> Tensor:

@@ -29,7 +29,7 @@ from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.policy import Sampler
 from lm_gym.processes import ONE_PROCESS, Processes
 
-from .advantages import AdvantageEstimator
+from .advantages import AdvantageEstimator, estimated
 from .functional import clipped_policy_loss, clipped_value_loss, explained_variance, masked_mean, masked_whiten
 from .metrics import METRICS, episode_metrics, phase_metrics
 from .policy import LanguageModelPolicy
@@ -124,8 +124,13 @@ class SurrogateAgent:
         processes: those that share the run, each with episodes of its own.
 
         Raises:
-            ConfigError: the estimator compares the responses of a group, and groups would be of one.
+            ConfigError: the estimator is none, or compares the responses of a group, and groups would be of one.
         """
+        if isinstance(estimator, type) or not isinstance(estimator, AdvantageEstimator):
+            raise ConfigError(
+                f"{type(self).__name__}.estimator: must be an object with needs_values, needs_groups and "
+                f"__call__(episodes, evaluation) -> Targets, got {estimator!r}"
+            )
         if estimator.needs_groups and config.samples_per_prompt < 2:
             raise ConfigError(
                 f"{type(config).__name__}.samples_per_prompt: must be >= 2 for {type(estimator).__name__}, which "
@@ -187,6 +192,7 @@ class SurrogateAgent:
 
         Raises:
             DivergedError: a loss or gradient is not finite; the weights are those of the last good step.
+            ConfigError: the estimator's targets do not fit the batch.
         """
         processes = self.processes
         counted = ~episodes.abstained
@@ -198,7 +204,7 @@ class SurrogateAgent:
             return summary
         needs_values = self.estimator.needs_values
         old = self.policy.evaluate_in_batches(episodes, self.config.max_batch_tokens, values=needs_values)
-        targets = self.estimator(episodes, old)
+        targets = estimated(self.estimator, episodes, old)
         mask = torch.from_numpy(episodes.response_mask & counted[:, None]).to(self.policy.device)
         advantages = targets.advantages
         if self.config.whiten_advantages:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lm_gym.envs.evaluation import Evaluation, evaluate
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
@@ -98,22 +101,25 @@ def train(
     back where they were after the last one.
 
     Raises:
-        ConfigError: a count below 1, resume without a folder, a folder for several processes, or the run in it has
-            other settings or inputs.
+        ConfigError: a count below 1, a controller without a KL to control, resume without a folder, a folder for
+            several processes, or the run in it has other settings or inputs.
         PromptError: a held-out prompt does not fit.
         ConfigError: a held-out prompt lacks a column that the reward model needs.
         OutputExistsError: the folder holds another run, or something else, or another process works in it.
         DivergedError, RewardModelError: of an iteration.
     """
-    for name, count in (("iterations", iterations), ("eval_every", eval_every), ("checkpoint_every", checkpoint_every)):
-        if count < 1:
-            raise ConfigError(f"train: {name} must be >= 1, got {count}")
+    _check_counts(iterations=iterations, eval_every=eval_every, checkpoint_every=checkpoint_every)
     if run_dir is None and (resume or overwrite):
         raise ConfigError("train: resume and overwrite need run_dir, got none")
     if run_dir is not None and (size := launched_processes().size) > 1:
         raise ConfigError(
             f"train: a run folder holds the state of one process, got {size} launched; pass run_dir=None in all of "
             "them and save the policy of the main one (agent.policy.save_pretrained)"
+        )
+    if adaptive_kl is not None and (env.reference is None or env.kl_coef == 0):
+        raise ConfigError(
+            "train: adaptive_kl: needs a reference and a kl_coef above 0 to multiply, got kl_coef = "
+            f"{env.kl_coef:g}{'' if env.reference else ' and no reference'}; set kl_coef, or leave adaptive_kl out"
         )
     held_out = env.as_prompts(eval_prompts)
     opened: nullcontext[None] | Run = nullcontext()
@@ -207,7 +213,7 @@ class _Loop:
         episodes = self.agent.last_episodes
         if episodes is None:
             return metrics
-        if self.controller is not None:
+        if self.controller is not None and not math.isnan(metrics["kl"]):  # it is NaN where every episode abstained
             self.env.kl_coef = self.controller.next_coef(self.env.kl_coef, metrics["kl"], len(episodes))
         return metrics if self.episode_metrics is None else {**metrics, **self.episode_metrics(episodes)}
 
@@ -231,6 +237,14 @@ class _Loop:
         self.state.checkpoint()
         done = self.state.iterations_done
         logger.error("iteration %d of %d failed; the %d before it are saved", done + 1, self.iterations, done)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer):
+            raise ConfigError(f"train: {name} must be a whole number, got {count!r}")
+        if count < 1:
+            raise ConfigError(f"train: {name} must be >= 1, got {count}")
 
 
 def _trackers(run: Run | None, tensorboard: bool | None) -> list[Callback]:

@@ -71,6 +71,34 @@ def test_an_estimator_of_groups_refuses_groups_of_one(make_env: MakeEnv, make_po
         SurrogateAgent(make_policy(make_env()), GroupMean(), SurrogateConfig())
 
 
+@pytest.mark.parametrize("given", [GroupMean, lambda episodes, evaluation: None])
+def test_what_is_no_estimator_is_named(given: Any, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    with pytest.raises(ConfigError, match=r"PPO.estimator: must be an object with needs_values, needs_groups .*got"):
+        PPO(make_policy(make_env()), PPOConfig(samples_per_prompt=2), estimator=given)
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (lambda shape: Targets(torch.zeros(shape[0]), torch.zeros(shape)), r"advantages .* got shape \(8,\)"),
+        (lambda shape: Targets(torch.zeros(shape), torch.zeros(shape[0], 1)), r"returns .* got shape \(8, 1\)"),
+        (lambda shape: Targets(np.zeros(shape), torch.zeros(shape)), "advantages .* got ndarray"),  # type: ignore[arg-type]
+        (lambda shape: (torch.zeros(shape), torch.zeros(shape)), "Targets, got tuple"),
+    ],
+)
+def test_targets_that_do_not_fit_the_batch_are_named(
+    targets: Any, words: str, make_env: MakeEnv, make_policy: MakePolicy
+) -> None:
+    class Mistaken(RewardToGo):
+        def __call__(self, episodes: Episodes, evaluation: Any) -> Any:
+            return targets(episodes.response_mask.shape)
+
+    env = make_env()
+    agent = PPO(make_policy(env), PPOConfig(episodes_per_iteration=8, whiten_advantages=False), estimator=Mistaken())
+    with pytest.raises(ConfigError, match=f"estimator Mistaken: must return .*{words}"):
+        agent.learn(env)
+
+
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_rollout_of_broken_groups_is_refused(count: int, make_env: MakeEnv, make_policy: MakePolicy) -> None:
     env = make_env()

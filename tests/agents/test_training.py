@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lm_gym import AdaptiveKL, TextGenerationVectorEnv
+from lm_gym import AdaptiveKL, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import METRICS, PPO, LanguageModelPolicy, PPOConfig, train
 from lm_gym.errors import ConfigError, PromptError
 
@@ -229,11 +229,42 @@ def test_adaptive_kl_moves_the_coefficient(start: Start) -> None:
     assert env.kl_coef != pytest.approx(0.1)
 
 
+def test_adaptive_kl_waits_while_every_episode_abstains(start: Start) -> None:
+    calls: list[int] = []
+
+    def abstains_at_first(prompts: list[str], completions: list[str]) -> list[float | None]:
+        calls.append(len(prompts))
+        return [None if len(calls) == 1 else 1.0] * len(prompts)
+
+    agent, env = start(reward_model=abstains_at_first)
+    result = train(agent, env, iterations=3, adaptive_kl=AdaptiveKL(target=1e-6, horizon=16))
+    used = [metrics["kl_coef"] for metrics in result.history]
+    assert np.isnan(result.history[0]["kl"])
+    assert used[0] == used[1] == 0.1 != used[2]
+
+
+@pytest.mark.parametrize("without", ["reference", "coefficient"])
+def test_adaptive_kl_without_anything_to_control_is_found_before_anything_is_done(
+    without: str, tmp_path: Path, start: Start
+) -> None:
+    agent, env = start(kl_coef=0.0)
+    if without == "reference":
+        assert env.reference is not None
+        task = TextTask.of(None, ["a"], tokenizer=env.reference.tokenizer, kl_coef=0.0, max_new_tokens=6)
+        env = TextGenerationVectorEnv(task, num_envs=4)
+    with pytest.raises(ConfigError, match=r"adaptive_kl: needs a reference and a kl_coef above 0 .*got kl_coef = 0"):
+        train(agent, env, iterations=2, adaptive_kl=AdaptiveKL(target=1.0), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_wrong_calls(start: Start) -> None:
     agent, env = start()
     for name in ("iterations", "eval_every", "checkpoint_every"):
         with pytest.raises(ConfigError, match=f"{name} must be >= 1, got 0"):
             train(agent, env, **({"iterations": 1} | {name: 0}))
+    for count in (1.5, "3", None):
+        with pytest.raises(ConfigError, match=f"iterations must be a whole number, got {count!r}"):
+            train(agent, env, iterations=count)  # type: ignore[arg-type]
     for flag in ("resume", "overwrite"):
         with pytest.raises(ConfigError, match="resume and overwrite need run_dir, got none"):
             train(agent, env, iterations=1, **{flag: True})

@@ -238,6 +238,7 @@ def test_truncated_sampling_without_keep_sets_is_refused_for_training(
     plain.reset(seed=0)
     assert len(plain.rollout(sampler)) == 1
 
+
 def generated(**changes: Any) -> Generation:
     """Two responses of three tokens, changed in some fields."""
     fields = {
@@ -279,7 +280,7 @@ def test_a_generation_that_breaks_its_contract_is_named(
 def test_a_sampler_that_promises_keep_sets_and_gives_none_is_named(reference: Reference) -> None:
     env = vector_env(1, reference, PROMPTS, max_new_tokens=3, top_k=5)
     env.reset(seed=0)
-    with pytest.raises(UnsupportedModelError, match="sampler ScriptedPolicy: must .*keep set.*got none"):
+    with pytest.raises(UnsupportedModelError, match=r"sampler ScriptedPolicy: must .*keep set.*got none"):
         env.rollout(ScriptedPolicy([[1, 2, 0]]))
 
 
