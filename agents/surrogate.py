@@ -83,6 +83,7 @@ class SurrogateConfig:
             self._require(value is None or 0 < value < math.inf, name, "must be None, or > 0 and finite")
         for name in ("value_coef", "entropy_coef"):
             self._require(math.isfinite(getattr(self, name)), name, "must be finite")
+        self._require(self.seed >= 0, "seed", "must be >= 0")
         self._require(self.learning_rate_decay in ("linear", "none"), "learning_rate_decay", "must be linear or none")
         most = self.episodes_per_iteration
         self._require(self.minibatches <= most, "minibatches", f"must be at most episodes_per_iteration = {most}")

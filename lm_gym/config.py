@@ -90,6 +90,8 @@ class SamplingConfig:
             "min_new_tokens",
             f"must be in [0, max_new_tokens = {self.max_new_tokens}]",
         )
+        seed_fits = self.seed is None or (_is_int(self.seed) and self.seed >= 0)
+        _require(seed_fits, self, "seed", "must be None or >= 0")
         for text in self.stop_strings:
             _require(isinstance(text, str) and text != "", self, "stop_strings", "must be non-empty strings")
 

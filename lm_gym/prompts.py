@@ -194,6 +194,12 @@ def _render(row: Any, number: int, tokenizer: Any) -> tuple[str, bool]:
         row = row["prompt"]
     if not isinstance(row, str) or not row.strip():
         raise PromptError(f"prompt {number}: must be a non-empty string, got {row!r}")
+    try:
+        row.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"prompt {number}: must be text that UTF-8 can hold, got half of a surrogate pair in {row[:50]!r} ({error})"
+        ) from error
     return row, False
 
 

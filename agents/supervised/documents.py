@@ -102,7 +102,7 @@ def _from_source(source: str | Path, rule: DocumentRule, name: str) -> Iterator[
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: must be a text file in UTF-8; reading it failed: {error}") from error
 

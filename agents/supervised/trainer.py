@@ -102,6 +102,7 @@ class LoopConfig:
         for name in ("max_steps", "eval_every"):
             value = getattr(self, name)
             self._require(value is None or value >= 1, name, "must be None or >= 1")
+        self._require(0 <= self.seed < 2**32, "seed", "must be in [0, 2**32)")
         finite = math.isfinite(self.learning_rate) and self.learning_rate > 0
         self._require(finite, "learning_rate", "must be finite and > 0")
         self._require(0 <= self.warmup_fraction < 1, "warmup_fraction", "must be in [0, 1)")

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
+from rich.text import Text
 
 from lm_gym.errors import LmGymError
 from lm_gym.runs.signals import Interrupted
+
+from .terminal import plain_console
 
 __all__ = ["main"]
 
@@ -24,12 +26,12 @@ __all__ = ["main"]
 def main(args: Sequence[str] | None = None) -> int:
     """Entry point of the command line.
 
-    Returns: the exit status: 0; 2 for an error of this library (bad input, a reward model that fails, training that
-        diverges); 128 plus the number of the signal that stopped the command.
+    Returns: the exit status: 0; 1 if a file cannot be read or written; 2 for an error of this library (bad input, a
+        reward model that fails, training that diverges); 128 plus the number of the signal that stopped the command.
     """
     from .commands import application
 
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
     )
@@ -41,12 +43,19 @@ def main(args: Sequence[str] | None = None) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
     except LmGymError as error:
-        console.print(f"[bold red]{type(error).__name__}[/bold red]: {escape(str(error))}", highlight=False)
+        _tell(console, error)
         return 2
+    except OSError as error:  # a full disk, a folder that may not be written
+        _tell(console, error)
+        return 1
     except KeyboardInterrupt as error:
         console.print("interrupted; the same command with --resume goes on from the last checkpoint")
         return 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
     return 0
+
+
+def _tell(console: Console, error: Exception) -> None:
+    console.print(Text.assemble((type(error).__name__, "bold red"), f": {error}"))
 
 
 DESCRIPTION = (

@@ -11,6 +11,7 @@ from rich.console import Console
 from tyro.extras import SubcommandApp
 
 from .pipeline.options import FileRun, RewardOptions, SampleOptions, TrainOptions
+from .terminal import plain_console
 
 __all__ = ["application"]
 
@@ -47,7 +48,7 @@ def demo(
     from .pipeline.loop import run_loop
     from .pipeline.workspace import Workspace
 
-    console = Console()
+    console = plain_console()
     plan = demo_plan(seed=seed, smoke=smoke)
     identity = plan.identity(settings={"smoke": smoke})
     with Workspace(out, identity, console=console, resume=resume, overwrite=overwrite) as workspace:
@@ -68,7 +69,7 @@ def run(
     """
     from .pipeline.file_run import run_from_files
 
-    console = Console()
+    console = plain_console()
     command = _command_line()
     found = run_from_files(options, out, resume=resume, overwrite=overwrite, console=console, command=command)
     _finish(found, out, console)
@@ -125,7 +126,7 @@ def pretrain(
     )
     result = pretrain_model(list(data), out, config, resume=resume, overwrite=overwrite)
     loss = "none held out" if result.validation_loss is None else f"{result.validation_loss:.3f} nats/token"
-    Console().print(f"{result.parameters:,} weights in {out}; validation loss: {loss}")
+    plain_console().print(f"{result.parameters:,} weights in {out}; validation loss: {loss}")
 
 
 def sft(
@@ -159,7 +160,7 @@ def sft(
     config = SupervisedConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
     result = supervised_finetune(model, data, out, config, eval_rows=eval_data, resume=resume, overwrite=overwrite)
     shown = "" if result.eval_loss is None else f"; eval loss {result.eval_loss:.3f} nats/token"
-    Console().print(f"fine-tuned on {result.rows} rows in {out}; training loss {result.train_loss:.3f}{shown}")
+    plain_console().print(f"fine-tuned on {result.rows} rows in {out}; training loss {result.train_loss:.3f}{shown}")
 
 
 def reward_train(
@@ -175,7 +176,7 @@ def reward_train(
     """
     from .pipeline.reward_files import train_reward_model
 
-    train_reward_model(options, out, resume=resume, overwrite=overwrite, console=Console())
+    train_reward_model(options, out, resume=resume, overwrite=overwrite, console=plain_console())
 
 
 def reward_eval(
@@ -205,7 +206,7 @@ def reward_eval(
         skip_bad=skip_bad,
         as_json=json,
         page=page,
-        console=Console(),
+        console=plain_console(),
     )
 
 
@@ -222,7 +223,7 @@ def train(
     """
     from .pipeline.standalone import train_policy
 
-    train_policy(options, out, resume=resume, overwrite=overwrite, console=Console())
+    train_policy(options, out, resume=resume, overwrite=overwrite, console=plain_console())
 
 
 def generate(
@@ -245,7 +246,7 @@ def generate(
     """
     from .pipeline.standalone import generate_texts
 
-    generate_texts(model, prompt, prompts, sampling, count=count, out=out, console=Console())
+    generate_texts(model, prompt, prompts, sampling, count=count, out=out, console=plain_console())
 
 
 def compare(
@@ -268,7 +269,7 @@ def compare(
     """
     from .pipeline.standalone import compare_models
 
-    compare_models(a, b, prompts, sampling, reward_model=reward_model, limit=limit, console=Console())
+    compare_models(a, b, prompts, sampling, reward_model=reward_model, limit=limit, console=plain_console())
 
 
 def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "html") -> None:
@@ -281,7 +282,7 @@ def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "ht
     from .report.report import print_table, render_report
     from .report.report_data import Report
 
-    console = Console()
+    console = plain_console()
     found = Report.load(run)
     if form == "table":
         print_table(found, console)

@@ -198,6 +198,11 @@ def open_run(
         ArtifactError: the marker is damaged.
     """
     folder = Path(folder)
+    if folder.name in ("", ".."):
+        raise ConfigError(
+            f"run {folder}: the folder must have a name, since a run may be moved into its place; write its name out, "
+            f"such as {str(folder.resolve())!r}"
+        )
     if resume and overwrite:
         raise ConfigError(f"run {folder}: resume and overwrite must not both be asked for; choose one")
     if not is_main:
@@ -205,7 +210,10 @@ def open_run(
     restore_replaced(folder)
     sweep_temporaries(folder.parent, name=folder.name)
     _refuse_foreign_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputExistsError(f"output folder {folder}: cannot be made ({error}); choose another path") from error
     lock = _lock(folder)
     try:
         _refuse_foreign_folder(folder)  # once more: nothing changes under the lock

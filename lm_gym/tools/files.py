@@ -41,6 +41,8 @@ TEMPORARY = ".tmp-"
 def jsonl_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """The lines of a ``.jsonl`` or ``.jsonl.gz`` file that are not blank, with their numbers from 1.
 
+    A byte order mark, as Windows programs write it, is no part of the first line.
+
     Raises:
         DataError: the file is missing, or is not UTF-8 or whole gzip.
     """
@@ -49,7 +51,7 @@ def jsonl_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: must be a .jsonl or .jsonl.gz file, and there is no such file")
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
+        with opener(path, "rt", encoding="utf-8-sig") as lines:
             yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path}: must be UTF-8 JSON Lines, plain or gzip; reading it failed: {error}") from error

@@ -59,6 +59,7 @@ class RewardTrainingConfig:
             value = getattr(self, name)
             _require(math.isfinite(value) and value > 0, self, name, "must be finite and > 0")
         _require(self.max_responses >= 2, self, "max_responses", "must be >= 2")
+        _require(0 <= self.seed < 2**32, self, "seed", "must be in [0, 2**32)")
         _require(0 <= self.warmup_share < 1, self, "warmup_share", "must be in [0, 1)")
         _require(self.mixed_precision in ("auto", "no", "bf16"), self, "mixed_precision", "must be auto, no or bf16")
         known = ("linear", "cosine", "constant_with_warmup")

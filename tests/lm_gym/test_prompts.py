@@ -156,6 +156,7 @@ def test_a_finished_set_takes_a_wider_limit(tokenizer: Any) -> None:
         ([3], "prompt 1: must be a non-empty string, got 3"),
         ([{"text": "a", "n": 1}], r"prompt 1: a row must have the key 'prompt' or 'messages', got \['n', 'text'\]"),
         ([{"prompt": None}], "prompt 1: must be a non-empty string, got None"),
+        (["a", "b \ud800"], "prompt 2: must be text that UTF-8 can hold, got half of a surrogate pair"),
         (3, "prompts: must be strings, rows, a .jsonl file, a Dataset or a hub id, got int"),
         ({"train": ["a"]}, "prompts: must be strings, rows, .* got dict"),
     ],

@@ -9,6 +9,7 @@ from lm_gym.agents import SupervisedConfig
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.config import RewardConfig, SamplingConfig
+from lm_gym.errors import ConfigError
 from lm_gym.reward_models.judgements.annotator import AnnotatorPool
 from lm_gym.reward_models.judges.simulated_annotator import BradleyTerryAnnotator
 from lm_gym.reward_models.scalar.config import RewardTrainingConfig
@@ -28,7 +29,12 @@ def demo_plan(*, seed: int = 0, smoke: bool = False) -> LoopPlan:
     Args:
         seed: of every stage.
         smoke: a run of seconds that goes through every stage and learns nothing of note.
+
+    Raises:
+        ConfigError: the seed is negative.
     """
+    if seed < 0:
+        raise ConfigError(f"demo: seed: must be >= 0, got {seed}")
     plan = LoopPlan(
         title="RLHF on short product reviews",
         summary=(

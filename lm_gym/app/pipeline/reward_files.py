@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from lm_gym.app.report.card_page import print_card, write_card
+from lm_gym.app.terminal import plain_console
 from lm_gym.errors import ConfigError, DataError, OutputExistsError
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
@@ -178,7 +180,7 @@ def _divided(options: RewardOptions, console: Console) -> tuple[list[Judgement],
 def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Judgement]:
     found = load_judgements(paths, skip_bad=skip_bad)
     for row in found.skipped:
-        console.print(f"[yellow]skipped[/yellow] {row.where}: {row.reason}", highlight=False)
+        console.print(Text.assemble(("skipped", "yellow"), f" {row.where}: {row.reason}"))
     if found.skipped:
         console.print(f"skipped {len(found.skipped)} rows, kept {len(found.judgements)}")
     if found.columns:
@@ -222,18 +224,16 @@ def evaluate_files(
     console: Console,
 ) -> None:
     """Measure a reward model on the judgements of some files."""
-    errors = Console(stderr=True)
+    errors = plain_console(stderr=True)
     judgements = _loaded(data, skip_bad, errors)
     loaded = load_reward_model(model)
     trained_on = getattr(loaded, "training", {}).get("groups", ())
     group_of = grouped_by(group_separator)
     card = reward_card(loaded, judgements, group_of=group_of, trained_on=trained_on, progress=True)
     if card.seen_groups:
-        errors.print(
-            f"[yellow]warning[/yellow]: the model was trained on {len(card.seen_groups)} of these groups, "
-            f"{card.seen_groups[0]!r} for one; the numbers flatter it",
-            highlight=False,
-        )
+        seen = f"{len(card.seen_groups)} of these groups, {card.seen_groups[0]!r} for one"
+        told = f": the model was trained on {seen}; the numbers flatter it"
+        errors.print(Text.assemble(("warning", "yellow"), told))
     if page is not None:
         errors.print(f"card: {write_card(card, page)}")
     if as_json:

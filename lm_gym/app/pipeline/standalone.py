@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
@@ -75,6 +76,8 @@ def generate_texts(
     prompts = [*given, *([] if path is None else read_prompts(path))]
     if not prompts:
         raise ConfigError('generate: needs --prompt "..." or --prompts FILE, got neither')
+    if count < 1:
+        raise ConfigError(f"generate: --count must be >= 1, got {count}")
     drawn = sample_answers(model, prompts, count, sampling_of(options), seed=options.seed)
     if out is not None:
         rows = [{"prompt": p, "response": text} for p, texts in zip(prompts, drawn, strict=True) for text in texts]
@@ -82,8 +85,7 @@ def generate_texts(
         return
     for prompt, texts in zip(prompts, drawn, strict=True):
         for text in texts:
-            console.print(f"[bold]{prompt}[/bold]", end="", highlight=False)
-            console.print(text, highlight=False, markup=False)
+            console.print(Text.assemble((prompt, "bold"), text), soft_wrap=True)
 
 
 def compare_models(
@@ -97,6 +99,8 @@ def compare_models(
     console: Console,
 ) -> None:
     """A table of two models' responses, and who wins if there is a reward model."""
+    if limit < 1:
+        raise ConfigError(f"compare: --limit must be >= 1, got {limit}")
     prompts = read_prompts(path)
     rows_of = {row["prompt"]: row for row in read_jsonl(path)}
     texts = [

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
+from rich.text import Text
 
 from lm_gym.runs.folder import RunIdentity, open_run
 from lm_gym.tools.files import write_json
@@ -79,7 +80,7 @@ class Workspace:
         mark = path / DONE
         if not mark.is_file():
             left = path.is_dir() and any(path.iterdir())
-            self.console.print(f"[bold]{name}[/bold]" + (" (taken up again)" if left else ""))
+            self.console.print(Text.assemble((name, "bold"), " (taken up again)" if left else ""))
             started = time.perf_counter()
             make(path)
             seconds = time.perf_counter() - started

@@ -312,3 +312,62 @@ def test_reward_train_on_a_sentence_encoder(
     assert "length-only baseline" in capsys.readouterr().out
     assert main(["reward", "eval", "--model", str(out), "--data", str(rankings_file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "embedding"
+
+
+def test_texts_and_paths_are_printed_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prompt = "A [b]lamp[/b], :smile: [/i]" + " and so on" * 10
+    assert main(["generate", "--model", MODEL, "--prompt", prompt, "--max-new-tokens", "2"]) == 0
+    assert capsys.readouterr().out.startswith(prompt)  # on one line too: a pipe has no width
+    prompts = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": prompt}])
+    assert main(["compare", MODEL, MODEL, "--prompts", str(prompts), "--max-new-tokens", "2"]) == 0
+    table = capsys.readouterr().out
+    assert all(text in table for text in ("[b]lamp[/b],", ":smile:", "[/i]"))
+    assert main([*train_arguments(prompts, Path("r[/b]")), "--iterations", "1"]) == 0
+    assert "done: r[/b]/policy" in capsys.readouterr().out
+    assert main(["generate", "--model", "nothing [/here]", "--prompt", "a"]) == 2
+    assert "nothing [/here]" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", ["train", "demo", "sft", "pretrain", "reward train"])
+def test_a_negative_seed_is_an_error_of_the_user(
+    command: str, tmp_path: Path, prompts_file: Path, rankings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": " b"}] * 9)
+    given = {
+        "train": train_arguments(prompts_file, tmp_path / "out"),
+        "demo": ["demo", "--smoke", "--out", str(tmp_path / "out")],
+        "sft": ["sft", "--model", MODEL, "--data", str(rows), "--out", str(tmp_path / "out")],
+        "pretrain": ["pretrain", "--data", str(rows), "--out", str(tmp_path / "out")],
+        "reward train": [
+            "reward",
+            "train",
+            "--model",
+            MODEL,
+            "--data",
+            str(rankings_file),
+            "--out",
+            str(tmp_path / "o"),
+        ],
+    }
+    assert main([*given[command], "--seed", "-1"]) == 2
+    assert "seed: must be" in " ".join(capsys.readouterr().err.split())
+
+
+def test_counts_below_one_are_refused(prompts_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--model", MODEL, "--prompt", "a", "--count", "0"]) == 2
+    assert "--count must be >= 1, got 0" in capsys.readouterr().err
+    assert main(["compare", MODEL, MODEL, "--prompts", str(prompts_file), "--limit", "-3"]) == 2
+    assert "--limit must be >= 1, got -3" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_told_in_a_line(
+    tmp_path: Path, prompts_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["generate", "--model", MODEL, "--prompt", "a", "--max-new-tokens", "2", "--out", str(tmp_path)]
+    assert main(given) == 1
+    assert "IsADirectoryError" in capsys.readouterr().err
+    assert main(train_arguments(prompts_file, prompts_file / "run")) == 2
+    assert "cannot be made" in " ".join(capsys.readouterr().err.split())

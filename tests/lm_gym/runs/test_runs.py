@@ -53,6 +53,21 @@ def test_a_new_or_empty_folder_starts_a_run(flags: dict[str, bool], exists: bool
     assert names(folder) == [MARKER]
 
 
+@pytest.mark.parametrize("folder", [".", "", ".."])
+def test_a_folder_without_a_name_is_refused(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="must have a name.* write its name out, such as '/"):
+        open_run(folder, identity())
+
+
+@pytest.mark.parametrize("name", ["file/run", "dangling"])
+def test_a_folder_that_cannot_be_made_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputExistsError, match=f"output folder .*{name}: cannot be made .* choose another path"):
+        open_run(tmp_path / name, identity())
+
+
 def test_a_run_is_taken_up_overwritten_or_refused(tmp_path: Path) -> None:
     with open_run(tmp_path, identity()) as run:
         save(run, 3)

@@ -200,3 +200,10 @@ def test_a_written_folder_is_synced_before_it_gets_its_name(tmp_path: Path, monk
     calls.clear()
     write_text(tmp_path / "a.txt", "text")
     assert [name.partition(".tmp-")[0] for name in calls] == [".a.txt", tmp_path.name]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    rows = b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n'
+    (tmp_path / "rows.jsonl").write_bytes(rows)
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(rows))
+    assert read_jsonl(tmp_path / "rows.jsonl") == read_jsonl(tmp_path / "rows.jsonl.gz") == [{"a": 1}, {"a": 2}]
