@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lm_gym.runs.folder import RunIdentity, open_run
-from lm_gym.tools.files import write_json
+from lm_gym.tools.files import sweep_temporaries, write_json
 
 __all__ = ["Workspace", "machine_description"]
 
@@ -79,6 +79,7 @@ class Workspace:
         path = self.folder / name
         mark = path / DONE
         if not mark.is_file():
+            sweep_temporaries(path)
             left = path.is_dir() and any(path.iterdir())
             self.console.print(Text.assemble((name, "bold"), " (taken up again)" if left else ""))
             started = time.perf_counter()

@@ -25,7 +25,7 @@ from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import ConfigError, OutputExistsError
 from lm_gym.runs.folder import MARKER, RunIdentity
 from lm_gym.runs.signals import Interrupted
-from lm_gym.tools.files import read_jsonl, write_jsonl
+from lm_gym.tools.files import TEMPORARY, read_jsonl, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +206,19 @@ def test_workspace_never_deletes_what_no_run_wrote(flags: dict[str, bool], tmp_p
     with pytest.raises(OutputExistsError, match=r"holds keep\.txt, which no run wrote"):
         workspace_of(short_plan(), tmp_path, **flags)
     assert [path.name for path in tmp_path.iterdir()] == ["keep.txt"]
+
+
+def test_a_stage_leaves_nothing_of_a_killed_attempt(tmp_path: Path) -> None:
+    """A kill while the mark of a stage is written leaves half of it under another name."""
+    identity, quiet = RunIdentity(kind="loop"), Console(quiet=True)
+    with Workspace(tmp_path / "run", identity, console=quiet):
+        pass
+    half = tmp_path / "run" / "sft" / f".stage.json{TEMPORARY}1234"
+    half.parent.mkdir()
+    half.write_text("{")
+    with Workspace(tmp_path / "run", identity, console=quiet, resume=True) as workspace:
+        workspace.stage("sft", lambda folder: None, lambda folder: None)
+    assert sorted(path.name for path in half.parent.iterdir()) == ["stage.json"]
 
 
 def test_run_checks_everything_before_the_first_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
