@@ -78,6 +78,8 @@ def generate_texts(
         raise ConfigError('generate: needs --prompt "..." or --prompts FILE, got neither')
     if count < 1:
         raise ConfigError(f"generate: --count must be >= 1, got {count}")
+    if path is not None and out is not None and path.resolve() == out.resolve():
+        raise ConfigError(f"generate: --out must not be the file of prompts, which it would replace, got {out}")
     drawn = sample_answers(model, prompts, count, sampling_of(options), seed=options.seed)
     if out is not None:
         rows = [{"prompt": p, "response": text} for p, texts in zip(prompts, drawn, strict=True) for text in texts]

@@ -371,3 +371,10 @@ def test_what_cannot_be_written_is_told_in_a_line(
     assert "IsADirectoryError" in capsys.readouterr().err
     assert main(train_arguments(prompts_file, prompts_file / "run")) == 2
     assert "cannot be made" in " ".join(capsys.readouterr().err.split())
+
+
+def test_generate_does_not_replace_its_prompts(prompts_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = prompts_file.read_bytes()
+    assert main(["generate", "--model", MODEL, "--prompts", str(prompts_file), "--out", str(prompts_file)]) == 2
+    assert "--out must not be the file of prompts" in " ".join(capsys.readouterr().err.split())
+    assert prompts_file.read_bytes() == before
