@@ -225,7 +225,9 @@ class SurrogateAgent:
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides how it learns, as plain values: the config, and the estimator with its numbers."""
-        return {**asdict(self.config), "estimator": {"name": type(self.estimator).__name__, **vars(self.estimator)}}
+        kind = type(self.estimator)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        return {**asdict(self.config), "estimator": {"name": name, **vars(self.estimator)}}
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser and the generator of minibatches; the policy has a state of its own."""

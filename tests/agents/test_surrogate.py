@@ -48,6 +48,14 @@ def test_another_estimator_is_all_that_another_algorithm_needs(make_env: MakeEnv
     assert all(len({episodes.prompts[row] for row in np.flatnonzero(episodes.group == g)}) == 1 for g in range(8))
 
 
+def test_estimators_of_one_name_are_two_estimators(make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    """A run must not be taken up with another class that happens to be called the same."""
+    policy, config = make_policy(make_env()), SurrogateConfig(samples_per_prompt=2)
+    other = type("GroupMean", (GroupMean,), {"__module__": "elsewhere"})
+    names = [SurrogateAgent(policy, kind(), config).settings()["estimator"]["name"] for kind in (GroupMean, other)]
+    assert names[0] != names[1]
+
+
 def test_groups_stay_whole_when_a_member_abstains(make_env: MakeEnv, make_policy: MakePolicy) -> None:
     seen: list[Episodes] = []
 
