@@ -115,7 +115,8 @@ def _curve_plot(panel: _Panel, curves: Sequence[Curve]) -> Plot:
         if rooted:
             _root_scale(axes, "y", _largest_kl(curves))
         for number, curve in enumerate(curves):
-            _line(axes, _iterations(curve), np.maximum(_column(curve, panel.key), least), number, window)
+            values = np.maximum(_column(curve, panel.key), least)
+            _line(axes, _iterations(curve), values, number, window, floor=panel.floor)
             if panel.held_out:
                 _dots(axes, _iterations(curve), np.maximum(_column(curve, panel.held_out), least), number)
         if panel.key == "kl":
@@ -127,7 +128,8 @@ def _curve_plot(panel: _Panel, curves: Sequence[Curve]) -> Plot:
 
     names = ", ".join(curve.name for curve in curves)
     cut = any((_column(curve, panel.key) < panel.floor).any() for curve in curves)
-    caption = f"Values below −{-panel.floor:.0f} are cut off." if cut else ""
+    edge = f"−{-panel.floor:.0f}"
+    caption = f"Values below {edge} are cut off; a run that ends there has its marker at {edge}." if cut else ""
     if rooted:
         caption = "Square-root scale."
     alt = f"{panel.title} by iteration: {names}."
@@ -185,8 +187,8 @@ def _root_ticks(largest: float) -> list[float]:
     return ticks
 
 
-def _line(axes: Any, x: np.ndarray, values: np.ndarray, number: int, window: int) -> None:
-    """The run as it was, thin, and smoothed, thick, with the marker of the run at its end."""
+def _line(axes: Any, x: np.ndarray, values: np.ndarray, number: int, window: int, *, floor: float = -math.inf) -> None:
+    """The run as it was, thin, and smoothed, thick, with the marker of the run at its end, at the floor or above."""
     known = np.flatnonzero(~np.isnan(values))
     if not len(known):
         return
@@ -196,7 +198,8 @@ def _line(axes: Any, x: np.ndarray, values: np.ndarray, number: int, window: int
         axes.plot(*_thin(x, values), color=colour, linewidth=0.8, alpha=0.35, zorder=2)
     axes.plot(*_thin(x, smooth), color=colour, linewidth=1.8, zorder=3)
     last, marker = known[-1], MARKERS[number % SERIES]
-    axes.plot(x[last], smooth[last], marker, color=colour, markersize=6, markeredgewidth=0, zorder=4, clip_on=False)
+    end = max(smooth[last], floor)  # the marker is not clipped, so that it is whole at the edge of the panel
+    axes.plot(x[last], end, marker, color=colour, markersize=6, markeredgewidth=0, zorder=4, clip_on=False)
 
 
 def _dots(axes: Any, x: np.ndarray, values: np.ndarray, number: int) -> None:

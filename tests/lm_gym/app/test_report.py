@@ -344,7 +344,7 @@ def test_holes_in_curves_and_evaluations(tmp_path: Path) -> None:
     titles = ["Reward-model score", "KL, nats per response", "Entropy, nats per token"]
     titles += ["Explained variance of the value head", "Accuracy beside the length rule"]
     assert re.findall(r"<figcaption>([^<]*)", page.source) == titles
-    assert "Values below −1 are cut off." in page.text
+    assert "Values below −1 are cut off;" in page.text
     assert "bare 3 – – – – – – –" in page.text
 
 
