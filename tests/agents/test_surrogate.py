@@ -1,8 +1,6 @@
 """The learner's joints: another estimator, groups, several processes, and a run that diverges."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,8 @@ import torch
 from lm_gym import Episodes, TextGenerationVectorEnv
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, RewardToGo, SurrogateAgent, SurrogateConfig, Targets
 from lm_gym.errors import ConfigError, DivergedError
+
+from ..helpers.two_processes import printed_by_two
 
 MakeEnv = Callable[..., TextGenerationVectorEnv]
 MakePolicy = Callable[..., LanguageModelPolicy]
@@ -143,18 +143,13 @@ def test_a_diverged_update_stops_before_the_step(fault: str, make_env: MakeEnv, 
 
 
 PROGRAM = """
-import os, sys
 import numpy as np
-import torch
-from torch import distributed
 from lm_gym import Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
 from lm_gym.agents.policy import own_copy
 from lm_gym.processes import ONE_PROCESS, launched_processes
 from lm_gym.testing import tiny_language_model
 
-torch.set_num_threads(1)
-distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=int(os.environ["RANK"]), world_size=2)
 processes = launched_processes()
 reference = Reference(tiny_language_model("gpt2"))
 score = lambda prompts, completions: [None if len(text) > 9 else len(text) / 5 for text in completions]
@@ -183,21 +178,9 @@ for ours, theirs in zip(found, expected, strict=True):
 for name, value in alone.items():
     np.testing.assert_allclose(shared[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 print("equal")
-distributed.destroy_process_group()
 """
 
 
 def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
     """Uneven shares of one batch, abstentions in it: gradients and every metric are those of the whole."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(tmp_path / "meet")],
-            env={"RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=180) for process in started]
-    assert [out.strip() for out, _ in outputs] == ["equal", "equal"], outputs
+    assert printed_by_two(PROGRAM, tmp_path) == ["equal", "equal"]

@@ -1,7 +1,5 @@
 """Sums over processes, in one process and in two real ones."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +8,11 @@ import torch
 from lm_gym.errors import ConfigError
 from lm_gym.processes import ONE_PROCESS, LaunchedProcesses, launched_processes
 
+from ..helpers.two_processes import printed_by_two
+
 PROGRAM = """
-import os, sys
-import torch
-from torch import distributed
 from lm_gym.processes import launched_processes
 
-distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=int(os.environ["RANK"]), world_size=2)
 processes = launched_processes()
 mine = torch.tensor([1.0, -2.0]) * (processes.rank + 1)
 assert processes.sum(mine).tolist() == [3.0, -6.0]
@@ -33,7 +29,6 @@ if processes.rank == 1:
 processes.sum_gradients([one, two, frozen])
 assert (one.grad.tolist(), two.grad.tolist(), frozen.grad) == ([3.0, -6.0], [1.0, 1.0], None)
 print("main" if processes.is_main else "other", processes.rank, processes.size)
-distributed.destroy_process_group()
 """
 
 
@@ -63,16 +58,4 @@ def test_without_a_process_group_a_sum_is_refused() -> None:
 
 
 def test_two_processes_sum(tmp_path: Path) -> None:
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(tmp_path / "meet")],
-            env={"RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
-    assert [out.strip() for out, _ in outputs] == ["main 0 2", "other 1 2"]
+    assert printed_by_two(PROGRAM, tmp_path) == ["main 0 2", "other 1 2"]
