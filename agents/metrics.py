@@ -17,7 +17,7 @@ __all__ = ["METRICS", "episode_metrics", "phase_metrics"]
 
 METRICS = {
     "score": "mean score of the counted episodes, on the reward model's own scale",
-    "score_std": "standard deviation of it over episodes",
+    "score_deviation": "standard deviation of it over episodes",
     "kl": "mean over episodes of sum_t (log pi - log pi_ref), nats",
     "episode_return": "mean over episodes of the summed rewards, KL included",
     "entropy": "mean per-token entropy of the sampling distribution, nats",
@@ -64,7 +64,7 @@ def episode_metrics(episodes: Episodes, *, processes: Processes = ONE_PROCESS) -
     counted = {name: values[~abstained & ~np.isnan(values)] for name, values in every.items()}
     return {
         **{name: float(values.mean()) if values.size else math.nan for name, values in counted.items()},
-        "score_std": float(counted["score"].std()) if counted["score"].size else math.nan,
+        "score_deviation": float(counted["score"].std()) if counted["score"].size else math.nan,
         "invalid_episodes": float(abstained.sum()),
     }
 

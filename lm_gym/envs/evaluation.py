@@ -29,7 +29,7 @@ class Evaluation:
 
     score: float
     """Mean score, on the reward model's scale."""
-    score_std: float
+    score_deviation: float
     """Standard deviation of the score over responses."""
     kl: float
     """Mean k1 of a whole response, in nats; NaN without a reference."""
@@ -102,7 +102,7 @@ def evaluate(
 
     return Evaluation(
         score=mean(ours.scores),
-        score_std=float(ours.scores[counted].std()) if n else math.nan,
+        score_deviation=float(ours.scores[counted].std()) if n else math.nan,
         kl=math.nan if ours.kl is None else mean(ours.kl.sum(axis=1)),
         episode_return=mean(ours.rewards.sum(axis=1)),
         response_length=mean(ours.response_lengths),

@@ -53,7 +53,7 @@ def test_score_win_rate_length_and_eos_share_by_hand(reference: Reference) -> No
     result = scripted(reference, ours, theirs)
     assert isinstance(result, Evaluation)
     assert result.score == pytest.approx(2.5)
-    assert result.score_std == pytest.approx(math.sqrt(1.25))
+    assert result.score_deviation == pytest.approx(math.sqrt(1.25))
     assert result.win_rate == pytest.approx(0.625)
     low, high = wilson_interval(0.625, 4)
     assert (result.win_rate_low, result.win_rate_high) == pytest.approx((low, high))
@@ -82,7 +82,7 @@ def test_rows_that_either_side_abstained_on_are_left_out_and_counted(reference: 
 def test_when_nothing_counts_the_numbers_are_nan(reference: Reference) -> None:
     result = scripted(reference, [[1, 0]], [[2, 0]], picky)
     assert (result.n, result.invalid) == (0, 1)
-    for value in (result.score, result.score_std, result.win_rate, result.win_rate_low, result.episode_return):
+    for value in (result.score, result.score_deviation, result.win_rate, result.win_rate_low, result.episode_return):
         assert math.isnan(value)
 
 
