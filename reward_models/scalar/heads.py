@@ -12,6 +12,7 @@ Knows: Hugging Face classification models. Does not know: rankings, templates, t
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
 from lm_gym.tools.quiet import quiet_transformers
@@ -32,6 +34,7 @@ __all__ = [
     "longest_input",
     "out_of_the_file",
     "pad_id_hidden",
+    "row_multiple",
 ]
 
 INVARIANCE_TOLERANCE = 1e-3
@@ -53,8 +56,6 @@ class ScalarScorer(nn.Module):
         self.model = model
         types = int(getattr(model.config, "type_vocab_size", 0) or 0)
         self._separator_id = separator_id if types > 1 else None
-        self.row_multiple = 1 if has_positional_head(model) else ROW_MULTIPLE
-        """Rows of a batch come in multiples of this where a score must not depend on their number."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Score N right-padded rows.
@@ -68,20 +69,43 @@ class ScalarScorer(nn.Module):
         """
         if not has_positional_head(self.model):
             types = {} if self._separator_id is None else {"token_type_ids": self._token_types(input_ids)}
-            return self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits[:, 0].float()
+            with WholeProducts():
+                return self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits[:, 0].float()
         hidden = self.model.base_model(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         last = attention_mask.sum(dim=1) - 1
         state = hidden[rows, last].to(next(self.model.score.parameters()).dtype)  # an adapter keeps its head in float32
-        whole = nn.functional.pad(state, (0, 0, 0, -len(state) % ROW_MULTIPLE))
-        return self.model.score(whole)[: len(state), 0].float()
+        with WholeProducts():
+            return self.model.score(state)[:, 0].float()
 
     def _token_types(self, input_ids: Tensor) -> Tensor:
         """0 up to and with the first separator, 1 after it. Shape: (N, T)."""
         separators = torch.eq(input_ids, self._separator_id or 0).long()
         return (separators.cumsum(1) - separators).clamp(max=1)
+
+
+class WholeProducts(TorchFunctionMode):
+    """Inside the block, a linear layer over N states (N, H), as heads and poolers are, gets a whole multiple of rows.
+
+    The layers of the trunk see N x T rows, and T is such a multiple already.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Fill up the rows of a linear layer's input, and cut them off its output; let all else pass."""
+        if func is not nn.functional.linear or args[0].dim() != 2 or len(args[0]) % ROW_MULTIPLE == 0:
+            return func(*args, **(kwargs or {}))
+        states, *rest = args
+        filled = nn.functional.pad(states, (0, 0, 0, -len(states) % ROW_MULTIPLE))
+        return func(filled, *rest, **(kwargs or {}))[: len(states)]
+
+
+def row_multiple(width: int) -> int:
+    """Rows of this width come in multiples of this many, so that their tokens make whole products."""
+    return ROW_MULTIPLE // math.gcd(width, ROW_MULTIPLE)
 
 
 def has_positional_head(model: Any) -> bool:

@@ -33,7 +33,7 @@ from . import saved_folder
 from .config import RewardTrainingConfig
 from .fit import Trainee, checkpoints_beside, fit
 from .head_adapter import Adapter, LoraSettings, add_adapter
-from .heads import ScalarScorer, check_padding_invariance, classifier_from, fill_id_of, longest_input
+from .heads import ScalarScorer, check_padding_invariance, classifier_from, fill_id_of, longest_input, row_multiple
 from .text_encoding import (
     CHAT_TEMPLATE,
     DEFAULT_TEMPLATE,
@@ -248,9 +248,9 @@ class PreferenceRewardModel(RewardModel):
         widths = [padded_width(len(encoded[row]), self.max_length) for row in readable]
         for batch in width_batches(widths, most):
             chosen = [readable[number] for number in batch]
-            # Few rows, or a remainder of them, are multiplied by other kernels, which round otherwise.
-            whole = chosen + chosen[-1:] * (-len(chosen) % self._scorer.row_multiple)
-            ids, mask = right_padded([encoded[row] for row in whole], self.fill_id, widths[batch[0]])
+            width = widths[batch[0]]
+            whole = chosen + chosen[-1:] * (-len(chosen) % row_multiple(width))
+            ids, mask = right_padded([encoded[row] for row in whole], self.fill_id, width)
             value[chosen] = self._scorer(ids.to(self.device), mask.to(self.device)).cpu().numpy()[: len(chosen)]
         return value, valid
 

@@ -79,9 +79,9 @@ def test_batches_hold_one_width_and_every_row_once() -> None:
 
 def test_the_padded_width_is_a_matter_of_the_length_alone() -> None:
     lengths = [1, 16, 17, 100, 127, 128, 129, 513, 1000, 1024]
-    assert [padded_width(length, 1024) for length in lengths] == [16, 16, 32, 112, 128, 128, 160, 640, 1024, 1024]
+    assert [padded_width(length, 1024) for length in lengths] == [16, 16, 32, 112, 128, 128, 144, 576, 1024, 1024]
     assert padded_width(17, 20) == 20
-    assert all(length <= padded_width(length, 2048) <= max(16, 1.25 * length + 15) for length in range(1, 2049))
+    assert all(length <= padded_width(length, 2048) <= 1.125 * length + 15 for length in range(1, 2049))
 
 
 def test_right_padding_and_its_mask() -> None:
