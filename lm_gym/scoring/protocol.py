@@ -21,6 +21,8 @@ from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.tools.time_limit import calls_within
 
 __all__ = [
+    "CountsCutTexts",
+    "HasMemberScores",
     "RewardModel",
     "SavableRewardModel",
     "Scorer",
@@ -115,6 +117,24 @@ class SavableRewardModel(RewardModel, Protocol):
 
     def save(self, directory: str | Path) -> Path:
         """Write the folder, whole or not at all. Returns: the folder."""
+        ...
+
+
+@runtime_checkable
+class HasMemberScores(Protocol):
+    """A reward model that is made of others and tells the score of each; M members."""
+
+    def member_scores(self, prompts: Sequence[str], responses: Sequence[str], /) -> tuple[np.ndarray, np.ndarray]:
+        """Every member's normalised verdict. Returns: values (M, B) float64, and valid (B,), True where all scored."""
+        ...
+
+
+@runtime_checkable
+class CountsCutTexts(Protocol):
+    """A reward model that tells how many texts are too long for it to be read whole."""
+
+    def count_cut(self, prompts: Sequence[str], responses: Sequence[str], /) -> int:
+        """Count the texts, each a prompt and its response, of which a part is not read."""
         ...
 
 

@@ -16,7 +16,7 @@ from lm_gym.reward_models.caching.score_cache import CachedRewardModel
 from lm_gym.reward_models.judgements.record import POINTS_OF_A, Judgement
 from lm_gym.reward_models.judgements.splits import prompt_itself
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
-from lm_gym.scoring.protocol import RewardModel, checked_scores
+from lm_gym.scoring.protocol import CountsCutTexts, HasMemberScores, RewardModel, checked_scores
 from lm_gym.tools.extras import require
 
 from .agreement import AnnotatorAgreement, annotator_agreement, votes_of
@@ -149,10 +149,12 @@ def reward_card(
         length_correlation=_length_correlation(model, texts),
         rank_correlation=_rank_correlation(model, comparing),
         by_share=_by_share(compared, margins),
-        error_detection=error_detection(model, comparing, members=getattr(plain, "member_scores", None)),
+        error_detection=error_detection(
+            model, comparing, members=plain.member_scores if isinstance(plain, HasMemberScores) else None
+        ),
         learning_curve=tuple(learning_curve),
         texts=len(texts),
-        texts_cut=plain.count_cut(*zip(*texts, strict=True)) if hasattr(plain, "count_cut") and texts else None,
+        texts_cut=plain.count_cut(*zip(*texts, strict=True)) if isinstance(plain, CountsCutTexts) and texts else None,
         agreement=_agreement(compared, margins),
         probes=tuple(_probes(model, comparing)),
         disagreements=_disagreements(compared, margins),

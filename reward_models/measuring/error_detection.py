@@ -14,7 +14,7 @@ import numpy as np
 
 from lm_gym.reward_models.human.pair_choice import pair_utility
 from lm_gym.reward_models.judgements.record import Judgement
-from lm_gym.scoring.protocol import RewardModel, checked_scores
+from lm_gym.scoring.protocol import HasMemberScores, RewardModel, checked_scores
 from lm_gym.tools.extras import require
 
 __all__ = ["ErrorDetection", "error_detection"]
@@ -47,8 +47,8 @@ def error_detection(
     Args:
         model: an ensemble, or any model with ``Scores.std`` (the two stds of a pair are taken as independent).
         judgements: not seen in training; those that compare nothing are left out.
-        members: every member's scores, whose differences are compared pair by pair; None takes the model's own
-            ``member_scores``, if it has them.
+        members: every member's scores, whose differences are compared pair by pair; None takes the model's own, if it
+            is a :class:`lm_gym.scoring.HasMemberScores`.
 
     Returns: None for a model without a spread, and where it is always right or always wrong.
 
@@ -69,7 +69,8 @@ def error_detection(
     prompts, texts = [row[0] for row in rows], [row[1] for row in rows]
     scores = checked_scores(model, prompts, texts)
     better, worse = np.array(pairs).T
-    members = members or getattr(model, "member_scores", None)
+    if members is None and isinstance(model, HasMemberScores):
+        members = model.member_scores
     disagreement = None
     if members is not None:
         values, _ = members(prompts, texts)

@@ -28,7 +28,7 @@ from lm_gym.reward_models import (
 )
 from lm_gym.reward_models.measuring.words_baseline import text_baseline_accuracy
 from lm_gym.scoring.adapters import as_reward_model
-from lm_gym.scoring.protocol import RewardModel, Scores
+from lm_gym.scoring.protocol import CountsCutTexts, HasMemberScores, RewardModel, Scores
 
 SCORES = {"x": 2.0, "y": 1.0, "z": 0.0, "long long answer": -1.0}
 
@@ -214,6 +214,38 @@ def test_a_spread_of_the_models_own_is_used() -> None:
     assert found is not None
     assert (found.errors, found.by_spread, found.by_disagreement) == (1, 1.0, None)
     assert error_detection(Unsure(), rankings[:1]) is None  # no error to detect
+
+
+class Pooled:
+    """A reward model of one's own that inherits from nothing: two members, and texts of five letters are cut."""
+
+    name, normalizer, columns, all_columns = "pooled", None, (), False
+
+    def identity(self) -> None:
+        return None
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+        return Scores.of(self.member_scores(prompts, responses)[0].mean(axis=0))
+
+    def member_scores(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        values = np.array([[float(len(text)) for text in responses], [float("?" in text) for text in responses]])
+        return values, np.ones(len(responses), dtype=bool)
+
+    def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
+        return sum(len(text) > 4 for text in responses)
+
+
+def test_what_a_model_of_ones_own_tells_stands_on_the_card() -> None:
+    rankings = [Judgement.pair("p", "long enough", "s"), Judgement.pair("q", "s?", "long")]
+    found = reward_card(Pooled(), rankings)
+    assert isinstance(Pooled(), HasMemberScores)
+    assert isinstance(Pooled(), CountsCutTexts)
+    assert (found.texts, found.texts_cut) == (4, 1)
+    assert found.error_detection is not None
+    assert found.error_detection.by_disagreement is not None
+    assert error_detection(as_reward_model(Pooled()), rankings) == found.error_detection
+    silent = reward_card(model, rankings)
+    assert (silent.texts_cut, silent.error_detection) == (None, None)
 
 
 def test_a_learning_curve_grows_within_the_same_judgements() -> None:
