@@ -5,7 +5,7 @@ Not here: what a run does. Light to import: no torch, no transformers.
 
 from __future__ import annotations
 
-from .folder import Checkpoint, Run, Stateful, open_run, open_shared_run, read_result
+from .folder import Checkpoint, Run, Stateful, mark_finished, open_run, open_shared_run, read_result
 from .identity import RunIdentity
 from .manifests import check_manifest, read_note, write_manifest
 from .signals import Interrupted, StopRequest, stopping_at_signals
@@ -18,6 +18,7 @@ __all__ = [
     "Stateful",
     "StopRequest",
     "check_manifest",
+    "mark_finished",
     "open_run",
     "open_shared_run",
     "read_note",

@@ -57,6 +57,7 @@ __all__ = [
     "Run",
     "RunIdentity",
     "Stateful",
+    "mark_finished",
     "open_run",
     "open_shared_run",
     "read_result",
@@ -243,6 +244,11 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
     """The result of the run in a folder, or None if it is not finished or there is none."""
     found = _read_marker(Path(folder))
     return None if found is None else found["result"]
+
+
+def mark_finished(folder: str | Path, identity: RunIdentity, result: Mapping[str, Any]) -> None:
+    """Give a finished folder that was written elsewhere the marker, so that :func:`open_run` knows the run."""
+    _write_marker(Path(folder), identity, result=result)
 
 
 def _opened(folder: Path, identity: RunIdentity, *, resume: bool, overwrite: bool, lock: int | None) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,29 @@ from lm_gym.reward_models import (
     reward_card,
     split_by_prompt,
 )
+from lm_gym.reward_models.judgements.rows import to_row
 from lm_gym.reward_models.scalar.fit import checkpoints_beside
-from lm_gym.runs.folder import MARKER
+from lm_gym.runs.folder import MARKER, RunIdentity, mark_finished, open_run, read_result
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
-from lm_gym.tools.files import discard_folder, read_jsonl, write_json
+from lm_gym.tools.digests import digest_file, digest_folder, digest_json
+from lm_gym.tools.files import discard_folder, read_jsonl, sweep_temporaries, write_json
 
 from .options import RewardOptions
 
 __all__ = ["evaluate_files", "grouped_by", "train_reward_model"]
+
+FittedRewardModel = PreferenceRewardModel | EmbeddingRewardModel
+"""The kinds that are fitted here, a cross-encoder among them; each keeps a summary of its training."""
+NO_SETTINGS = (
+    "model",
+    "data",
+    "eval_data",
+    "reference_samples",
+    "skip_bad",
+    "cache_dir",
+    "checkpoint_every_steps",
+)
+"""Options that are compared by what they name, or change nothing of what is made."""
 
 
 def grouped_by(separator: str | None) -> Callable[[str], str]:
@@ -58,26 +73,27 @@ def train_reward_model(
     A normaliser is fitted on samples of the reference model only, so where none are given there is none: the
     answers of judgements may be of any length and quality, and their scores say nothing of those that RL starts from.
 
-    Until that is written, what an interrupted run needs to go on lies beside it, in ``<out>.checkpoints``.
+    Until that is written, what an interrupted run needs to go on lies beside it, in ``<out>.checkpoints``. A finished
+    one that is to go on is left as it is.
 
     Raises:
         OutputExistsError: the folder, or one of an interrupted run beside it, holds something, and neither overwriting
             nor going on was asked for; or what it holds is no reward model, or no run of one.
-        ConfigError, DataError, ModelLoadError: settings, data or model cannot be used.
+        ConfigError, DataError, ModelLoadError: settings, data or model cannot be used; or the finished run that is to
+            go on had others.
     """
     checkpoints = checkpoints_beside(out)
-    unfinished = checkpoints.exists()
-    _refuse_foreign_folders(out, checkpoints)
-    if unfinished and not (resume or overwrite):
-        raise OutputExistsError(
-            f"{checkpoints}: holds an interrupted run; pass --resume to go on with it, or --overwrite to start anew"
-        )
-    holds_something = out.exists() and (out.is_file() or any(out.iterdir()))
-    if holds_something and not (overwrite or unfinished):
-        raise OutputExistsError(f"output folder {out}: must be new or empty, and it holds something; pass --overwrite")
+    _refuse_what_is_there(out, checkpoints, resume=resume, overwrite=overwrite)
     samples = None if options.reference_samples is None else _samples(options.reference_samples)
     train, held_out = _divided(options, console)
+    identity = _identity_of(options, train, held_out)
+    if resume and read_result(out) is not None:
+        open_run(out, identity, resume=True).close()
+        _discard(checkpoints)  # a kill may have come between the mark and this
+        console.print(f"{out}: is finished; nothing was left to do", highlight=False)
+        return
     if overwrite and not resume:
+        (out / MARKER).unlink(missing_ok=True)  # what is made now is not what is there
         discard_folder(checkpoints)
     model = _fitted(options, train, checkpoints, resumable=True)
     if samples is not None:
@@ -97,7 +113,28 @@ def train_reward_model(
         write_json(out / "evaluation.json", card.to_json())
         write_card(card, out / "card.html")
         print_card(card, f"{out} on groups it has not seen", console)
+    mark_finished(out, identity, {"judgements": len(train)})
+    _discard(checkpoints)
+
+
+def _identity_of(options: RewardOptions, train: Sequence[Judgement], held_out: Sequence[Judgement]) -> RunIdentity:
+    """Everything that decides the artefact, the measurements in it included."""
+    base, samples = Path(options.model), options.reference_samples
+    return RunIdentity(
+        kind="reward-model",
+        settings={name: value for name, value in asdict(options).items() if name not in NO_SETTINGS},
+        inputs={
+            "model": digest_folder(base) if base.is_dir() else options.model,
+            "judgements": digest_json([to_row(one) for one in train]),
+            "held_out_judgements": digest_json([to_row(one) for one in held_out]),
+            "reference_samples": "none" if samples is None else digest_file(samples),
+        },
+    )
+
+
+def _discard(checkpoints: Path) -> None:
     discard_folder(checkpoints)
+    sweep_temporaries(checkpoints.parent, name=checkpoints.name)
 
 
 def _samples(path: Path) -> tuple[list[str], list[str]]:
@@ -110,6 +147,20 @@ def _samples(path: Path) -> tuple[list[str], list[str]]:
                 "lm-gym generate --out writes such rows"
             )
     return [row["prompt"] for row in rows], [row["response"] for row in rows]
+
+
+def _refuse_what_is_there(out: Path, checkpoints: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raises: OutputExistsError: see :func:`train_reward_model`."""
+    unfinished = checkpoints.exists()
+    _refuse_foreign_folders(out, checkpoints)
+    if unfinished and not (resume or overwrite):
+        raise OutputExistsError(
+            f"{checkpoints}: holds an interrupted run; pass --resume to go on with it, or --overwrite to start anew"
+        )
+    holds_something = out.exists() and (out.is_file() or any(out.iterdir()))
+    known = unfinished or (resume and (out / MARKER).is_file())
+    if holds_something and not (overwrite or known):
+        raise OutputExistsError(f"output folder {out}: must be new or empty, and it holds something; pass --overwrite")
 
 
 def _refuse_foreign_folders(out: Path, checkpoints: Path) -> None:
@@ -139,7 +190,7 @@ def _print_summary(training: dict[str, Any], out: Path, prompts: int, console: C
 
 def _measured(
     options: RewardOptions,
-    model: Any,
+    model: FittedRewardModel,
     train: list[Judgement],
     held_out: list[Judgement],
     scratch: Path,
@@ -189,7 +240,9 @@ def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Jud
     return found.judgements
 
 
-def _fitted(options: RewardOptions, judgements: Sequence[Judgement], scratch: Path, *, resumable: bool) -> Any:
+def _fitted(
+    options: RewardOptions, judgements: Sequence[Judgement], scratch: Path, *, resumable: bool
+) -> FittedRewardModel:
     """A model of the wanted kind; ``scratch`` keeps what an interrupted run needs to go on."""
     loss = LossConfig(tie_model=options.tie_model)
     if options.kind == "embedding":
@@ -227,7 +280,7 @@ def evaluate_files(
     errors = plain_console(stderr=True)
     judgements = _loaded(data, skip_bad, errors)
     loaded = load_reward_model(model)
-    trained_on = getattr(loaded, "training", {}).get("groups", ())
+    trained_on = loaded.training.get("groups", ()) if isinstance(loaded, FittedRewardModel) else ()
     group_of = grouped_by(group_separator)
     card = reward_card(loaded, judgements, group_of=group_of, trained_on=trained_on, progress=True)
     if card.seen_groups:

@@ -15,7 +15,8 @@ from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import RewardModelError
 from lm_gym.reward_models import SentenceFeatures
 from lm_gym.reward_models.scalar import trainer
-from lm_gym.tools.files import write_jsonl
+from lm_gym.runs.folder import MARKER
+from lm_gym.tools.files import TEMPORARY, write_jsonl
 
 MODEL = str(REVIEWS_LM)
 
@@ -111,6 +112,51 @@ def test_a_killed_run_goes_on_by_the_same_command(
     whole, resumed = (json.loads((folder / "evaluation.json").read_text()) for folder in (tmp_path / "whole", out))
     assert resumed == whole
     assert not (tmp_path / "killed.checkpoints").exists()
+
+
+def test_a_finished_run_says_so_and_is_left_as_it_is(
+    tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, beside = tmp_path / "rm", tmp_path / "rm.checkpoints"
+    arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--out", str(out)]
+    assert main(["reward", "train", *arguments]) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    graves = [beside, tmp_path / f".rm.checkpoints{TEMPORARY}x"]  # what a kill after the mark leaves
+    for folder in graves:
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / MARKER).write_text("{}")
+    capsys.readouterr()
+    assert main(["reward", "train", *arguments, "--resume"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "is finished; nothing was left to do" in told
+    assert "fitted to" not in told
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert not [folder for folder in graves if folder.exists()]
+    assert main(["reward", "train", *arguments]) == 2
+    assert "pass --overwrite" in " ".join(capsys.readouterr().err.split())
+    assert main(["reward", "train", *arguments, "--epochs", "2", "--resume"]) == 2
+    assert "epochs (was 1, is 2)" in " ".join(capsys.readouterr().err.split())
+    votes_file.write_text("\n".join(votes_file.read_text().splitlines()[:-1]))
+    assert main(["reward", "train", *arguments, "--resume"]) == 2
+    assert "these differ: input" in " ".join(capsys.readouterr().err.split())
+    load_reward_model(out)
+
+
+def test_a_killed_overwriting_run_goes_on_though_a_finished_one_is_there(tmp_path: Path, votes_file: Path) -> None:
+    out = tmp_path / "rm"
+    arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--out", str(out)]
+    assert main(["reward", "train", *arguments]) == 0
+
+    def interrupts(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.JudgementTrainer, "compute_loss", interrupts)
+        assert main(["reward", "train", *arguments, "--epochs", "2", "--overwrite"]) == 130
+    load_reward_model(out)
+    assert main(["reward", "train", *arguments, "--epochs", "2", "--resume"]) == 0
+    assert load_reward_model(out).training["config"]["epochs"] == 2  # type: ignore[attr-defined]
+    assert not (tmp_path / "rm.checkpoints").exists()
 
 
 def test_a_fit_that_diverges_exits_with_an_error_and_keeps_its_checkpoints(
