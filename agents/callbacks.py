@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lm_gym.tools.extras import require
-from lm_gym.tools.files import write_jsonl
+from lm_gym.tools.files import append_jsonl, write_jsonl
 
 __all__ = ["Callback", "JsonlTracker", "ProgressDisplay", "TensorBoardTracker"]
 
@@ -33,7 +32,7 @@ class Callback(Protocol):
         ...
 
     def on_end(self) -> None:
-        """After the last iteration, also of an interrupted or failed run."""
+        """After the last iteration, also of an interrupted or failed run, whose error stays the one that is raised."""
         ...
 
 
@@ -56,10 +55,7 @@ class JsonlTracker:
     def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
         """Append a line; a value that is not finite is written as null."""
         row = {"iteration": iteration, **{k: v if math.isfinite(v) else None for k, v in metrics.items()}}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # before a checkpoint that counts this iteration is on the disk
+        append_jsonl(self._path, row)  # on the disk before a checkpoint that counts this iteration
 
     def on_end(self) -> None:
         """Do nothing: no file is held open."""

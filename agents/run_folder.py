@@ -152,6 +152,11 @@ class TrainingState:
         self._kept: dict[str, Any] | None = None
         self._saved = 0
 
+    @property
+    def is_kept(self) -> bool:
+        """True if there is a run folder."""
+        return self._run is not None
+
     def keep(self) -> None:
         """Copy the state after an iteration to the memory of the host, for :meth:`go_back`."""
         if self._run is not None:

@@ -188,8 +188,8 @@ class _Loop:
                         break
                     if number < self.iterations and number % checkpoint_every == 0:
                         self.state.checkpoint()
-            except Exception:
-                self._save_what_is_done()
+            except Exception as error:
+                self._save_what_is_done(error)
                 raise
             if self.state.iterations_done == self.iterations:
                 self.state.finish()
@@ -232,11 +232,17 @@ class _Loop:
             "eval_response_length": found.response_length,
         }
 
-    def _save_what_is_done(self) -> None:
-        self.state.go_back()
-        self.state.checkpoint()
+    def _save_what_is_done(self, error: Exception) -> None:
+        """Save the iterations before the error; a failure to do so is a note of it, since the error came first."""
+        try:
+            self.state.go_back()
+            self.state.checkpoint()
+        except Exception as second:
+            error.add_note(f"the iterations before it could not be saved: {type(second).__name__}: {second}")
+            return
         done = self.state.iterations_done
-        logger.error("iteration %d of %d failed; the %d before it are saved", done + 1, self.iterations, done)
+        if self.state.is_kept:
+            logger.error("iteration %d of %d failed; the %d before it are saved", done + 1, self.iterations, done)
 
 
 def _check_counts(**counts: int) -> None:
@@ -262,6 +268,26 @@ def _listening(listeners: Sequence[Callback], first: int, total: int) -> Iterato
         listener.on_start(first, total)
     try:
         yield
-    finally:
-        for listener in listeners:
+    except BaseException as error:
+        _end(listeners, error)
+        raise
+    if (failed := _end(listeners, None)) is not None:
+        raise failed
+
+
+def _end(listeners: Sequence[Callback], first: BaseException | None) -> BaseException | None:
+    """Call ``on_end`` of every callback, whatever the others do.
+
+    Args: first: the error that ended the run, if any; those of the callbacks become notes of it.
+
+    Returns: the first error of all.
+    """
+    for listener in listeners:
+        try:
             listener.on_end()
+        except Exception as error:
+            if first is None:
+                first = error
+            else:
+                first.add_note(f"on_end of {type(listener).__name__} failed after it: {type(error).__name__}: {error}")
+    return first

@@ -20,6 +20,7 @@ __all__ = [
     "PromptError",
     "RewardModelError",
     "UnsupportedModelError",
+    "WriteError",
 ]
 
 
@@ -65,6 +66,10 @@ class ArtifactError(LmGymError, OSError):
 
 class OutputExistsError(LmGymError, FileExistsError):
     """An output folder already holds a run, and overwriting was not asked for."""
+
+
+class WriteError(LmGymError, OSError):
+    """A file or folder could not be written (a full disk, no permission); what it was to replace is whole."""
 
 
 class DivergedError(LmGymError, FloatingPointError):

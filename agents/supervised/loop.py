@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 from lm_gym.processes import launched_processes
 from lm_gym.runs.folder import Run
 from lm_gym.runs.signals import Interrupted, StopRequest, stopping_at_signals
-from lm_gym.tools.files import write_text
+from lm_gym.tools.files import append_jsonl, write_text
 from lm_gym.tools.quiet import quiet_transformers
 
 from .rows import TokenizedText
@@ -224,8 +224,7 @@ class RunWatcher(TrainerCallback):
         self._remember(row)
         if not state.is_world_process_zero:
             return
-        with (self.run.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_jsonl(self.run.folder / METRICS, row)
         logger.info("%s", row)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-from lm_gym.errors import LmGymError
+from lm_gym.errors import LmGymError, WriteError
 from lm_gym.runs.signals import Interrupted
 
 from .terminal import plain_console
@@ -44,18 +44,22 @@ def main(args: Sequence[str] | None = None) -> int:
         )
     except LmGymError as error:
         _tell(console, error)
-        return 2
-    except OSError as error:  # a full disk, a folder that may not be written
+        return 1 if isinstance(error, WriteError) else 2
+    except OSError as error:  # a file that may not be read
         _tell(console, error)
         return 1
-    except KeyboardInterrupt as error:
-        console.print("interrupted; the same command with --resume goes on from the last checkpoint")
-        return 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
+    except Interrupted as error:
+        console.print(f"{error}; what was done is saved, and the same command with --resume goes on with it")
+        return 128 + error.signal
+    except KeyboardInterrupt:
+        console.print("interrupted at once; what was done since the last checkpoint, if there is one, is lost")
+        return 128 + signal.SIGINT
     return 0
 
 
 def _tell(console: Console, error: Exception) -> None:
-    console.print(Text.assemble((type(error).__name__, "bold red"), f": {error}"))
+    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+    console.print(Text.assemble((type(error).__name__, "bold red"), f": {error}{notes}"))
 
 
 DESCRIPTION = (

@@ -10,6 +10,7 @@ import glob
 import gzip
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,10 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm_gym.errors import DataError
+from lm_gym.errors import DataError, LmGymError, WriteError
 from lm_gym.tools.locks import locked, release
 
 __all__ = [
+    "append_jsonl",
     "discard_folder",
     "jsonl_lines",
     "read_jsonl",
@@ -33,9 +35,11 @@ __all__ = [
     "write_json",
     "write_jsonl",
     "write_text",
+    "writing",
 ]
 
 TEMPORARY = ".tmp-"
+NATIVE_WRITERS = r"\(os error \d+\)|inline_container|PytorchStreamWriter|iostream error"  # Rust, and torch
 
 
 def jsonl_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -84,20 +88,51 @@ def _parse_line(path: str | Path, number: int, line: str) -> dict[str, Any]:
 def write_text(path: str | Path, text: str) -> Path:
     """Write a text file by way of a temporary one, so that a reader sees the old file or the new, never a half."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{TEMPORARY}")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{TEMPORARY}")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
     return path
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """A block that writes ``path``: an error of the system or of a library's writer in it becomes a WriteError.
+
+    Python, safetensors, tokenizers and torch each tell of a full disk by an error of their own, most without a path.
+    The error of a block within the block is raised again with this block's path, under which the user looks for it.
+
+    Raises:
+        WriteError: names the path and the remedy.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, WriteError):
+            error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        elif isinstance(error, LmGymError) or not _is_of_a_writer(error):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise WriteError(
+            f"{path}: must be written to its end, and writing it failed: {reason}; free space on its disk, see to it "
+            "that it may be written, or choose another path"
+        ) from error
+
+
+def _is_of_a_writer(error: Exception) -> bool:
+    """True for an error by which Python, safetensors, tokenizers or torch tell that a file could not be written."""
+    by_type = isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "safetensors"
+    return by_type or re.search(NATIVE_WRITERS, str(error)) is not None
 
 
 def write_json(path: str | Path, value: Any) -> Path:
@@ -110,6 +145,14 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
+    """Append a row to a file of JSON Lines; it is on the disk when the call returns. A kill may leave half a line."""
+    with writing(path), Path(path).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def replaced_folder(target: str | Path) -> Iterator[Path]:
     """A temporary folder beside ``target`` that takes its place when the block ends without an error.
@@ -117,8 +160,22 @@ def replaced_folder(target: str | Path) -> Iterator[Path]:
     A kill at any moment leaves the old folder or the new one under the name. Where the system cannot exchange two
     folders in one step, the old one may lie beside it for a moment, and :func:`restore_replaced` brings it back; so do
     the next ``replaced_folder`` and :func:`lm_gym.runs.open_run`. Temporary folders of killed processes are deleted.
+
+    Raises:
+        WriteError: see :func:`writing`; the old folder is as it was.
     """
     target = Path(target)
+    with writing(target), _temporary_folder(target) as temporary:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        sync_tree(temporary)
+        _put_in_place(temporary, target)
+        _sync(target.parent)
+
+
+@contextmanager
+def _temporary_folder(target: Path) -> Iterator[Path]:
+    """A folder beside ``target``, locked as long as it is written, and deleted with what it holds at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     restore_replaced(target)
     sweep_temporaries(target.parent, name=target.name)
@@ -126,10 +183,6 @@ def replaced_folder(target: str | Path) -> Iterator[Path]:
     lock = _try_lock(temporary)  # says that it is being written, and is not to be swept
     try:
         yield temporary
-        os.chmod(temporary, 0o755)
-        sync_tree(temporary)
-        _put_in_place(temporary, target)
-        _sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if lock is not None:

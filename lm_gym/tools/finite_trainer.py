@@ -1,8 +1,9 @@
-"""``transformers.Trainer`` that stops before the optimiser step whose loss or gradient is not finite."""
+"""``transformers.Trainer`` with errors of this library: for what is not finite, and for what cannot be written."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.utils import get_total_norm
 from transformers import Trainer
 
 from lm_gym.errors import DivergedError
+from lm_gym.tools.files import writing
 
 __all__ = ["FiniteTrainer"]
 
@@ -44,6 +46,15 @@ class FiniteTrainer(Trainer):
             self.require_finite(get_total_norm(gradients), f"norm of the gradient of step {step}")
             self._summed_loss = torch.zeros(())
         return loss
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Write a checkpoint, as in Trainer.
+
+        Raises:
+            WriteError: it cannot be written to its end.
+        """
+        with writing(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):
+            super()._save_checkpoint(*args, **kwargs)
 
     def require_finite(self, value: Tensor | float, name: str) -> None:
         """Refuse a NaN or an infinity.

@@ -349,3 +349,46 @@ def test_the_best_policy_is_chosen_at_one_coefficient(start: Start) -> None:
     assert state.is_best(unreferenced, 0.0)
     state.save_best(unreferenced, 0.0)
     assert not state.is_best(unreferenced, 0.0)
+
+
+class Failing(Counter):
+    """A callback whose ``on_end`` fails, too."""
+
+    def on_end(self) -> None:
+        raise OSError("the tracker is away")
+
+
+def test_the_first_error_is_raised_and_a_later_one_of_on_end_is_its_note(tmp_path: Path, start: Start) -> None:
+    agent, env = start()
+    callbacks = [Failing(1), Failing(), last := Ended()]
+    with pytest.raises(Stop) as found:
+        train(agent, env, iterations=2, run_dir=tmp_path, callbacks=callbacks, tensorboard=False)
+    assert found.value.__notes__ == ["on_end of Failing failed after it: OSError: the tracker is away"] * 2
+    assert last.is_ended
+    with pytest.raises(OSError, match="tracker is away") as alone:
+        train(agent, env, iterations=1, callbacks=callbacks[1:], tensorboard=False)
+    assert not hasattr(alone.value, "__notes__")
+
+
+class Ended(Counter):
+    """A callback that remembers that it was told of the end."""
+
+    is_ended = False
+
+    def on_end(self) -> None:
+        self.is_ended = True
+
+
+@pytest.mark.parametrize("place", ["folder", "no folder"])
+def test_an_error_is_not_hidden_by_a_checkpoint_that_cannot_be_written(
+    place: str, tmp_path: Path, start: Start, full_disk: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent, env = start()
+    run_dir = tmp_path if place == "folder" else None
+    with full_disk(2000), pytest.raises(Stop) as found:
+        train(agent, env, iterations=2, run_dir=run_dir, callbacks=[Counter(1)], tensorboard=False)
+    notes = getattr(found.value, "__notes__", [])
+    assert len(notes) == (place == "folder")
+    if notes:
+        assert f"could not be saved: WriteError: {tmp_path}/checkpoints/checkpoint-1: must be written" in notes[0]
+    assert "are saved" not in caplog.text

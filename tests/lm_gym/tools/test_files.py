@@ -6,15 +6,19 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
-from lm_gym.errors import DataError
+from lm_gym.errors import DataError, WriteError
 from lm_gym.tools import files
-from lm_gym.tools.files import read_jsonl, replaced_folder, write_json, write_jsonl, write_text
+from lm_gym.tools.files import append_jsonl, read_jsonl, replaced_folder, write_json, write_jsonl, write_text, writing
 
 
 def names(folder: Path) -> list[str]:
@@ -207,3 +211,40 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(rows)
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(rows))
     assert read_jsonl(tmp_path / "rows.jsonl") == read_jsonl(tmp_path / "rows.jsonl.gz") == [{"a": 1}, {"a": 2}]
+
+
+# --- what cannot be written ------------------------------------------------------------------------------------------
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "python": lambda path: path.write_text("x" * 100_000),
+    "torch": lambda path: torch.save({"a": torch.zeros(50_000)}, path),
+    "safetensors": lambda path: save_file({"a": torch.zeros(50_000)}, path),
+    "tokenizers": lambda path: Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(path)),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_told_with_the_path_by_every_writer(writer: str, tmp_path: Path, full_disk: Any) -> None:
+    target = tmp_path / "checkpoint-2"
+    with replaced_folder(target) as folder:
+        fill(folder, "old")
+    words = rf"^{target}: must be written to its end, and writing it failed: .*; free space on its disk"
+    whole, part = replaced_folder(target), full_disk(20)
+    with pytest.raises(WriteError, match=words), whole as folder, replaced_folder(folder / "policy") as inner, part:
+        WRITERS[writer](inner / "file")
+    assert (target / "file").read_text() == "old"
+    assert names(tmp_path) == ["checkpoint-2"]
+
+
+def test_a_file_that_cannot_be_written_is_told_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match=rf"^{tmp_path}/file/rows.jsonl: .* failed: (File exists|Not a directory); "):
+        write_jsonl(tmp_path / "file" / "rows.jsonl", [])
+    with pytest.raises(WriteError, match=rf"^{tmp_path}: .* failed: Is a directory; "):
+        append_jsonl(tmp_path, {"a": 1})
+
+
+@pytest.mark.parametrize("error", [DataError("other"), RuntimeError("other"), ValueError("other")])
+def test_an_error_that_is_of_no_writer_stays_what_it_is(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(error), match=r"^other$"), writing(tmp_path):
+        raise error
