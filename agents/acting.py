@@ -63,7 +63,10 @@ class TokenActor:
     def act(self, observation: dict[str, np.ndarray], sampling: SamplingConfig) -> tuple[np.ndarray, np.ndarray]:
         """Draw a token in each state; see :meth:`lm_gym.policy.Policy.act`.
 
-        ``min_new_tokens`` counts from the first observation of an episode: act in it from its start.
+        ``min_new_tokens`` counts from the first observation of an episode: act in it from its start. An observation
+        tells tokens and nothing of a reset, so an episode whose prompt is the row's last observation plus one token
+        is taken for its continuation (as after a one-token response to "a", where the next prompt is "a b"): its
+        tokens count from the earlier episode's start. The state is the same either way; rollouts count for themselves.
         """
         ids, mask = observation["input_ids"], observation["attention_mask"]
         if ids.ndim == 1:

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.config import SamplingConfig
 from lm_gym.episodes import Episodes
-from lm_gym.errors import ArtifactError, UnsupportedModelError
+from lm_gym.errors import ArtifactError, ConfigError, UnsupportedModelError
 from lm_gym.models.generate import LanguageModelSampler
 from lm_gym.models.language_model import DType, LanguageModel, load_language_model, load_weights
 from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
@@ -54,8 +54,15 @@ class LanguageModelPolicy:
         separate_critic: give the value head its own trunk.
 
         Raises:
+            ConfigError: it is no LanguageModel.
             UnsupportedModelError: weights that learn are not float32, or gradient checkpointing is on.
         """
+        if not isinstance(language_model, LanguageModel):
+            raise ConfigError(
+                f"{type(self).__name__}: must be given a LanguageModel, got {type(language_model).__name__}; wrap a "
+                "model of transformers and its tokenizer by LanguageModel(model, tokenizer), or load one by "
+                f"{type(self).__name__}.from_pretrained(folder or hub id)"
+            )
         self.language_model = language_model
         _check_can_learn(self.model)
         self.model.eval()

@@ -125,8 +125,15 @@ class SurrogateAgent:
         processes: those that share the run, each with episodes of its own.
 
         Raises:
-            ConfigError: the estimator is none, or compares the responses of a group, and groups would be of one.
+            ConfigError: the policy or the estimator is none, or the estimator compares the responses of a group, and
+                groups would be of one.
         """
+        if not isinstance(policy, LanguageModelPolicy):
+            raise ConfigError(
+                f"{type(self).__name__}.policy: must be a LanguageModelPolicy, whose weights are trained, got "
+                f"{type(policy).__name__}; make one by LanguageModelPolicy.from_pretrained(folder or hub id), or by "
+                "LanguageModelPolicy(LanguageModel(model, tokenizer))"
+            )
         if isinstance(estimator, type) or not isinstance(estimator, AdvantageEstimator):
             raise ConfigError(
                 f"{type(self).__name__}.estimator: must be an object with needs_values, needs_groups and "

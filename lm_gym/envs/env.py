@@ -10,7 +10,7 @@ import numpy as np
 
 from lm_gym.envs.info import step_info
 from lm_gym.envs.rendering import Transcript
-from lm_gym.envs.task import TaskEnv, TextTask, checked_render_mode
+from lm_gym.envs.task import TaskEnv, TextTask, checked_options, checked_render_mode
 from lm_gym.errors import EpisodeOverError
 from lm_gym.prompts import Prompt, load_prompts
 from lm_gym.scoring.adapters import RewardModelLike
@@ -67,7 +67,8 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         Returns: observation, and ``info["prompt"]``.
 
         Raises:
-            PromptError, ConfigError: the prompt cannot be used, or lacks a column that the reward model needs.
+            PromptError: the prompt cannot be used.
+            ConfigError: it lacks a column that the reward model needs, or the options are no dict.
         """
         super().reset(seed=seed)
         [prompt] = self._checked_prompts([chosen_prompt(self.task, options, self.np_random)])
@@ -121,7 +122,8 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
 
 def chosen_prompt(task: TextTask, options: Mapping[str, Any] | None, rng: np.random.Generator) -> Prompt:
     """The prompt that ``options["prompt"]`` names, else one drawn by ``rng``."""
-    if not options or options.get("prompt") is None:
+    options = checked_options(options)
+    if options.get("prompt") is None:
         return task.prompts.draw(rng)
     given = load_prompts(
         [options["prompt"]],

@@ -243,7 +243,7 @@ class TaskEnv:
 
     @kl_coef.setter
     def kl_coef(self, value: float) -> None:
-        self._mdp.kl_coef = replace(self.task.reward, kl_coef=float(value)).kl_coef
+        self._mdp.kl_coef = float(replace(self.task.reward, kl_coef=value).kl_coef)
 
     def state_dict(self) -> dict[str, Any]:
         """beta and the random generator; an episode that is being stepped is not in it."""
@@ -293,6 +293,13 @@ def checked_render_mode(mode: str | None) -> str | None:
     if mode not in (None, "ansi", "human"):
         raise ConfigError(f'render_mode: must be None, "ansi" or "human", got {mode!r}')
     return mode
+
+
+def checked_options(options: Any) -> Mapping[str, Any]:
+    """The options of ``reset``; None is none. Raises: ConfigError: they are no mapping."""
+    if options is not None and not isinstance(options, Mapping):
+        raise ConfigError(f'reset: options must be None or a dict, such as {{"prompt": text}}, got {options!r}')
+    return options or {}
 
 
 def _count(active: np.ndarray) -> int:

@@ -15,7 +15,7 @@ from lm_gym.envs.info import step_info
 from lm_gym.envs.mdp import Transition
 from lm_gym.envs.rendering import Transcript
 from lm_gym.envs.rollout import PhaseTimer, collect, sampler_of
-from lm_gym.envs.task import TaskEnv, TextTask, checked_render_mode
+from lm_gym.envs.task import TaskEnv, TextTask, checked_options, checked_render_mode
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError, EpisodeOverError, UnsupportedModelError
 from lm_gym.policy import Policy, Sampler
@@ -82,6 +82,10 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             options: ``reset_mask`` (B,) bool, ``prompt`` (one text or row for all); never changed.
 
         Returns: observations (B, L) and ``info["prompt"]`` with its ``_prompt`` mask.
+
+        Raises:
+            PromptError: the prompt cannot be used.
+            ConfigError: it lacks a column that the reward model needs, or a seed or an option is of the wrong kind.
         """
         mask = _reset_mask(options, self.num_envs)
         rows = np.flatnonzero(mask)
@@ -258,7 +262,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         if isinstance(seed, int | np.integer):
             seeds: list[int | None] = [int(seed) + row for row in range(self.num_envs)]
         else:
-            seeds = [None] * self.num_envs if seed is None else list(seed)
+            seeds = [None] * self.num_envs if seed is None else _checked_seeds(seed)
         if len(seeds) != self.num_envs:
             raise ConfigError(f"seed: a sequence must have num_envs = {self.num_envs} entries, got {len(seeds)}")
         for row in rows:
@@ -325,8 +329,17 @@ def _checked_autoreset(mode: AutoresetMode | str) -> AutoresetMode:
         raise ConfigError(f"autoreset_mode: must be an AutoresetMode or one of {choices}, got {mode!r}") from error
 
 
+def _checked_seeds(seeds: Any) -> list[int | None]:
+    """Raises: ConfigError: they are no sequence of whole numbers, or of None."""
+    if isinstance(seeds, Sequence | np.ndarray) and all(
+        one is None or isinstance(one, int | np.integer) for one in seeds
+    ):
+        return [None if one is None else int(one) for one in seeds]
+    raise ConfigError(f"reset: seed must be None, a whole number, or a sequence of one for each row, got {seeds!r}")
+
+
 def _reset_mask(options: Mapping[str, Any] | None, num_envs: int) -> np.ndarray:
-    mask = None if options is None else options.get("reset_mask")
+    mask = checked_options(options).get("reset_mask")
     if mask is None:
         return np.ones(num_envs, dtype=bool)
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (num_envs,) or not mask.any():

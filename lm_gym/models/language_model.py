@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.cache_utils import Cache, DynamicCache
 
 from lm_gym.errors import ModelLoadError, UnsupportedModelError
-from lm_gym.models.model_checks import check_can_be_stepped
+from lm_gym.models.model_checks import check_can_be_stepped, check_is_no_wrapper
 from lm_gym.runs.manifests import MANIFEST, check_manifest
 from lm_gym.scoring.handles import ModelHandle, import_attribute, is_import_path
 from lm_gym.tools.quiet import quiet_transformers
@@ -70,9 +70,10 @@ class LanguageModel:
             dtype: "auto" adds bf16 autocast where the hardware has it, "float32" computes in the weights' own type.
 
         Raises:
-            UnsupportedModelError: encoder-decoder, recurrent state, no EOS token, a head whose logits this class
-                does not reproduce, or tokens placed by their slot in the cache.
+            UnsupportedModelError: a wrapper of peft, encoder-decoder, recurrent state, no EOS token, a head whose
+                logits this class does not reproduce, or tokens placed by their slot in the cache.
         """
+        check_is_no_wrapper(model)
         name = type(model).__name__
         if getattr(model.config, "is_encoder_decoder", False):
             raise UnsupportedModelError(

@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from lm_gym.errors import UnsupportedModelError
 
-__all__ = ["check_can_be_stepped"]
+__all__ = ["check_can_be_stepped", "check_is_no_wrapper"]
 
 
 class Model(Protocol):
@@ -46,6 +46,20 @@ class Model(Protocol):
     ) -> Tensor: ...
 
     def logits(self, hidden: Tensor) -> Tensor: ...
+
+
+def check_is_no_wrapper(model: object) -> None:
+    """Refuse peft's wrapper around a model, whose parts are not where a model of transformers has them.
+
+    Raises:
+        UnsupportedModelError: it is one.
+    """
+    if any(kind.__module__.partition(".")[0] == "peft" for kind in type(model).__mro__):
+        raise UnsupportedModelError(
+            f"language model {type(model).__name__}: must be a model of transformers itself, got peft's wrapper around "
+            "one; add the adapter by lm_gym.models.lora.add_adapter, which changes the model in place, and give that "
+            "model (that of a wrapper is wrapper.get_base_model())"
+        )
 
 
 @torch.no_grad()

@@ -28,7 +28,12 @@ class RunIdentity:
         try:
             plain = json.loads(json.dumps({"settings": self.settings, "inputs": self.inputs}))
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"RunIdentity of kind {self.kind}: must hold plain JSON values; {error}") from error
+            parts = {"settings": self.settings, "inputs": self.inputs}
+            found = isinstance(error, TypeError) and _first_that_is_not_plain(parts, "")  # else it is a circle
+            raise ConfigError(
+                f"RunIdentity of kind {self.kind}: must hold plain JSON values, and {found or error}; keep numbers, "
+                "texts, lists and dicts there (of a tensor or an array: x.tolist(), or its digest as a text)"
+            ) from error
         object.__setattr__(self, "settings", plain["settings"])  # tuples are lists from here on, as when read back
         object.__setattr__(self, "inputs", plain["inputs"])
 
@@ -46,6 +51,19 @@ def _flat(identity: RunIdentity) -> dict[str, str]:
     """Every setting under its dotted name, every input under its own, as text."""
     inputs = {f"input {name}": digest for name, digest in identity.inputs.items()}
     return {"kind": repr(identity.kind), **_leaves(identity.settings, ""), **inputs}
+
+
+def _first_that_is_not_plain(value: Any, name: str) -> str:
+    """Name and type of the first value that JSON cannot hold; empty where it is none of the values by itself."""
+    if value is None or isinstance(value, str | int | float):
+        return ""
+    if isinstance(value, dict):
+        items = [(f"{name}.{key}" if name else str(key), one) for key, one in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(f"{name}[{place}]", one) for place, one in enumerate(value)]
+    else:
+        return f"{name} is a value of type {type(value).__module__}.{type(value).__name__}"
+    return next(filter(None, (_first_that_is_not_plain(one, below) for below, one in items)), "")
 
 
 def _shown(value: str | None) -> str:

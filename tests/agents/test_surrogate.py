@@ -10,8 +10,18 @@ import pytest
 import torch
 
 from lm_gym import Episodes, TextGenerationVectorEnv
-from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, RewardToGo, SurrogateAgent, SurrogateConfig, Targets
+from lm_gym.agents import (
+    PPO,
+    LanguageModelPolicy,
+    PPOConfig,
+    RewardToGo,
+    SurrogateAgent,
+    SurrogateConfig,
+    Targets,
+    train,
+)
 from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.testing import tiny_language_model
 
 from ..helpers.two_processes import printed_by_two
 
@@ -184,3 +194,34 @@ print("equal")
 def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
     """Uneven shares of one batch, abstentions in it: gradients and every metric are those of the whole."""
     assert printed_by_two(PROGRAM, tmp_path) == ["equal", "equal"]
+
+
+class Foreign:
+    """A policy of some other library."""
+
+
+def test_what_is_no_policy_is_named() -> None:
+    words = "must be a LanguageModelPolicy, .* got Foreign; make one by LanguageModelPolicy.from_pretrained"
+    with pytest.raises(ConfigError, match=rf"PPO\.policy: {words}"):
+        PPO(Foreign(), PPOConfig())  # type: ignore[arg-type]
+    model = tiny_language_model("gpt2").model
+    with pytest.raises(ConfigError, match=r"must be given a LanguageModel, got GPT2LMHeadModel; wrap a model"):
+        LanguageModelPolicy(model)  # type: ignore[arg-type]
+
+
+def test_an_estimator_that_holds_a_tensor_is_named_where_a_run_has_to_be_told_apart(
+    tmp_path: Path, make_env: MakeEnv, make_policy: MakePolicy
+) -> None:
+    class Baseline(RewardToGo):
+        def __init__(self, baseline: Any) -> None:
+            super().__init__()
+            self.baseline = baseline
+
+    env = make_env()
+    config = PPOConfig(episodes_per_iteration=8)
+    agent = PPO(make_policy(env), config, estimator=Baseline(torch.zeros(2)))
+    words = r"settings\.estimator\.baseline is a value of type torch\.Tensor; .*x\.tolist\(\)"
+    with pytest.raises(ConfigError, match=words):
+        train(agent, env, iterations=1, run_dir=tmp_path / "run", tensorboard=False)
+    agent.estimator = Baseline([0.0, 0.0])
+    train(agent, env, iterations=1, run_dir=tmp_path / "run", tensorboard=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_models import EOS, MAX_LENGTH, PROMPTS, V, length_score, make_tokenizer, single_env, text_score
 
-from lm_gym import Reference, RewardConfig, SamplingConfig, Scores, TextGenerationEnv
+from lm_gym import Reference, RewardConfig, SamplingConfig, Scores, TextGenerationEnv, TextGenerationVectorEnv
 from lm_gym.errors import ConfigError, EpisodeOverError, PromptError, RewardModelError
 
 FLOATS = {"ref_log_prob", "log_prob", "kl", "score", "score_valid", "episode_return", "episode_length"}
@@ -184,8 +184,8 @@ def test_settings_come_as_objects_or_flat(reference: Reference) -> None:
     assert flat.kl_coef == 0.3
 
 
-@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
-def test_kl_coef_cannot_be_set_to_something_that_is_no_coefficient(value: float, reference: Reference) -> None:
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "x", "0.5", None, [1.0]])
+def test_kl_coef_cannot_be_set_to_something_that_is_no_coefficient(value: Any, reference: Reference) -> None:
     env = make(reference)
     with pytest.raises(ConfigError, match="kl_coef: must be finite and >= 0"):
         env.kl_coef = value
@@ -283,3 +283,11 @@ def test_tokens_that_only_the_model_knows_can_be_taken() -> None:
     env.step(V - 1)
     env.step(2)
     assert env.step(EOS)[4]["response"] == " b"
+
+
+@pytest.mark.parametrize("options", [[1], "a", 3])
+def test_options_that_are_no_dict_are_named(options: Any, reference: Reference) -> None:
+    task = make(reference).task
+    for env in (TextGenerationEnv(task), TextGenerationVectorEnv(task, num_envs=2)):
+        with pytest.raises(ConfigError, match="reset: options must be None or a dict"):
+            env.reset(options=options)

@@ -248,3 +248,12 @@ def test_its_spaces_contain_what_it_returns(reference: Reference) -> None:
     env.action_space.seed(0)
     for _ in range(6):
         assert env.step(env.action_space.sample())[0] in env.observation_space
+
+
+@pytest.mark.parametrize("seed", ["a", "ab", 1.5, [1, 2.5], {1: 2}])
+def test_a_seed_that_is_no_number_is_named(seed: Any, reference: Reference) -> None:
+    env, _ = both(reference, AutoresetMode.NEXT_STEP)
+    with pytest.raises(
+        ConfigError, match="reset: seed must be None, a whole number, or a sequence of one for each row"
+    ):
+        env.reset(seed=seed)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from lm_gym.errors import ArtifactError, ConfigError
+from lm_gym.errors import ArtifactError, ConfigError, UnsupportedModelError
+from lm_gym.models.language_model import LanguageModel
 from lm_gym.models.lora import LoraSettings, add_adapter, base_fingerprint, load_adapter
+from lm_gym.testing import tiny_language_model
 
 pytest.importorskip("peft")
 IDS = torch.tensor([[3, 5, 7, 2, 11, 4]])
@@ -98,3 +100,15 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
         adapter.save(tmp_path)
     with pytest.raises(ArtifactError, match="must be whole"):
         load_adapter(language_model("llama"), tmp_path, adapter.record())
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks by the old name
+def test_a_wrapper_of_peft_is_no_language_model_and_the_model_in_it_is() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    tokenizer = tiny_language_model("gpt2").tokenizer
+    wrapper = get_peft_model(language_model("llama"), LoraConfig(r=2, task_type="CAUSAL_LM"))
+    words = r"PeftModelForCausalLM: must be a model of transformers itself.*lm_gym\.models\.lora\.add_adapter"
+    with pytest.raises(UnsupportedModelError, match=words):
+        LanguageModel(wrapper, tokenizer)
+    assert LanguageModel(wrapper.get_base_model(), tokenizer).vocab_size == 24

@@ -132,8 +132,8 @@ def test_an_identity_is_plain_json_and_compares_as_it_is_read_back() -> None:
     assert identity(limit=float("nan")).differences(identity(limit=float("nan"))) == []
     one, two = (RunIdentity(kind="k", inputs={"model": "m" * 40 + end}) for end in "ab")
     assert len(one.differences(two)) == 1
-    with pytest.raises(ConfigError, match="must hold plain JSON values"):
-        identity(path=Path("x"))
+    with pytest.raises(ConfigError, match=r"must hold plain JSON values, and settings\.loss\.at\[1\] is a value of type .*Path"):
+        identity(loss={"at": [0.0, Path("x")]})
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"format": 2}', '{"format": 1, "kind": "test"}'])
