@@ -37,7 +37,7 @@ def cut_text(tokenizer: Any, text: str, limit: int, side: Side) -> list[int]:
     Raises:
         PromptError: the special tokens leave no room.
     """
-    whole, body = (tokenizer(text, add_special_tokens=each)["input_ids"] for each in (True, False))
+    whole, body = (tokenizer(text, add_special_tokens=each, verbose=False)["input_ids"] for each in (True, False))
     added = len(whole) - len(body)
     before = next((n for n in range(added + 1) if whole[n : n + len(body)] == body), 0)
     room = limit - added
@@ -73,7 +73,7 @@ def cut_chat(
 
     def encoded(shorter: Sequence[Mapping[str, Any]]) -> tuple[str, list[int]]:
         text = render(shorter)
-        return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return text, list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     first = next((n for n, turn in enumerate(turns) if turn.get("role") != "system"), len(turns))
     starts = [n for n in range(first + 1, len(turns)) if turns[n].get("role") == "user"]
@@ -110,7 +110,9 @@ def _shorter(
     content = turns[index]["content"]
     bounds = list(range(1, len(content)))
     if getattr(tokenizer, "is_fast", False):
-        offsets = tokenizer(content, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        offsets = tokenizer(content, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+            "offset_mapping"
+        ]
         bounds = sorted({start for start, _ in offsets} - {0})
     texts = [content[n:] for n in bounds] if side == "left" else [content[:n] for n in reversed(bounds)]
     return [[*turns[:index], {**turns[index], "content": text}, *turns[index + 1 :]] for text in texts or [content]]

@@ -95,10 +95,8 @@ def load_prompts(
     texts = [_render(row, number, tokenizer) for number, row in enumerate(rows, start=1)]
     if not texts:
         raise PromptError("prompts: must hold at least one prompt, got none")
-    encoded = [
-        tokenizer(text, add_special_tokens=not is_chat, return_attention_mask=False)["input_ids"]
-        for text, is_chat in texts
-    ]
+    quiet = {"return_attention_mask": False, "verbose": False}  # of what is too long, this module tells
+    encoded = [tokenizer(text, add_special_tokens=not is_chat, **quiet)["input_ids"] for text, is_chat in texts]
     limit = max_prompt_tokens or max(len(ids) for ids in encoded)
     prompts, truncated = [], 0
     for number, ((text, is_chat), ids) in enumerate(zip(texts, encoded, strict=True), start=1):

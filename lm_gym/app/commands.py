@@ -233,6 +233,7 @@ def generate(
     prompts: Path | None = None,
     count: int = 1,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write responses of a language model.
 
@@ -243,10 +244,11 @@ def generate(
         prompts: File of prompts (.jsonl).
         count: Responses per prompt.
         out: Write .jsonl rows here instead of printing.
+        overwrite: Replace the file that is there.
     """
     from .pipeline.standalone import generate_texts
 
-    generate_texts(model, prompt, prompts, sampling, count=count, out=out, console=plain_console())
+    generate_texts(model, prompt, prompts, sampling, count=count, out=out, overwrite=overwrite, console=plain_console())
 
 
 def compare(

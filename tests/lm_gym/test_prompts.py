@@ -3,12 +3,14 @@
 import gzip
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny_models import PROMPTS, make_tokenizer, single_env
+from transformers.utils import logging as hf_logging
 
 from lm_gym import load_prompts
 from lm_gym.errors import ConfigError, DataError, PromptError
@@ -226,3 +228,22 @@ def test_a_prompt_token_that_the_model_does_not_know_is_refused(reference: Any) 
     word = wide.convert_ids_to_tokens(38)
     with pytest.raises(LmGymError, match="38"):
         single_env(Reference(LanguageModel(reference.model, wide)), [word], max_new_tokens=3).reset(seed=0)
+
+
+@pytest.mark.parametrize("truncation", ["error", "left", "right"])
+def test_only_this_library_tells_of_a_prompt_that_is_too_long(
+    truncation: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.model_max_length = 4
+    theirs, verbosity = hf_logging.get_logger(), hf_logging.get_verbosity()
+    hf_logging.set_verbosity_warning()
+    theirs.addHandler(caplog.handler)
+    try:
+        settings: dict[str, Any] = {"max_prompt_tokens": 3, "truncation": truncation}
+        with nullcontext() if truncation != "error" else pytest.raises(PromptError, match="must have at most"):
+            load_prompts(["a b c d e f"], tokenizer, **settings)
+    finally:
+        theirs.removeHandler(caplog.handler)
+        hf_logging.set_verbosity(verbosity)
+    assert "Token indices" not in caplog.text

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
-from lm_gym.errors import ConfigError, PromptError
+from lm_gym.errors import ConfigError, OutputExistsError, PromptError
 from lm_gym.scoring.handles import load_reward_model
 from lm_gym.scoring.protocol import Scores, checked_scores, columns_for
 from lm_gym.tools.files import read_jsonl, write_jsonl
@@ -70,9 +70,15 @@ def generate_texts(
     *,
     count: int,
     out: Path | None,
+    overwrite: bool,
     console: Console,
 ) -> None:
-    """Print or write responses to prompts of the command line and of a file."""
+    """Print or write responses to prompts of the command line and of a file.
+
+    Raises:
+        ConfigError: there is no prompt, the count is below 1, or ``out`` is the file of prompts.
+        OutputExistsError: ``out`` is a folder, or a file that was not to be overwritten.
+    """
     prompts = [*given, *([] if path is None else read_prompts(path))]
     if not prompts:
         raise ConfigError('generate: needs --prompt "..." or --prompts FILE, got neither')
@@ -80,6 +86,8 @@ def generate_texts(
         raise ConfigError(f"generate: --count must be >= 1, got {count}")
     if path is not None and out is not None and path.resolve() == out.resolve():
         raise ConfigError(f"generate: --out must not be the file of prompts, which it would replace, got {out}")
+    if out is not None:
+        _refuse_existing(out, overwrite=overwrite)
     drawn = sample_answers(model, prompts, count, sampling_of(options), seed=options.seed)
     if out is not None:
         rows = [{"prompt": p, "response": text} for p, texts in zip(prompts, drawn, strict=True) for text in texts]
@@ -88,6 +96,16 @@ def generate_texts(
     for prompt, texts in zip(prompts, drawn, strict=True):
         for text in texts:
             console.print(Text.assemble((prompt, "bold"), text), soft_wrap=True)
+
+
+def _refuse_existing(file: Path, *, overwrite: bool) -> None:
+    if file.is_dir():
+        raise OutputExistsError(f"output file {file}: must be a file, got a folder; choose another path")
+    if file.exists() and not overwrite:
+        raise OutputExistsError(
+            f"output file {file}: must be new, and there is one; replace it: --overwrite (overwrite=True), or choose "
+            "another path"
+        )
 
 
 def compare_models(

@@ -31,6 +31,12 @@ def test_text_is_cut_at_blank_lines_or_kept_whole(tmp_path):
     assert texts(read_documents([path, "four\n\nfive"], rule="file")) == ["one\ntwo\n\n  \n\nthree\n", "four\n\nfive"]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo")
+    (tmp_path / "b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "three"}\r\n')
+    assert texts(read_documents([tmp_path / "a.txt", tmp_path / "b.jsonl"])) == ["one", "two", "three"]
+
+
 def test_rows_of_every_form(tmp_path):
     rows = [
         {"text": "a"},

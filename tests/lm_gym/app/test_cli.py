@@ -366,9 +366,11 @@ def test_counts_below_one_are_refused(prompts_file: Path, capsys: pytest.Capture
 def test_what_cannot_be_written_is_told_in_a_line(
     tmp_path: Path, prompts_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["generate", "--model", MODEL, "--prompt", "a", "--max-new-tokens", "2", "--out", str(tmp_path)]
-    assert main(given) == 1
-    assert "IsADirectoryError" in capsys.readouterr().err
+    given = ["generate", "--model", MODEL, "--prompt", "a", "--max-new-tokens", "2", "--out"]
+    assert main([*given, str(prompts_file / "rows.jsonl")]) == 1
+    assert "WriteError" in capsys.readouterr().err
+    assert main([*given, str(tmp_path), "--overwrite"]) == 2
+    assert "must be a file, got a folder" in " ".join(capsys.readouterr().err.split())
     assert main(train_arguments(prompts_file, prompts_file / "run")) == 2
     assert "cannot be made" in " ".join(capsys.readouterr().err.split())
 
@@ -378,3 +380,14 @@ def test_generate_does_not_replace_its_prompts(prompts_file: Path, capsys: pytes
     assert main(["generate", "--model", MODEL, "--prompts", str(prompts_file), "--out", str(prompts_file)]) == 2
     assert "--out must not be the file of prompts" in " ".join(capsys.readouterr().err.split())
     assert prompts_file.read_bytes() == before
+
+
+def test_generate_replaces_a_file_on_request_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "rows.jsonl"
+    out.write_text("mine")
+    given = ["generate", "--model", MODEL, "--prompt", "a", "--max-new-tokens", "2", "--out", str(out)]
+    assert main(given) == 2
+    assert "must be new, and there is one; replace it: --overwrite" in " ".join(capsys.readouterr().err.split())
+    assert out.read_text() == "mine"
+    assert main([*given, "--overwrite"]) == 0
+    assert [row["prompt"] for row in read_jsonl(out)] == ["a"]
