@@ -33,7 +33,7 @@ from lm_gym.reward_models import (
 )
 from lm_gym.reward_models.judgements.rows import to_row
 from lm_gym.reward_models.scalar.fit import checkpoints_beside
-from lm_gym.runs.folder import MARKER, RunIdentity, mark_finished, open_run, read_result
+from lm_gym.runs.folder import LOCK, MARKER, RunIdentity, mark_finished, open_run, read_result
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.tools.digests import digest_file, digest_folder, digest_json
 from lm_gym.tools.files import discard_folder, read_jsonl, sweep_temporaries, write_json
@@ -165,7 +165,7 @@ def _refuse_what_is_there(out: Path, checkpoints: Path, *, resume: bool, overwri
 
 def _refuse_foreign_folders(out: Path, checkpoints: Path) -> None:
     """Refuse to replace what is neither a saved reward model nor a run of one. Raises: OutputExistsError."""
-    mine = {out: (REWARD_MODEL_RECORD,), checkpoints: (MARKER, "*.sqlite")}
+    mine = {out: (REWARD_MODEL_RECORD,), checkpoints: (MARKER, LOCK, "*.sqlite")}
     for folder, traces in mine.items():
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             continue

@@ -15,7 +15,7 @@ from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import RewardModelError
 from lm_gym.reward_models import SentenceFeatures
 from lm_gym.reward_models.scalar import trainer
-from lm_gym.runs.folder import MARKER
+from lm_gym.runs.folder import LOCK, MARKER
 from lm_gym.tools.files import TEMPORARY, write_jsonl
 
 MODEL = str(REVIEWS_LM)
@@ -140,6 +140,18 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(
     assert main(["reward", "train", *arguments, "--resume"]) == 2
     assert "these differ: input" in " ".join(capsys.readouterr().err.split())
     load_reward_model(out)
+
+
+@pytest.mark.parametrize("left", [(), (LOCK,), (LOCK, f".{MARKER}{TEMPORARY}x")])
+def test_a_run_killed_before_its_marker_was_written_goes_on(
+    left: tuple[str, ...], tmp_path: Path, votes_file: Path
+) -> None:
+    (tmp_path / "rm.checkpoints").mkdir()
+    for name in left:
+        (tmp_path / "rm.checkpoints" / name).touch()
+    arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--out", str(tmp_path / "rm")]
+    assert main(["reward", "train", *arguments, "--resume"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rm", "votes.jsonl"]
 
 
 def test_a_killed_overwriting_run_goes_on_though_a_finished_one_is_there(tmp_path: Path, votes_file: Path) -> None:
