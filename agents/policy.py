@@ -112,11 +112,29 @@ class LanguageModelPolicy:
             policy._load_critic(Path(name_or_path), whole=saved["separate_critic"] == separate)
         return policy
 
+    def check_can_be_saved(self) -> None:
+        """Refuse a model whose weights a plain model of transformers would not find again.
+
+        Raises:
+            UnsupportedModelError: an adapter is on it.
+        """
+        if any("lora_" in name for name, _ in self.model.named_parameters()):
+            raise UnsupportedModelError(
+                f"policy {type(self.model).__name__}: must have no adapter on it to be saved, and has one, whose "
+                "weights no plain model of transformers finds again; train it without run_dir, and keep it by "
+                "Adapter.save(), or merge it by Adapter.merged() first"
+            )
+
     def save_pretrained(self, folder: str | Path) -> Path:
         """Save so that plain ``AutoModelForCausalLM`` loads the language model; the critic lies beside it.
 
         The folder is written whole under another name and moved into place.
+
+        Raises:
+            UnsupportedModelError: see :meth:`check_can_be_saved`.
+            WriteError: the disk is full, say.
         """
+        self.check_can_be_saved()
         with quiet_transformers(), replaced_folder(folder) as temporary:
             self.model.save_pretrained(temporary)
             self.tokenizer.save_pretrained(temporary)

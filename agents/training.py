@@ -105,6 +105,7 @@ def train(
             several processes, or the run in it has other settings or inputs.
         PromptError: a held-out prompt does not fit.
         ConfigError: a held-out prompt lacks a column that the reward model needs.
+        UnsupportedModelError: there is a folder, and the policy cannot be saved (an adapter is on it).
         OutputExistsError: the folder holds another run, or something else, or another process works in it.
         DivergedError, RewardModelError: of an iteration.
     """
@@ -124,6 +125,7 @@ def train(
     held_out = env.as_prompts(eval_prompts)
     opened: nullcontext[None] | Run = nullcontext()
     if run_dir is not None:
+        agent.policy.check_can_be_saved()
         identity = training_identity(
             agent,
             env,

@@ -331,8 +331,15 @@ def load_weights(
     """
     if (Path(handle) / MANIFEST).is_file():
         check_manifest(handle)
-    model: PreTrainedModel = _load(kind, handle, dtype=dtype, trust_remote_code=trust_remote_code)
-    return model
+    model, report = _load(kind, handle, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        raise ModelLoadError(
+            f"language model {str(handle)!r}: must hold every weight of {type(model).__name__}, and lacks "
+            f"{len(missing)}, {missing[0]} for one, which would start at random; it is another kind of model, or was "
+            "saved with an adapter on it (merge it first)"
+        )
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

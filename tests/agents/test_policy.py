@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lm_gym import Policy, TextGenerationVectorEnv
-from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
+from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, train
 from lm_gym.agents.policy import own_copy
-from lm_gym.errors import ArtifactError, UnsupportedModelError
+from lm_gym.errors import ArtifactError, ModelLoadError, UnsupportedModelError
+from lm_gym.models.language_model import LanguageModel
+from lm_gym.models.lora import LoraSettings, add_adapter
+from lm_gym.runs.manifests import MANIFEST
 from lm_gym.testing import tiny_language_model
 
 ARCHITECTURES = ["gpt2", "llama", "qwen2", "bloom"]
@@ -148,6 +152,34 @@ def test_an_adapters_frozen_base_stays_frozen(make_env: MakeEnv) -> None:
     policy = LanguageModelPolicy(model)
     head = sum(weight.numel() for weight in policy.value_head.parameters())
     assert sum(weight.numel() for weight in policy.parameters()) == sum(weight.numel() for weight in kept) + head
+
+
+def test_a_policy_with_an_adapter_is_not_saved_as_a_plain_model(make_env: MakeEnv, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    env = make_env()
+    model = own_copy(env.reference.language_model)  # type: ignore[union-attr]
+    adapter = add_adapter(model.model, LoraSettings(rank=2), task="CAUSAL_LM", base=None)
+    agent = PPO(LanguageModelPolicy(model), PPOConfig(episodes_per_iteration=4))
+    with pytest.raises(UnsupportedModelError, match="must have no adapter on it to be saved"):
+        train(agent, env, iterations=1, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(agent, env, iterations=1)
+    merged = LanguageModelPolicy(LanguageModel(adapter.merged(), model.tokenizer))
+    again = LanguageModelPolicy.from_pretrained(merged.save_pretrained(tmp_path / "policy"))
+    ids = torch.tensor([[3, 4, 5]])
+    assert torch.equal(again.model(ids).logits, merged.model(ids).logits)
+
+
+def test_a_model_that_lacks_a_weight_is_not_filled_up_at_random(
+    make_env: MakeEnv, make_policy: MakePolicy, tmp_path: Path
+) -> None:
+    folder = make_policy(make_env()).save_pretrained(tmp_path / "policy")
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(next(name for name in weights if "ln_f" in name))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / MANIFEST).unlink()
+    with pytest.raises(ModelLoadError, match="must hold every weight of GPT2LMHeadModel, and lacks 1"):
+        LanguageModelPolicy.from_pretrained(folder)
 
 
 def test_building_a_policy_leaves_the_global_generator_alone(make_env: MakeEnv) -> None:
