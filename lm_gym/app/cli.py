@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import tyro
 from rich.console import Console
@@ -29,17 +30,21 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns: the exit status: 0; 1 if a file cannot be read or written; 2 for an error of this library (bad input, a
         reward model that fails, training that diverges); 128 plus the number of the signal that stopped the command.
     """
-    from .commands import application
-
+    arguments = sys.argv[1:] if args is None else list(args)
+    if arguments == ["--version"]:
+        plain_console().print(f"lm-gym {version('lm-gym')}", highlight=False)
+        return 0
     console = plain_console(stderr=True)
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
     )
+    from .commands import application
+
     try:
         application().cli(
             prog="lm-gym",
             description=DESCRIPTION,
-            args=sys.argv[1:] if args is None else list(args),
+            args=arguments,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
     except LmGymError as error:
@@ -65,7 +70,7 @@ def _tell(console: Console, error: Exception) -> None:
 DESCRIPTION = (
     "Reinforcement learning from human feedback on language models. Start with 'lm-gym demo': the whole loop, offline, "
     "in a few minutes. Then use the stages on your own files: pretrain, sft, reward train, reward eval, train, "
-    "generate, compare, report, or all of them with run."
+    "generate, compare, report, or all of them with run. 'lm-gym --version' prints the version."
 )
 
 

@@ -1,19 +1,25 @@
 """Handles: strings and callables that stand for models in ``gym.make`` arguments, and the reward models they lead to.
 
 Gymnasium deep-copies those arguments, so a model passed there would be copied up to four times. A handle is a path,
-a hub id, a name registered under an entry point, ``"module:attribute"``, or a callable; it is resolved when the
-environment is built. Language models are loaded in ``lm_gym.models.language_model``.
+a hub id, a name registered under an entry point, ``"module:attribute"``, ``"file.py:attribute"``, or a callable; it is
+resolved when the environment is built. Language models are loaded in ``lm_gym.models.language_model``.
 """
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import importlib
+import importlib.util
 import inspect
 import json
 import re
+import sys
+import traceback
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lm_gym.errors import ArtifactError, ConfigError, ModelLoadError, RewardModelError
@@ -39,23 +45,88 @@ REWARD_MODEL_RECORD = "lm_gym_reward_model.json"
 
 
 def is_import_path(handle: str) -> bool:
-    """True for a string of the form ``package.module:attribute`` that is no path on disk."""
-    module, colon, attribute = handle.partition(":")
-    named = bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
-    return named and not Path(handle).exists()
+    """True for ``package.module:attribute`` and ``folder/file.py:attribute``, unless it is itself a path on disk."""
+    module, _, attribute = handle.rpartition(":")
+    named = module.endswith(".py") or all(part.isidentifier() for part in module.split("."))
+    return named and attribute.isidentifier() and not Path(handle).exists()
 
 
 def import_attribute(handle: str) -> Any:
-    """Import ``package.module:attribute``.
+    """Import ``package.module:attribute`` or ``folder/file.py:attribute``.
+
+    A module that is not installed is looked for in the working directory, as ``python -m`` does; one that is installed
+    is never replaced by a file there. A file is run once per process. In both cases the file may import its neighbours.
 
     Raises:
-        ConfigError: the module or the attribute does not exist.
+        ConfigError: the module, the file or the attribute does not exist, or running it fails.
     """
-    module, _, attribute = handle.partition(":")
+    name, _, attribute = handle.rpartition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"handle {handle!r}: must name an importable module:attribute; {error}") from error
+        module = _module_of_file(Path(name)) if name.endswith(".py") else _module_of_name(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"handle {handle!r}: must name an importable module:attribute; {error}. A module is looked for among the "
+            f"installed ones and in {Path.cwd()}; give the file itself as path/to/file.py:{attribute}"
+        ) from error
+    except Exception as error:  # the file is a user's own and may fail in any way
+        raise ConfigError(
+            f"handle {handle!r}: {name} must run to its end when it is imported, and it raised {type(error).__name__}: "
+            f"{error}{_place_of(error)}"
+        ) from error
+    if not hasattr(module, attribute):
+        public = sorted(one for one in vars(module) if not one.startswith("_"))
+        near = difflib.get_close_matches(attribute, public, n=1)
+        raise ConfigError(
+            f"handle {handle!r}: must name an importable module:attribute, and {getattr(module, '__file__', name)} has "
+            f"no {attribute!r}{f'; did you mean {near[0]!r}?' if near else ''}"
+        )
+    return getattr(module, attribute)
+
+
+def _module_of_name(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        top, here = name.partition(".")[0], str(Path.cwd())
+        if error.name != top or here in sys.path:
+            raise
+    sys.path.append(here)  # last, so that no installed module is hidden by a file beside the user
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        sys.path.remove(here)
+        raise
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    """Run a file as a module whose name holds a digest of its path: two files of one name are two modules."""
+    path = path.resolve()
+    if not path.is_file():
+        raise ImportError(f"there is no file {path}")
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be read as a Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _place_of(error: Exception) -> str:
+    """The last line of a traceback, as " (file.py, line 3)"."""
+    if isinstance(error, SyntaxError):
+        return ""  # its text says where
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({last.filename}, line {last.lineno})"
 
 
 def load_reward_model(handle: str | Path | RewardModelLike) -> RewardModel:
@@ -64,8 +135,9 @@ def load_reward_model(handle: str | Path | RewardModelLike) -> RewardModel:
     Args:
         handle: a reward model or reward function; the folder of a saved one, or of a one-label classification model
             or cross-encoder that other tools saved; a name registered in the entry-point group
-            ``lm_gym.reward_models``; ``"module:attribute"``, where the attribute is a reward model, a reward function,
-            or a callable without required arguments that makes one; or a hub id, ``"owner/name"``, of such a folder.
+            ``lm_gym.reward_models``; ``"module:attribute"`` or ``"file.py:attribute"`` (see :func:`import_attribute`),
+            where the attribute is a reward model, a reward function, or a callable without required arguments that
+            makes one; or a hub id, ``"owner/name"``, of such a folder.
             No code and no pickled file is fetched from the hub.
 
     Raises:
@@ -90,8 +162,8 @@ def load_reward_model(handle: str | Path | RewardModelLike) -> RewardModel:
     if isinstance(handle, str) and HUB_ID.fullmatch(handle):
         return _from_folder(_fetched(handle))
     raise ConfigError(
-        f"reward model {str(handle)!r}: must be a saved reward model's folder, a hub id, module:attribute, or one of "
-        f"the registered names {sorted(kinds)}"
+        f"reward model {str(handle)!r}: must be a saved reward model's folder, a hub id, module:attribute, "
+        f"file.py:attribute, or one of the registered names {sorted(kinds)}"
     )
 
 

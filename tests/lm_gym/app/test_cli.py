@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import types
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,11 @@ def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for command in ("demo", "run", "pretrain", "sft", "reward", "train", "generate", "compare", "report"):
         assert command in text
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lm-gym {version('lm-gym')}\n"
 
 
 @pytest.mark.parametrize("command", ["demo", "run", "pretrain", "sft", "train", "generate", "compare", "report"])

@@ -147,6 +147,12 @@ def test_a_folder_of_an_unknown_kind_is_refused_with_the_known_ones(tmp_path: Pa
     [
         ("a.b:c", True),
         ("a:b", True),
+        ("mine.py:score", True),
+        ("some-folder/mine.py:score", True),
+        ("/a/b/mine.py:score", True),
+        ("mine.py", False),
+        ("mine.py:", False),
+        ("some-folder/mine:score", False),
         ("gpt2", False),
         ("org/model", False),
         ("a:b.c", False),
