@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lm_gym.tools.extras import require
 from lm_gym.tools.files import append_jsonl, write_jsonl
+from lm_gym.tools.progress import StepProgress
 
 __all__ = ["Callback", "JsonlTracker", "ProgressDisplay", "TensorBoardTracker"]
 
@@ -88,33 +89,39 @@ class TensorBoardTracker:
 
 
 class ProgressDisplay:
-    """A bar with score, KL and entropy of the last iteration."""
+    """Score, KL, entropy, speed and time left of every iteration on standard error.
+
+    On a terminal it is a bar; elsewhere a line per iteration, at most one every two seconds.
+    """
 
     def __init__(self, title: str = "PPO", *, console: Console | None = None) -> None:
         """Args:
-        title: stands before the bar.
-        console: where it is drawn; None takes standard error.
+        title: stands before the iterations.
+        console: where it is shown; None takes standard error.
         """
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[last]}"),
-            console=console or Console(stderr=True),
-        )
-        self._title = title
+        self._progress = StepProgress(title, unit="iteration", each_step=True, console=console)
 
     def on_start(self, first_iteration: int, total_iterations: int) -> None:
-        """Draw the bar."""
-        self._task = self._progress.add_task(self._title, total=total_iterations, completed=first_iteration, last="")
-        self._progress.start()
+        """Begin."""
+        self._progress.start(total_iterations, first_iteration)
 
     def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
-        """Move the bar."""
-        shown = [f"{name} {metrics[name]:.3f}" for name in ("score", "kl", "entropy") if name in metrics]
-        self._progress.update(self._task, completed=iteration + 1, last="  ".join(shown))
+        """Tell of the iteration."""
+        self._progress.advance_to(iteration + 1, told_of(metrics))
 
     def on_end(self) -> None:
         """Leave the bar as it is."""
         self._progress.stop()
+
+
+def told_of(metrics: Mapping[str, float]) -> str:
+    """One iteration in a line: score, KL and entropy, response tokens per second, and held-out results if there are."""
+    names = {"score": "score", "kl": "KL", "entropy": "entropy"}
+    parts = [f"{shown} {metrics[name]:.3f}" for name, shown in names.items() if name in metrics]
+    speeds = [metrics.get(f"tokens_per_second_{part}", math.inf) for part in ("rollout", "score", "update")]
+    seconds_per_token = sum(1 / speed for speed in speeds if speed > 0)
+    if seconds_per_token > 0:
+        parts.append(f"{1 / seconds_per_token:,.0f} tokens/s")
+    if "eval_score" in metrics:
+        parts.append(f"held-out score {metrics['eval_score']:.3f} at KL {metrics['eval_kl']:.3f}")
+    return ", ".join(parts)

@@ -27,7 +27,7 @@ from lm_gym.prompts import Prompt
 from lm_gym.runs.folder import Run, open_run
 from lm_gym.runs.signals import StopRequest, stopping_at_signals
 
-from .callbacks import Callback, JsonlTracker, TensorBoardTracker
+from .callbacks import Callback, JsonlTracker, ProgressDisplay, TensorBoardTracker
 from .run_folder import Agent, TrainingState, training_identity
 
 __all__ = ["Agent", "TrainResult", "train"]
@@ -70,6 +70,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     episode_metrics: EpisodeMetrics | None = None,
     tensorboard: bool | None = None,
+    progress: bool = True,
     seed: int | None = 0,
     resume: bool = False,
     overwrite: bool = False,
@@ -91,6 +92,8 @@ def train(
             ``Stateful`` is part of a checkpoint.
         episode_metrics: further metrics, computed from the episodes of each iteration.
         tensorboard: write event files too; None does where TensorBoard is installed.
+        progress: show every iteration on standard error, unless a ProgressDisplay is among the callbacks: a bar on a
+            terminal, a line elsewhere; of several processes the main one shows it.
         seed: resets the env before the first iteration; None leaves its random state.
         resume: go on with the run in ``run_dir`` from its newest whole checkpoint, to the bit; start it where there is
             none. Agent and env must be made as they were at its start. A finished run gives the agent its policy.
@@ -138,6 +141,9 @@ def train(
         opened = open_run(run_dir, identity, resume=resume, overwrite=overwrite)
     with opened as run:
         listeners = [*_trackers(run, tensorboard), *callbacks]
+        shown = any(isinstance(one, ProgressDisplay) for one in callbacks)
+        if progress and not shown and launched_processes().is_main:
+            listeners.append(ProgressDisplay(type(agent).__name__))
         if seed is not None:
             env.reset(seed=seed)
         state = TrainingState(agent, env, adaptive_kl, listeners, run)

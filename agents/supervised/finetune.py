@@ -117,7 +117,7 @@ def supervised_finetune(
         overwrite: replace the run or the model that an earlier call left in ``output_dir``; nothing else is.
         resume: continue a killed run in ``output_dir`` with the same arguments; a finished one returns its
             result.
-        progress: show a bar if standard error is a terminal.
+        progress: show the steps on standard error: a bar on a terminal, a line now and then elsewhere.
 
     Raises:
         DataError: a file, a row, or its length; the message names it.

@@ -1,6 +1,6 @@
 """Training of a language model on tokenised rows: the trainer set up, metrics written, progress shown.
 
-Knows: the trainer, checkpoints, metrics, the progress bar. Does not know: where rows come from, or how a finished
+Knows: the trainer, checkpoints, metrics, the progress. Does not know: where rows come from, or how a finished
 model is saved.
 """
 
@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
 from lm_gym.processes import launched_processes
@@ -25,6 +23,7 @@ from lm_gym.runs.folder import Run
 from lm_gym.runs.signals import Interrupted, StopRequest, stopping_at_signals
 from lm_gym.tools.files import append_jsonl, write_text
 from lm_gym.tools.quiet import quiet_transformers
+from lm_gym.tools.trainer_progress import TrainerProgress
 
 from .rows import TokenizedText
 from .run_folder import METRICS
@@ -68,8 +67,8 @@ def train_language_model(
         rows: at least one.
         eval_rows: evaluated at the end and every ``config.eval_every`` steps; None for no evaluation.
         pad_id: any id that the model has an embedding for.
-        progress: show a bar if standard error is a terminal.
-        title: names the run on the bar and in errors.
+        progress: show the steps on standard error: a bar on a terminal, a line now and then elsewhere.
+        title: names the run in its progress and in errors.
 
     Raises:
         DivergedError: a loss, a gradient or a weight became NaN or infinite.
@@ -88,12 +87,13 @@ def train_language_model(
     )
     watcher = RunWatcher(run, trainer, row_count=len(rows), spent_seconds=found.note["seconds"] if found else 0.0)
     watcher.drop_metrics_after(found.number if found else 0)
+    shown = TrainerProgress(title, visible=progress)
     trainer.add_callback(watcher)
+    trainer.add_callback(shown)
     trainer.remove_callback(PrinterCallback)
     try:
         # Trainer warns of tied weights that a checkpoint does not repeat; what it loads is hashed.
-        with quiet_transformers(only_errors=True), _progress_bar(progress, title) as bar:
-            watcher.show_on(bar)
+        with quiet_transformers(only_errors=True):
             with stopping_at_signals() as watcher.stop:
                 outcome = trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
             if watcher.stop.signal is not None:
@@ -103,6 +103,7 @@ def train_language_model(
             if eval_rows is not None and watcher.last_eval_step != outcome.global_step:
                 trainer.evaluate()
     finally:
+        shown.close()
         model.eval()
         model.config.use_cache = use_cache  # Trainer switches it off, and a saved model without it decodes slowly
     return LoopResult(
@@ -148,22 +149,8 @@ def _arguments(folder: Path, config: LoopConfig, *, has_eval: bool) -> TrainingA
     return arguments
 
 
-def _progress_bar(shown: bool, title: str) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn(title),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%  {task.description}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (shown and console.is_terminal),
-    )
-
-
 class RunWatcher(TrainerCallback):
-    """Writes metrics, declares checkpoints whole, moves the bar, and stops the run at a signal."""
+    """Writes metrics, declares checkpoints whole, and stops the run at a signal."""
 
     def __init__(self, run: Run, trainer: TokenLossTrainer, *, row_count: int, spent_seconds: float) -> None:
         """Args: row_count: rows trained on. spent_seconds: training time of earlier processes of this run."""
@@ -175,7 +162,6 @@ class RunWatcher(TrainerCallback):
         self.stop = StopRequest()
         self._row_count = row_count
         self._began = time.monotonic() - spent_seconds
-        self._bar: Progress | None = None
 
     def seconds(self) -> float:
         """Training time so far, resumed runs added up."""
@@ -187,11 +173,6 @@ class RunWatcher(TrainerCallback):
         batches = config.batches_per_process(self._row_count, processes)
         done = min(step * config.gradient_accumulation, batches) * processes
         return round(done / math.ceil(self._row_count / config.batch_size), 4)
-
-    def show_on(self, bar: Progress) -> None:
-        """Move this bar from now on."""
-        self._bar = bar
-        self._task = bar.add_task("", total=None)
 
     def drop_metrics_after(self, step: int) -> None:
         """Drop the lines of steps that a killed process logged and this one does again."""
@@ -236,11 +217,8 @@ class RunWatcher(TrainerCallback):
             self.run.seal(folder, note={"seconds": self.seconds()})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the bar; at a signal, write a checkpoint and stop; log the last step."""
+        """At a signal, write a checkpoint and stop; log the last step."""
         if launched_processes().any(bool(self.stop)):
             control.should_save = control.should_training_stop = True
         if control.should_training_stop:
             control.should_log = True
-        if self._bar is not None:
-            text = f"step {state.global_step}  loss {self.loss:.3f}"
-            self._bar.update(self._task, completed=state.global_step, total=state.max_steps, description=text)

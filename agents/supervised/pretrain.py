@@ -153,7 +153,7 @@ def pretrain(
         overwrite: replace the run or the model that an earlier call left in ``output_dir``; nothing else is.
         resume: continue a killed run in ``output_dir`` with the same arguments; a finished one returns its
             result.
-        progress: show a bar if standard error is a terminal.
+        progress: show the steps on standard error: a bar on a terminal, a line now and then elsewhere.
 
     Raises:
         DataError: a file or a row cannot be used, or there is too little text.

@@ -55,7 +55,7 @@ class ScoreCache:
             compute: scores some of the rows, given by number; it is asked for one row of each key that is not known.
             chunk_rows: most new rows per call of ``compute``, each chunk kept as soon as it is scored; None has no
                 limit.
-            progress: title of a bar over several chunks, on a terminal; None draws none.
+            progress: title of the progress over several chunks; None shows none.
 
         Returns: Scores of shape (B,).
         """
@@ -114,7 +114,7 @@ class CachedRewardModel(RewardModel):
                 model's own (a saved model's kind and weights, ``module:name`` of a function at the top of a module).
             size: most scores in memory, where there is no file.
             chunk_rows: new rows per call of the model.
-            progress: True draws a bar over long calls, on a terminal.
+            progress: True shows long calls on standard error.
 
         Raises:
             ArtifactError: the file is no such cache.

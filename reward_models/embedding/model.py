@@ -59,7 +59,7 @@ class EmbeddingTrainingConfig:
     seed: int = 0
     """Seed of a hidden layer's first weights."""
     progress: bool = True
-    """True draws a bar over the embedding, on a terminal."""
+    """True shows the embedding on standard error."""
 
     def __post_init__(self) -> None:
         if self.reads not in ("response", "prompt_and_response"):

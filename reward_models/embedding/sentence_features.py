@@ -143,7 +143,7 @@ class EmbeddingCache:
 
         Args:
             texts: B texts.
-            show_progress: True draws a bar over long calls, on a terminal.
+            show_progress: True shows long calls on standard error.
 
         Returns: Shape: (B, H), float32.
         """

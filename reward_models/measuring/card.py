@@ -126,7 +126,7 @@ def reward_card(
         group_of: maps a prompt to its group; groups are never divided between fitting and measuring.
         trained_on: groups of the training data, if known; those among the judgements are listed on the card.
         learning_curve: points of :func:`~lm_gym.reward_models.learning_curve`, to be shown.
-        progress: True draws a bar over the scoring, on a terminal.
+        progress: True shows the scoring on standard error.
 
     Raises:
         DataError: no judgement compares two responses.

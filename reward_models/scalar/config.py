@@ -47,7 +47,7 @@ class RewardTrainingConfig:
     log_every_steps: int = 10
     """Updates between log lines."""
     progress: bool = True
-    """True draws a progress bar on a terminal."""
+    """True shows the updates on standard error: a bar on a terminal, a line now and then elsewhere."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "items_per_step", "gradient_accumulation_steps", "log_every_steps"):

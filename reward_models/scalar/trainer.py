@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -23,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 from lm_gym.reward_models.likelihoods.joint_loss import JudgementLoss
 from lm_gym.runs.folder import Run
 from lm_gym.tools.finite_trainer import FiniteTrainer
+from lm_gym.tools.trainer_progress import TrainerProgress
 
 from .batch_schedule import EncodedItem, JudgementSchedule, collate
 from .config import RewardTrainingConfig
@@ -114,13 +113,13 @@ def run_trainer(
     found = None if run is None else run.newest_checkpoint()
     if found is not None:
         logger.info("reward model training: goes on from %s", found.folder)
-    progress = _Progress(visible=config.progress)
+    progress = TrainerProgress("reward model", visible=config.progress)
     trainer = JudgementTrainer(
         model=_Fitted(scorer, loss),
         args=_arguments(device, config, folder if run is None else run.checkpoints),
         train_dataset=schedule,
         data_collator=partial(_collate_only_item, fill_id=fill_id),
-        callbacks=[progress] if run is None else [progress, _Sealing(run)],
+        callbacks=[progress, _Logging(), *([] if run is None else [_Sealing(run)])],
         link_learning_rate=config.link_learning_rate,
     )
     trainer.remove_callback(PrinterCallback)
@@ -182,41 +181,11 @@ def _arguments(device: torch.device, config: RewardTrainingConfig, folder: Path)
     return arguments
 
 
-class _Progress(TrainerCallback):
-    """Shows the updates of one run on standard error."""
-
-    def __init__(self, *, visible: bool) -> None:
-        """Args: visible: True draws the bar, if there is a terminal."""
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("reward model"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=console, disable=not (visible and console.is_terminal))
-        self._task = self._bar.add_task("fit", total=None, loss="-")
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the bar; the main process only."""
-        if state.is_world_process_zero:
-            self._bar.start()
-        self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Advance the bar."""
-        self._bar.update(self._task, completed=state.global_step)
+class _Logging(TrainerCallback):
+    """Logs the loss, in the main process."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Log the loss."""
+        """Log it."""
         loss = (logs or {}).get("loss")
-        if loss is None:
-            return
-        self._bar.update(self._task, loss=f"{float(loss):.4f}")
-        if state.is_world_process_zero:
+        if loss is not None and state.is_world_process_zero:
             logger.info("reward model training: update %d of %d, loss %.4f", state.global_step, state.max_steps, loss)
-
-    def close(self) -> None:
-        """Take the bar off the terminal, however the run ended."""
-        self._bar.stop()

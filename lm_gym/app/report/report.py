@@ -6,7 +6,6 @@ was measured (``report_data``) or drawn (``plots``).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rich.text import Text
 
 from lm_gym.tools.extras import require
 from lm_gym.tools.files import write_text
+from lm_gym.tools.progress import duration
 
 from .figures import SERIES, finite
 from .plots import curve_plots, kl_plots, smoothing_window
@@ -51,7 +51,7 @@ def rendered_page(template: str, context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["duration"] = _duration
+    environment.filters["duration"] = duration
     return _clean(environment.get_template(template).render(context))
 
 
@@ -327,16 +327,6 @@ def _answer(model: str, series: int, sample: Sample | None, places: tuple[int, i
         scores += f" · true {_number(finite(sample.true_score), places[1])}"
     response = sample.response if sample.response.strip() else ""
     return _Answer(model=model, series=series, response=response, scores=scores, absence="(empty response)")
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return NOTHING
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _reward_table(models: Sequence[RewardModelRow]) -> list[dict[str, str]]:
