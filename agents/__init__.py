@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .advantages import GAE, AdvantageEstimator, RewardToGo, Targets
-    from .callbacks import Callback, JsonlTracker, ProgressDisplay, TensorBoardTracker
+    from .callbacks import Agent, Callback, ProgressDisplay, TrainingRun
     from .metrics import METRICS
     from .policy import LanguageModelPolicy
     from .ppo import PPO, PPOConfig
     from .supervised.finetune import SupervisedConfig, SupervisedResult, supervised_finetune
     from .supervised.pretrain import PretrainConfig, PretrainResult, pretrain
     from .surrogate import SurrogateAgent, SurrogateConfig
+    from .trackers import JsonlTracker, TensorBoardTracker, TrackioTracker, WandbTracker
     from .training import TrainResult, train
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "METRICS",
     "PPO",
     "AdvantageEstimator",
+    "Agent",
     "Callback",
     "JsonlTracker",
     "LanguageModelPolicy",
@@ -35,7 +37,10 @@ __all__ = [
     "SurrogateConfig",
     "Targets",
     "TensorBoardTracker",
+    "TrackioTracker",
     "TrainResult",
+    "TrainingRun",
+    "WandbTracker",
     "pretrain",
     "supervised_finetune",
     "train",
@@ -43,13 +48,14 @@ __all__ = [
 
 _HOMES = {
     "advantages": ("GAE", "AdvantageEstimator", "RewardToGo", "Targets"),
-    "callbacks": ("Callback", "JsonlTracker", "ProgressDisplay", "TensorBoardTracker"),
+    "callbacks": ("Agent", "Callback", "ProgressDisplay", "TrainingRun"),
     "metrics": ("METRICS",),
     "policy": ("LanguageModelPolicy",),
     "ppo": ("PPO", "PPOConfig"),
     "supervised.pretrain": ("PretrainConfig", "PretrainResult", "pretrain"),
     "surrogate": ("SurrogateAgent", "SurrogateConfig"),
     "supervised.finetune": ("SupervisedConfig", "SupervisedResult", "supervised_finetune"),
+    "trackers": ("JsonlTracker", "TensorBoardTracker", "TrackioTracker", "WandbTracker"),
     "training": ("TrainResult", "train"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

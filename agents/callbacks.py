@@ -1,91 +1,164 @@
-"""Callbacks of a training run: trackers, a progress display, and whatever a user writes.
+"""A training run as others see it: the agent that learns, the run in progress, and the callbacks that follow it.
 
-A callback gets the run itself, not a bag of local variables; it may read everything and change nothing but its own.
+A callback gets the run itself, not a bag of local variables; it may read everything, stop the run, and change nothing
+but its own.
 """
 
 from __future__ import annotations
 
-import json
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from rich.console import Console
 
-from lm_gym.tools.extras import require
-from lm_gym.tools.files import append_jsonl, write_jsonl
+from lm_gym.envs.evaluation import Evaluation
+from lm_gym.envs.vector_env import TextGenerationVectorEnv
+from lm_gym.episodes import Episodes
+from lm_gym.errors import ConfigError
 from lm_gym.tools.progress import StepProgress
 
-__all__ = ["Callback", "JsonlTracker", "ProgressDisplay", "TensorBoardTracker"]
+from .policy import LanguageModelPolicy
+
+__all__ = ["Agent", "Callback", "ProgressDisplay", "TrainingRun", "check_agent", "check_callbacks"]
 
 
-@runtime_checkable
+class Agent(Protocol):
+    """Something that learns in a text-generation environment, one iteration at a time."""
+
+    policy: LanguageModelPolicy
+    last_episodes: Episodes | None
+
+    def learn(self, env: TextGenerationVectorEnv, *, progress: float) -> dict[str, float]:
+        """Collect and update once.
+
+        Args:
+            env: gives episodes.
+            progress: share of the run that is done, in [0, 1).
+
+        Returns: metrics; ``kl`` and ``score`` at least.
+        """
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides how it learns, as plain JSON values."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next iteration depends on, but for the weights of the policy."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        ...
+
+
+@dataclass(kw_only=True)
+class TrainingRun:
+    """A run of :func:`lm_gym.agents.train` in progress."""
+
+    agent: Agent
+    """The agent that learns; ``agent.policy`` is its policy."""
+    env: TextGenerationVectorEnv
+    """The environment that it learns in."""
+    iterations: int
+    """Length of the whole run."""
+    folder: Path | None = None
+    """The run folder; None without one."""
+    first_iteration: int = 0
+    """Number of the first iteration of this call, counted from 0; above 0 in a resumed run."""
+    iteration: int | None = None
+    """Number of the last iteration, counted from 0; None before the first of this call."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Its metrics, those of an evaluation after it included (``eval_...``)."""
+    episodes: Episodes | None = None
+    """The episodes that it learned from."""
+    evaluation: Evaluation | None = None
+    """The last evaluation of this call on the held-out prompts; None before it."""
+    stop_reason: str | None = None
+    """Reason that a callback gave for stopping; None while none did."""
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to end after this iteration, with a checkpoint from which it can be resumed.
+
+        Args: reason: for the log and for ``TrainResult.stop_reason``.
+        """
+        self.stop_reason = reason
+
+
 class Callback(Protocol):
-    """Called around every iteration of :func:`lm_gym.agents.train`."""
+    """Called around every iteration of :func:`lm_gym.agents.train`.
 
-    def on_start(self, first_iteration: int, total_iterations: int) -> None:
-        """Before the first iteration; ``first_iteration`` is above 0 in a resumed run."""
-        ...
+    Subclass it and write the methods that you need; an object with all three will do too. With ``state_dict`` and
+    ``load_state_dict`` its state is part of a checkpoint.
+    """
 
-    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
-        """After iteration ``iteration`` (counted from 0)."""
-        ...
+    def on_start(self, run: TrainingRun) -> None:
+        """Before the first iteration of the call."""
+        return
 
-    def on_end(self) -> None:
+    def on_iteration(self, run: TrainingRun) -> None:
+        """After every iteration."""
+        return
+
+    def on_end(self, run: TrainingRun) -> None:
         """After the last iteration, also of an interrupted or failed run, whose error stays the one that is raised."""
-        ...
+        return
 
 
-class JsonlTracker:
-    """One line per iteration in a JSON Lines file; a resumed run drops the lines that it will write again."""
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Refuse an object that cannot follow a run before the run begins.
 
-    def __init__(self, path: str | Path) -> None:
-        """Args: path: the file."""
-        self._path = Path(path)
+    Raises:
+        ConfigError: a method is missing, or takes something else than the run.
+    """
+    for callback in callbacks:
+        for name in ("on_start", "on_iteration", "on_end"):
+            method = getattr(callback, name, None)
+            if isinstance(callback, type) or not callable(method):
+                raise ConfigError(
+                    f"train: callbacks must be objects with on_start, on_iteration and on_end, and {callback!r} has no "
+                    f"{name} to call; subclass lm_gym.agents.Callback, which has all three, and pass an object of it"
+                )
+            try:
+                inspect.signature(method).bind(None)
+            except TypeError as error:
+                raise ConfigError(
+                    f"train: {type(callback).__name__}.{name} must take one argument, the run (run.iteration, "
+                    "run.metrics, run.episodes, run.agent, run.env, run.stop(reason)), and takes "
+                    f"{inspect.signature(method)}"
+                ) from error
 
-    def on_start(self, first_iteration: int, total_iterations: int) -> None:
-        """Keep the lines before ``first_iteration``."""
-        kept: list[dict[str, Any]] = []
-        if self._path.is_file():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines if line.endswith("}")]
-            kept = [row for row in rows if row["iteration"] < first_iteration]
-        write_jsonl(self._path, kept)
 
-    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
-        """Append a line; a value that is not finite is written as null."""
-        row = {"iteration": iteration, **{k: v if math.isfinite(v) else None for k, v in metrics.items()}}
-        append_jsonl(self._path, row)  # on the disk before a checkpoint that counts this iteration
+def check_agent(agent: Any, *, has_folder: bool) -> None:
+    """Refuse an agent that cannot be trained, or whose run could not be taken up again.
 
-    def on_end(self) -> None:
-        """Do nothing: no file is held open."""
-
-
-class TensorBoardTracker:
-    """Scalars for TensorBoard."""
-
-    def __init__(self, folder: str | Path) -> None:
-        """Raises: MissingExtraError: TensorBoard is not installed."""
-        require("tensorboard", extra="report", purpose="TensorBoard tracking")
-        self._folder = Path(folder)
-        self._writer: Any = None
-
-    def on_start(self, first_iteration: int, total_iterations: int) -> None:
-        """Open the event file; later steps of an earlier run are purged."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(self._folder), purge_step=first_iteration)
-
-    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
-        """Write every metric as a scalar."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, iteration)
-
-    def on_end(self) -> None:
-        """Close the event file."""
-        if self._writer is not None:
-            self._writer.close()
+    Raises:
+        ConfigError: it lacks a part of :class:`Agent`; the state is needed for a run folder only.
+    """
+    name = type(agent).__name__
+    needed = ("policy", "last_episodes", "learn", "settings")
+    missing = [part for part in needed if not hasattr(agent, part)]
+    if missing or isinstance(agent, type):
+        raise ConfigError(
+            f"train: an agent must have {', '.join(needed)} (see lm_gym.agents.Agent), and "
+            f"{agent!r} {'is a class' if isinstance(agent, type) else f'lacks {missing}'}"
+        )
+    stateless = [part for part in ("state_dict", "load_state_dict") if not hasattr(agent, part)]
+    if has_folder and stateless:
+        raise ConfigError(
+            f"train: an agent with run_dir=... must have state_dict and load_state_dict, or a resumed run would go on "
+            f"without its optimiser, generators and counters, and {name} lacks {', '.join(stateless)}; return all that "
+            "the next iteration depends on but the policy's weights ({} if there is nothing), or train without run_dir"
+        )
+    if has_folder and not isinstance(agent.policy, LanguageModelPolicy):
+        raise ConfigError(
+            f"train: run_dir=... saves the policy of the agent, which must be a LanguageModelPolicy, and that of "
+            f"{name} is {type(agent.policy).__name__}; train without run_dir, and save it yourself"
+        )
 
 
 class ProgressDisplay:
@@ -101,15 +174,15 @@ class ProgressDisplay:
         """
         self._progress = StepProgress(title, unit="iteration", each_step=True, console=console)
 
-    def on_start(self, first_iteration: int, total_iterations: int) -> None:
+    def on_start(self, run: TrainingRun) -> None:
         """Begin."""
-        self._progress.start(total_iterations, first_iteration)
+        self._progress.start(run.iterations, run.first_iteration)
 
-    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
+    def on_iteration(self, run: TrainingRun) -> None:
         """Tell of the iteration."""
-        self._progress.advance_to(iteration + 1, told_of(metrics))
+        self._progress.advance_to(self._progress.done + 1, told_of(run.metrics))
 
-    def on_end(self) -> None:
+    def on_end(self, run: TrainingRun) -> None:
         """Leave the bar as it is."""
         self._progress.stop()
 

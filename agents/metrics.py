@@ -13,7 +13,7 @@ from lm_gym.envs.rollout import PhaseTimer
 from lm_gym.episodes import Episodes
 from lm_gym.processes import ONE_PROCESS, Processes
 
-__all__ = ["METRICS", "episode_metrics", "phase_metrics"]
+__all__ = ["METRICS", "TAGS", "episode_metrics", "phase_metrics", "tag"]
 
 METRICS = {
     "score": "mean score of the counted episodes, on the reward model's own scale",
@@ -45,6 +45,44 @@ METRICS = {
     "peak_memory_mb": "peak device memory (CUDA), else peak resident memory of the process, MiB",
 }
 """Name -> formula. All token means are over counted response tokens."""
+
+TAGS = {
+    "score": "reward/score",
+    "score_deviation": "reward/score_deviation",
+    "episode_return": "reward/episode_return",
+    "invalid_episodes": "reward/invalid_episodes",
+    "kl": "kl/mean",
+    "kl_coef": "kl/coef",
+    "approx_kl": "kl/approx_of_update",
+    "entropy": "policy/entropy",
+    "policy_loss": "policy/loss",
+    "clip_fraction": "policy/clip_fraction",
+    "ratio_mean": "policy/ratio_mean",
+    "ratio_max": "policy/ratio_max",
+    "ratio_error": "policy/ratio_error",
+    "first_pass_ratio_error": "policy/first_pass_ratio_error",
+    "log_prob_drift": "policy/log_prob_drift",
+    "value_loss": "value/loss",
+    "value_clip_fraction": "value/clip_fraction",
+    "explained_variance": "value/explained_variance",
+    "response_length": "response/length",
+    "eos_share": "response/eos_share",
+    "learning_rate": "optimizer/learning_rate",
+    "grad_norm": "optimizer/grad_norm",
+    "optimizer_steps": "optimizer/steps",
+    "tokens_per_second_rollout": "speed/rollout",
+    "tokens_per_second_score": "speed/score",
+    "tokens_per_second_update": "speed/update",
+    "peak_memory_mb": "speed/peak_memory_mb",
+}
+"""Name -> tag, by whose first part trackers group their charts."""
+
+
+def tag(name: str) -> str:
+    """The tag of a metric: that of ``TAGS``, ``eval/...`` of an evaluation, ``custom/...`` of any other without one."""
+    if name.startswith("eval_"):
+        return f"eval/{name.removeprefix('eval_')}"
+    return TAGS.get(name, name if "/" in name else f"custom/{name}")
 
 
 def episode_metrics(episodes: Episodes, *, processes: Processes = ONE_PROCESS) -> dict[str, float]:

@@ -14,14 +14,13 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lm_gym.envs.evaluation import Evaluation
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
-from lm_gym.episodes import Episodes
 from lm_gym.kl_control import AdaptiveKL
 from lm_gym.prompts import Prompt
 from lm_gym.runs.folder import Run, Stateful
@@ -29,44 +28,14 @@ from lm_gym.runs.identity import RunIdentity
 from lm_gym.scoring.protocol import RewardModel
 from lm_gym.tools.digests import digest_json, digest_tensors
 
-from .callbacks import Callback
+from .callbacks import Agent, Callback
 from .policy import LanguageModelPolicy
 
-__all__ = ["BEST", "POLICY", "Agent", "TrainingState", "training_identity"]
+__all__ = ["BEST", "POLICY", "TrainingState", "training_identity"]
 
 POLICY = "policy"
 BEST = "best"
 STATE = "state.pt"
-
-
-class Agent(Protocol):
-    """Something that learns in a text-generation environment, one iteration at a time."""
-
-    policy: LanguageModelPolicy
-    last_episodes: Episodes | None
-
-    def learn(self, env: TextGenerationVectorEnv, *, progress: float) -> dict[str, float]:
-        """Collect and update once.
-
-        Args:
-            env: gives episodes.
-            progress: share of the run that is done, in [0, 1).
-
-        Returns: metrics; ``kl`` and ``score`` at least.
-        """
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides how it learns, as plain JSON values."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next iteration depends on, but for the weights of the policy."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
-        ...
 
 
 def training_identity(

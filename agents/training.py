@@ -27,8 +27,9 @@ from lm_gym.prompts import Prompt
 from lm_gym.runs.folder import Run, open_run
 from lm_gym.runs.signals import StopRequest, stopping_at_signals
 
-from .callbacks import Callback, JsonlTracker, ProgressDisplay, TensorBoardTracker
-from .run_folder import Agent, TrainingState, training_identity
+from .callbacks import Agent, Callback, ProgressDisplay, TrainingRun, check_agent, check_callbacks
+from .run_folder import TrainingState, training_identity
+from .trackers import JsonlTracker, TensorBoardTracker
 
 __all__ = ["Agent", "TrainResult", "train"]
 
@@ -48,6 +49,8 @@ class TrainResult:
     """Iteration after which it was measured."""
     stopped_by: int | None
     """Number of the signal that asked it to stop; None if there was none."""
+    stop_reason: str | None
+    """Reason that a callback gave for stopping it; None if none did, or only in its last iteration."""
     run_dir: Path | None
     """The run folder."""
 
@@ -88,8 +91,9 @@ def train(
         eval_every: iterations between evaluations; there is one more after the last iteration.
         checkpoint_every: iterations between checkpoints.
         adaptive_kl: controller of beta.
-        callbacks: called after every iteration, beside the trackers of the run folder. The state of those that are
-            ``Stateful`` is part of a checkpoint.
+        callbacks: get the run (:class:`lm_gym.agents.TrainingRun`) after every iteration, beside the trackers of the
+            run folder, and may stop it. The state of those that are ``Stateful`` is part of a checkpoint. In several
+            processes all of them stop together, or the others wait for the one that did.
         episode_metrics: further metrics, computed from the episodes of each iteration.
         tensorboard: write event files too; None does where TensorBoard is installed.
         progress: show every iteration on standard error, unless a ProgressDisplay is among the callbacks: a bar on a
@@ -105,7 +109,8 @@ def train(
 
     Raises:
         ConfigError: a count below 1, a controller without a KL to control, resume without a folder, a folder for
-            several processes, or the run in it has other settings or inputs.
+            several processes or for an agent without a state, a callback that does not take the run, or the run in the
+            folder has other settings or inputs.
         PromptError: a held-out prompt does not fit.
         ConfigError: a held-out prompt lacks a column that the reward model needs.
         UnsupportedModelError: there is a folder, and the policy cannot be saved (an adapter is on it).
@@ -113,6 +118,8 @@ def train(
         DivergedError, RewardModelError: of an iteration.
     """
     _check_counts(iterations=iterations, eval_every=eval_every, checkpoint_every=checkpoint_every)
+    check_agent(agent, has_folder=run_dir is not None)
+    check_callbacks(callbacks)
     if run_dir is None and (resume or overwrite):
         raise ConfigError("train: resume and overwrite need run_dir, got none")
     if run_dir is not None and (size := launched_processes().size) > 1:
@@ -149,30 +156,32 @@ def train(
         state = TrainingState(agent, env, adaptive_kl, listeners, run)
         state.restore()
         loop = _Loop(
-            agent=agent,
-            env=env,
+            run=TrainingRun(
+                agent=agent,
+                env=env,
+                iterations=iterations,
+                folder=None if run is None else run.folder,
+                first_iteration=state.iterations_done,
+            ),
             controller=adaptive_kl,
             state=state,
-            iterations=iterations,
             held_out=held_out,
             episode_metrics=episode_metrics,
         )
         if run is not None and run.result is not None:
             logger.info("run %s: is finished; the agent has its policy", run.folder)
-            return loop.result(None, run)
+            return loop.result(None)
         stop = loop.go(listeners, eval_every=eval_every, checkpoint_every=checkpoint_every)
-        return loop.result(stop.signal, run)
+        return loop.result(stop.signal)
 
 
 @dataclass(kw_only=True)
 class _Loop:
     """The iterations of one call."""
 
-    agent: Agent
-    env: TextGenerationVectorEnv
+    run: TrainingRun
     controller: AdaptiveKL | None
     state: TrainingState
-    iterations: int
     held_out: Sequence[Prompt]
     episode_metrics: EpisodeMetrics | None
     history: list[dict[str, float]] = field(default_factory=list)
@@ -180,57 +189,67 @@ class _Loop:
     reference_episodes: Episodes | None = None
 
     def go(self, listeners: Sequence[Callback], *, eval_every: int, checkpoint_every: int) -> StopRequest:
-        first = self.state.iterations_done
+        run, last = self.run, self.run.iterations
         self.state.keep()
-        with stopping_at_signals() as stop, _listening(listeners, first, self.iterations):
+        with stopping_at_signals() as stop, _listening(listeners, run):
             try:
-                for number in range(first + 1, self.iterations + 1):
+                for number in range(run.first_iteration + 1, last + 1):
                     metrics = self._iterate()
-                    if self.held_out and (number == self.iterations or number % eval_every == 0):
+                    if self.held_out and (number == last or number % eval_every == 0):
                         metrics |= self._evaluate()
+                    run.iteration, run.metrics, run.episodes = number - 1, metrics, run.agent.last_episodes
                     for listener in listeners:
-                        listener.on_iteration(number - 1, metrics)
+                        listener.on_iteration(run)
                     self.history.append(metrics)
                     self.state.keep()
-                    if stop and number < self.iterations:
+                    if number < last and (stop or run.stop_reason is not None):
                         break
-                    if number < self.iterations and number % checkpoint_every == 0:
+                    if number < last and number % checkpoint_every == 0:
                         self.state.checkpoint()
             except Exception as error:
                 self._save_what_is_done(error)
                 raise
-            if self.state.iterations_done == self.iterations:
-                self.state.finish()
-            else:
-                self.state.checkpoint()
-                logger.warning("stopped after %d of %d iterations", self.state.iterations_done, self.iterations)
+            self._end()
         return stop
 
-    def result(self, stopped_by: int | None, run: Run | None) -> TrainResult:
+    def _end(self) -> None:
+        """Finish the run, or leave it to be taken up again."""
+        done, last = self.state.iterations_done, self.run.iterations
+        if done == last:
+            self.state.finish()
+            return
+        self.state.checkpoint()
+        reason = self.run.stop_reason
+        logger.warning("stopped after %d of %d iterations%s", done, last, "" if reason is None else f": {reason}")
+
+    def result(self, stopped_by: int | None) -> TrainResult:
         return TrainResult(
             history=tuple(self.history),
             best_evaluation=self.best,
             best_iteration=self.state.best_iteration,
             stopped_by=stopped_by,
-            run_dir=None if run is None else run.folder,
+            stop_reason=self.run.stop_reason if self.state.iterations_done < self.run.iterations else None,
+            run_dir=self.run.folder,
         )
 
     def _iterate(self) -> dict[str, float]:
-        metrics = self.agent.learn(self.env, progress=self.state.iterations_done / self.iterations)
+        env = self.run.env
+        metrics = self.run.agent.learn(env, progress=self.state.iterations_done / self.run.iterations)
         self.state.iterations_done += 1
-        episodes = self.agent.last_episodes
+        episodes = self.run.agent.last_episodes
         if episodes is None:
             return metrics
         if self.controller is not None and not math.isnan(metrics["kl"]):  # it is NaN where every episode abstained
-            self.env.kl_coef = self.controller.next_coef(self.env.kl_coef, metrics["kl"], len(episodes))
+            env.kl_coef = self.controller.next_coef(env.kl_coef, metrics["kl"], len(episodes))
         return metrics if self.episode_metrics is None else {**metrics, **self.episode_metrics(episodes)}
 
     def _evaluate(self) -> dict[str, float]:
         """Evaluate on held-out prompts; a new best is saved."""
-        found = evaluate(self.agent.policy, self.env, self.held_out, reference_episodes=self.reference_episodes)
-        self.reference_episodes = found.reference_episodes
-        if self.state.is_best(found, self.env.kl_coef):
-            self.state.save_best(found, self.env.kl_coef)
+        env = self.run.env
+        found = evaluate(self.run.agent.policy, env, self.held_out, reference_episodes=self.reference_episodes)
+        self.run.evaluation, self.reference_episodes = found, found.reference_episodes
+        if self.state.is_best(found, env.kl_coef):
+            self.state.save_best(found, env.kl_coef)
             self.best = found
         return {
             "eval_score": found.score,
@@ -250,7 +269,7 @@ class _Loop:
             return
         done = self.state.iterations_done
         if self.state.is_kept:
-            logger.error("iteration %d of %d failed; the %d before it are saved", done + 1, self.iterations, done)
+            logger.error("iteration %d of %d failed; the %d before it are saved", done + 1, self.run.iterations, done)
 
 
 def _check_counts(**counts: int) -> None:
@@ -271,28 +290,28 @@ def _trackers(run: Run | None, tensorboard: bool | None) -> list[Callback]:
 
 
 @contextmanager
-def _listening(listeners: Sequence[Callback], first: int, total: int) -> Iterator[None]:
+def _listening(listeners: Sequence[Callback], run: TrainingRun) -> Iterator[None]:
     for listener in listeners:
-        listener.on_start(first, total)
+        listener.on_start(run)
     try:
         yield
     except BaseException as error:
-        _end(listeners, error)
+        _end(listeners, run, error)
         raise
-    if (failed := _end(listeners, None)) is not None:
+    if (failed := _end(listeners, run, None)) is not None:
         raise failed
 
 
-def _end(listeners: Sequence[Callback], first: BaseException | None) -> BaseException | None:
+def _end(listeners: Sequence[Callback], run: TrainingRun, first: BaseException | None) -> BaseException | None:
     """Call ``on_end`` of every callback, whatever the others do.
 
-    Args: first: the error that ended the run, if any; those of the callbacks become notes of it.
+    Args: run, first: the run, and the error that ended the run, if any; those of the callbacks become notes of it.
 
     Returns: the first error of all.
     """
     for listener in listeners:
         try:
-            listener.on_end()
+            listener.on_end(run)
         except Exception as error:
             if first is None:
                 first = error

@@ -160,12 +160,12 @@ def interrupted_training(scene: Scene) -> Any:
     """One iteration of two, then the second by another agent that takes the run up again."""
 
     class Fails:
-        def on_start(self, first: int, total: int) -> None: ...
-        def on_iteration(self, iteration: int, metrics: Any) -> None:
-            if iteration == 1:
+        def on_start(self, run: Any) -> None: ...
+        def on_iteration(self, run: Any) -> None:
+            if run.iteration == 1:
                 raise RuntimeError("stop here")
 
-        def on_end(self) -> None: ...
+        def on_end(self, run: Any) -> None: ...
 
     options: dict[str, Any] = {"iterations": 2, "run_dir": scene.folder / "run", "checkpoint_every": 1}
     with pytest.raises(RuntimeError, match="stop here"):

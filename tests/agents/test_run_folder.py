@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lm_gym import AdaptiveKL, TextGenerationVectorEnv
-from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, train
+from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, TrainingRun, train
 from lm_gym.agents.run_folder import TrainingState
 from lm_gym.errors import ConfigError, DivergedError, OutputExistsError, RewardModelError
 from lm_gym.runs.folder import read_result
@@ -64,15 +64,15 @@ class Counter:
     def __init__(self, at: int = -1) -> None:
         self.seen, self.at = 0, at
 
-    def on_start(self, first_iteration: int, total_iterations: int) -> None:
+    def on_start(self, run: TrainingRun) -> None:
         pass
 
-    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
-        if iteration == self.at:
+    def on_iteration(self, run: TrainingRun) -> None:
+        if run.iteration == self.at:
             raise Stop
         self.seen += 1
 
-    def on_end(self) -> None:
+    def on_end(self, run: TrainingRun) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:
@@ -354,7 +354,7 @@ def test_the_best_policy_is_chosen_at_one_coefficient(start: Start) -> None:
 class Failing(Counter):
     """A callback whose ``on_end`` fails, too."""
 
-    def on_end(self) -> None:
+    def on_end(self, run: TrainingRun) -> None:
         raise OSError("the tracker is away")
 
 
@@ -375,7 +375,7 @@ class Ended(Counter):
 
     is_ended = False
 
-    def on_end(self) -> None:
+    def on_end(self, run: TrainingRun) -> None:
         self.is_ended = True
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lm_gym import AdaptiveKL, TextGenerationVectorEnv, TextTask
-from lm_gym.agents import METRICS, PPO, LanguageModelPolicy, PPOConfig, train
+from lm_gym.agents import METRICS, PPO, LanguageModelPolicy, PPOConfig, TrainingRun, train
 from lm_gym.errors import ConfigError, PromptError
 
 MakeEnv = Callable[..., TextGenerationVectorEnv]
@@ -43,15 +43,15 @@ class Recorder:
         self.calls: list[Any] = []
         self._at, self._action = at, action
 
-    def on_start(self, first_iteration: int, total_iterations: int) -> None:
-        self.calls.append((first_iteration, total_iterations))
+    def on_start(self, run: TrainingRun) -> None:
+        self.calls.append((run.first_iteration, run.iterations))
 
-    def on_iteration(self, iteration: int, metrics: dict[str, float]) -> None:
-        self.calls.append(iteration)
-        if iteration == self._at:
+    def on_iteration(self, run: TrainingRun) -> None:
+        self.calls.append(run.iteration)
+        if run.iteration == self._at:
             self._action()
 
-    def on_end(self) -> None:
+    def on_end(self, run: TrainingRun) -> None:
         self.calls.append("end")
 
 
