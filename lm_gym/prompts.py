@@ -1,8 +1,8 @@
 """Prompts: read from wherever they are, tokenised once, length-checked before anything runs.
 
-Sources: a list of strings, a ``.jsonl``/``.jsonl.gz`` file, a ``datasets.Dataset``, or a hub id. A row has ``prompt``
-(text) or ``messages`` (a chat, rendered by the tokenizer's own template with the generation prompt added); its other
-columns are kept for the reward model.
+Sources: a list of strings or rows, a file of rows (:mod:`lm_gym.sources.rows`), a ``datasets.Dataset``, or a hub id. A
+row has ``prompt`` (text) or ``messages`` (a chat, rendered by the tokenizer's own template with the generation prompt
+added); its other columns are kept for the reward model.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lm_gym.errors import PromptError
+from lm_gym.errors import DataError, PromptError
 from lm_gym.prompt_cutting import cut_chat, cut_text
+from lm_gym.sources.messages import text_messages
+from lm_gym.sources.rows import SUFFIXES, is_row_file, read_rows
 from lm_gym.tools.extras import require
-from lm_gym.tools.files import read_jsonl
+from lm_gym.tools.json_values import check_row, require_unicode
 
 __all__ = ["Prompt", "PromptSet", "PromptTruncation", "load_prompts"]
 
@@ -74,7 +76,7 @@ def load_prompts(
     """Read, render and tokenise prompts.
 
     Args:
-        source: strings, rows, a file, a ``datasets.Dataset``, a hub id, or a PromptSet (returned as it is).
+        source: strings, rows, a file of rows, a ``datasets.Dataset``, a hub id, or a PromptSet (returned as it is).
         tokenizer: the reference model's tokenizer.
         max_prompt_tokens: limit in tokens; None takes the longest prompt of the set.
         truncation: treatment of a longer one: "error", or it loses text on its "left" or "right" and keeps its
@@ -91,7 +93,7 @@ def load_prompts(
         return _fitting(source, max_prompt_tokens)
     if truncation not in ("error", "left", "right"):
         raise PromptError(f'prompt truncation: must be "error", "left" or "right", got {truncation!r}')
-    rows = list(_rows(source))
+    rows = [_checked(row, number) for number, row in enumerate(_rows(source), start=1)]
     texts = [_render(row, number, tokenizer) for number, row in enumerate(rows, start=1)]
     if not texts:
         raise PromptError("prompts: must hold at least one prompt, got none")
@@ -144,26 +146,27 @@ def _cut(
 
 
 def _rows(source: Any) -> Iterable[Any]:
-    if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".jsonl", ".jsonl.gz"))):
-        return read_jsonl(source)
+    if is_row_file(source):
+        return read_rows(source)
     if isinstance(source, str):
         return _hub_rows(source)
-    if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
-        return source
-    raise PromptError(
-        f"prompts: must be strings, rows, a .jsonl file, a Dataset or a hub id, got {type(source).__name__}"
-    )
+    if isinstance(source, Mapping | bytes) or not isinstance(source, Iterable):
+        raise PromptError(
+            f"prompts: must be strings, rows, a file of rows, a Dataset or a hub id, got {type(source).__name__}"
+        )
+    is_table = hasattr(source, "column_names") or hasattr(source, "iloc")  # a data set; a data frame, to be refused
+    return read_rows(source, name="prompts") if is_table else source
 
 
 def _hub_rows(name: str) -> Iterable[Any]:
     if Path(name).is_file():
-        raise PromptError(f"prompts {name!r}: a file of prompts must end in .jsonl or .jsonl.gz")
+        raise PromptError(f"prompts {name!r}: a file of prompts must end in {', '.join(SUFFIXES)}; rename it")
     datasets = require("datasets", extra="data", purpose=f"prompts from the hub ({name!r})")
     try:
-        return datasets.load_dataset(name, split="train")
+        return read_rows(datasets.load_dataset(name, split="train"), name=name)
     except Exception as error:
         raise PromptError(
-            f"prompts {name!r}: must be a .jsonl file or a data set id that can be reached; {error}. "
+            f"prompts {name!r}: must be a file of rows or a data set id that can be reached; {error}. "
             "Give a local file if there is no network."
         ) from error
 
@@ -173,43 +176,53 @@ def _columns(row: Any) -> dict[str, Any]:
     return {k: v for k, v in row.items() if k not in ("prompt", "messages")} if isinstance(row, Mapping) else {}
 
 
+def _checked(row: Any, number: int) -> Any:
+    """The row, the turns of a chat in it under "messages" and with plain text in them."""
+    if not isinstance(row, Mapping):
+        return row
+    if not {"prompt", "messages"} & set(row):
+        raise PromptError(
+            f"prompt {number}: a row must have the key 'prompt' or 'messages', got {sorted(map(str, row))}"
+        )
+    key = "messages" if "messages" in row else "prompt"
+    try:
+        check_row(row)
+        is_chat = key == "messages" or isinstance(row[key], list | tuple)
+        return {**row, "messages": text_messages(row[key], repr(key))} if is_chat else row
+    except DataError as error:
+        raise PromptError(f"prompt {number}: {error}") from error
+
+
 def _turns(row: Any) -> Any:
     """The turns of a chat; None where the row holds a text."""
-    if not isinstance(row, Mapping):
-        return None
-    prompt = row.get("prompt")
-    return row.get("messages", prompt if isinstance(prompt, list) else None)
+    return row.get("messages") if isinstance(row, Mapping) else None
 
 
 def _render(row: Any, number: int, tokenizer: Any) -> tuple[str, bool]:
     """The prompt's text, and whether a chat template made it (and so placed the special tokens already)."""
-    if isinstance(row, Mapping):
-        if not {"prompt", "messages"} & set(row):
-            raise PromptError(f"prompt {number}: a row must have the key 'prompt' or 'messages', got {sorted(row)}")
-        turns = _turns(row)
-        if turns is not None or "messages" in row:
-            return _render_chat(turns, number, tokenizer), True
-        row = row["prompt"]
-    if not isinstance(row, str) or not row.strip():
-        raise PromptError(f"prompt {number}: must be a non-empty string, got {row!r}")
+    turns = _turns(row)
+    if turns is not None:
+        return _render_chat(turns, number, tokenizer), True
+    text = row["prompt"] if isinstance(row, Mapping) else row
+    if not isinstance(text, str) or not text.strip():
+        raise PromptError(f"prompt {number}: must be a non-empty string, got {text!r}")
     try:
-        row.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"prompt {number}: must be text that UTF-8 can hold, got half of a surrogate pair in {row[:50]!r} ({error})"
-        ) from error
-    return row, False
+        require_unicode(text, f"prompt {number}")
+    except DataError as error:
+        raise PromptError(str(error)) from error
+    return text, False
 
 
-def _render_chat(messages: Any, number: int, tokenizer: Any) -> str:
+def _render_chat(turns: Any, number: int, tokenizer: Any) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise PromptError(
             f"prompt {number}: chat messages need a tokenizer with a chat template, and this one has none; "
             "set tokenizer.chat_template, or give the prompt as text"
         )
-    if not isinstance(messages, list) or not messages:
-        raise PromptError(f"prompt {number}: 'messages' must be a non-empty list of turns, got {messages!r}")
-    return _rendered(messages, tokenizer)
+    try:
+        return _rendered(turns, tokenizer)
+    except Exception as error:  # a template may raise anything; jinja2's own errors are not a public part of it
+        raise PromptError(f"prompt {number}: the chat template refused the messages: {error}") from error
 
 
 def _rendered(turns: Any, tokenizer: Any) -> str:

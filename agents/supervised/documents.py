@@ -18,9 +18,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lm_gym.errors import DataError
-from lm_gym.tools.files import read_jsonl
+from lm_gym.sources.rows import SUFFIXES, is_row_file, read_rows
+from lm_gym.tools.json_values import require_unicode
 
-from .rows import TokenizedText, require_unicode
+from .rows import TokenizedText
 
 __all__ = [
     "END_OF_TEXT",
@@ -36,7 +37,6 @@ __all__ = [
 END_OF_TEXT = "<|endoftext|>"
 """The one special token of a tokenizer made here: begins, ends and pads."""
 DocumentRule = Literal["paragraph", "file"]
-_SUFFIXES = (".txt", ".jsonl", ".jsonl.gz")
 logger = logging.getLogger(__name__)
 
 
@@ -58,9 +58,9 @@ def read_documents(sources: str | Path | Sequence[str | Path], *, rule: Document
     """Read documents from files and texts.
 
     Args:
-        sources: one or many. A ``Path``, or a string without a line break that ends in .txt, .jsonl or
-            .jsonl.gz, is a file; any other string is a text. Rows of a .jsonl file have ``text``, or
-            ``prompt`` and ``completion``, or ``prompt`` and ``responses`` (each response becomes a document
+        sources: one or many. A ``Path``, or a string without a line break that ends in .txt or as a file of
+            rows does (:mod:`lm_gym.sources.rows`), is a file; any other string is a text. Rows have ``text``,
+            or ``prompt`` and ``completion``, or ``prompt`` and ``responses`` (each response becomes a document
             after its prompt).
         rule: division of a .txt file or a text. "paragraph" makes a document of each run of lines between
             blank lines; "file" makes one of the whole.
@@ -82,7 +82,7 @@ def read_documents(sources: str | Path | Sequence[str | Path], *, rule: Document
 
 
 def _is_file(source: str | Path) -> bool:
-    return isinstance(source, Path) or ("\n" not in source and source.endswith(_SUFFIXES))
+    return isinstance(source, Path) or ("\n" not in source and (source.endswith(".txt") or is_row_file(source)))
 
 
 def _from_source(source: str | Path, rule: DocumentRule, name: str) -> Iterator[Document]:
@@ -93,11 +93,11 @@ def _from_source(source: str | Path, rule: DocumentRule, name: str) -> Iterator[
         yield from _cut(str(source), rule)
     elif str(source).endswith(".txt"):
         yield from _cut(_read_text(Path(source)), rule)
-    elif str(source).endswith(_SUFFIXES):
-        for number, row in enumerate(read_jsonl(source), start=1):
+    elif is_row_file(str(source)):
+        for number, row in enumerate(read_rows(source), start=1):
             yield from _from_row(row, f"{source}, row {number}")
     else:
-        raise DataError(f"{source}: must end in .txt, .jsonl or .jsonl.gz; rename the file")
+        raise DataError(f"{source}: must end in .txt, {', '.join(SUFFIXES)}; rename the file")
 
 
 def _read_text(path: Path) -> str:

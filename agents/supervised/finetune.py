@@ -21,8 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
 from lm_gym.models.language_model import load_tokenizer, load_weights, longest_sequence
 from lm_gym.runs.folder import open_shared_run
+from lm_gym.sources.rows import read_rows
 from lm_gym.tools.digests import digest_parts
-from lm_gym.tools.files import read_jsonl
 from lm_gym.tools.global_state import restored_global_state
 
 from .loop import LoopResult, train_language_model
@@ -109,7 +109,8 @@ def supervised_finetune(
 
     Args:
         model_or_path: a folder, a hub id, or a model (which is then trained in place).
-        rows_or_path: rows, or a ``.jsonl``/``.jsonl.gz`` file of them; see :mod:`lm_gym.agents.supervised.rows`.
+        rows_or_path: rows, a ``datasets.Dataset`` or a file of them (:mod:`lm_gym.sources.rows`); the forms of a
+            row: :mod:`lm_gym.agents.supervised.rows`.
         output_dir: a new or empty folder. While the run goes on it holds checkpoints; at the end, the model.
         config: settings; None takes the defaults.
         eval_rows: held-out rows or their file.
@@ -203,7 +204,9 @@ def _tokenized(
     rows: Rows, tokenizer: PreTrainedTokenizerBase, config: SupervisedConfig, model: PreTrainedModel, name: str
 ) -> TokenizedRows:
     if isinstance(rows, str | Path):
-        rows, name = read_jsonl(rows), str(rows)
+        name = str(rows)
+    if not isinstance(rows, list | tuple):
+        rows = read_rows(rows, name=name)
     limit = config.max_length or longest_sequence(model)
     tokenized = tokenize_rows(
         list(rows),

@@ -6,7 +6,8 @@ Three forms of row:
 - ``{"instruction", "input"?, "output"}``: the prompt is made by ``instruction_template``.
 - ``{"messages": [{"role", "content"}, ...]}``: a chat, through the tokenizer's own template. If the template
   marks what the assistant says (a generation block), every assistant turn is learned; if not, the last turn
-  alone.
+  alone. The same in two lists, ``prompt`` and ``completion``, and ShareGPT's ``conversations`` are read as it;
+  forms of messages: :mod:`lm_gym.sources.messages`.
 
 Prompt and completion are tokenised apart and joined, because that is what the environment shows the model: it
 tokenises the prompt alone and the model continues. (A chat whose template has generation blocks is the
@@ -27,6 +28,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lm_gym.errors import DataError, UnsupportedModelError
+from lm_gym.sources.messages import text_messages
+from lm_gym.tools.json_values import require_unicode
 
 __all__ = [
     "INSTRUCTION_TEMPLATE",
@@ -34,7 +37,6 @@ __all__ = [
     "TokenizedRows",
     "TokenizedText",
     "prompt_and_completion",
-    "require_unicode",
     "tokenize_rows",
 ]
 
@@ -127,8 +129,8 @@ def prompt_and_completion(
     """
     if not isinstance(row, Mapping):
         raise DataError(f"{name}: must be an object with the keys {_FORMS}, got {type(row).__name__}")
-    if "messages" in row:
-        return _split_chat(row["messages"], tokenizer, name)
+    if (messages := _messages_of(row)) is not None:
+        return _split_chat(messages, tokenizer, name)
     if "prompt" in row and "completion" in row:
         return _text(row, "prompt", name), _text(row, "completion", name)
     if "instruction" in row and "output" in row:
@@ -137,6 +139,16 @@ def prompt_and_completion(
             instruction += "\n\n" + _text(row, "input", name)
         return instruction_template.format(instruction=instruction), _text(row, "output", name)
     raise DataError(f"{name}: must have the keys {_FORMS}, got {sorted(row)}; rename the keys of the data")
+
+
+def _messages_of(row: Any) -> Any:
+    """The messages of a chat, or None for a row of text."""
+    if not isinstance(row, Mapping):
+        return None
+    if "messages" in row or "conversations" in row:
+        return row.get("messages", row.get("conversations"))
+    sides = [row.get("prompt"), row.get("completion")]
+    return [*sides[0], *sides[1]] if all(isinstance(side, list | tuple) for side in sides) else None
 
 
 def _text(row: Mapping[str, Any], key: str, name: str) -> str:
@@ -149,9 +161,10 @@ def _text(row: Mapping[str, Any], key: str, name: str) -> str:
 def _tokenize(
     row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, instruction_template: str, name: str
 ) -> TokenizedText:
-    is_chat = isinstance(row, Mapping) and "messages" in row
+    messages = _messages_of(row)
+    is_chat = messages is not None
     if is_chat and _marks_assistant(tokenizer):
-        return _tokenize_marked_chat(row["messages"], tokenizer, name)
+        return _tokenize_marked_chat(messages, tokenizer, name)
     prompt, completion = prompt_and_completion(row, tokenizer, instruction_template=instruction_template, name=name)
     require_unicode(prompt + completion, name)
     # A template writes its own special tokens, so a chat gets none added.
@@ -161,17 +174,6 @@ def _tokenize(
     ids, _ = _end_with_stop(_encode(tokenizer, completion, special=False), tokenizer)
     mask = [False] * len(prompt_ids) + [True] * len(ids)
     return TokenizedText(input_ids=(*prompt_ids, *ids), loss_mask=tuple(mask))
-
-
-def require_unicode(text: str, name: str) -> None:
-    """Refuse text with half of a surrogate pair, as a lone JSON escape ``\\ud83d`` gives. Raises: DataError."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{name}: must be Unicode text, got half of a surrogate pair, {error.object[error.start]!r}, at character "
-            f"{error.start}; fix or remove the row"
-        ) from error
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
@@ -211,15 +213,18 @@ def _checked_chat(messages: Any, tokenizer: PreTrainedTokenizerBase, name: str) 
             f"tokenizer {type(tokenizer).__name__}: chat rows need a chat template, and it has none ({name}); "
             "set tokenizer.chat_template, or give prompt/completion rows"
         )
-    if not isinstance(messages, list) or not all(isinstance(turn, Mapping) for turn in messages):
-        raise DataError(f"{name}: 'messages' must be a list of {{role, content}} objects, got {messages!r}")
-    roles = [turn.get("role") for turn in messages]
-    if len(messages) < 2 or roles[-1] != "assistant":
+    try:
+        turns = text_messages(messages, "'messages'")
+    except DataError as error:
+        raise DataError(f"{name}: {error}; fix or remove the row") from error
+    roles = [turn["role"] for turn in turns]
+    if len(turns) < 2 or roles[-1] != "assistant":
         raise DataError(f"{name}: 'messages' must end with an assistant turn that answers another, got roles {roles}")
-    for turn in messages:
-        if "content" not in turn or (turn["role"] == "assistant" and not str(turn["content"] or "").strip()):
-            raise DataError(f"{name}: every turn must have 'content', an assistant's non-empty, got {dict(turn)!r}")
-    return [dict(turn) for turn in messages]
+    for turn in turns:
+        says = turn["content"].strip() or turn.get("tool_calls")
+        if turn["role"] == "assistant" and not says:
+            raise DataError(f"{name}: every assistant turn must have content, got {turn!r}; fix or remove the row")
+    return turns
 
 
 def _split_chat(messages: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_gym.errors import DataError, LmGymError, WriteError
+from lm_gym.tools.json_values import parse_object
 from lm_gym.tools.locks import locked, release
 
 __all__ = [
@@ -75,14 +76,9 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
 
 def _parse_line(path: str | Path, number: int, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {number}: must be one JSON object, got {line.strip()[:60]!r} ({error})"
-        ) from error
-    if not isinstance(row, dict):
-        raise DataError(f"{path}, line {number}: must be a JSON object, got {type(row).__name__}")
-    return row
+        return parse_object(line)
+    except DataError as error:
+        raise DataError(f"{path}, line {number}: {error}") from error
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -71,6 +71,35 @@ def test_a_template_places_the_special_tokens_and_plain_text_gets_the_tokenizers
     assert loaded[1].ids.tolist() == [26, 1]
 
 
+def test_a_chat_is_read_in_every_form_of_messages(chat_tokenizer: Any) -> None:
+    plain = texts([{"messages": CHAT}], chat_tokenizer)
+    parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in CHAT]
+    shared = [{"from": {"user": "human"}.get(turn["role"], "gpt"), "value": turn["content"]} for turn in CHAT]
+    assert texts([{"messages": parts}], chat_tokenizer) == plain
+    assert texts([{"prompt": shared}], chat_tokenizer) == plain
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "look"}}]}
+    tools = [CHAT[0], call, {"role": "tool", "content": "b"}]
+    assert texts([{"messages": tools}], chat_tokenizer) == ["u a b a  t b a1"]
+
+
+def test_a_template_that_refuses_a_chat_is_named(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(PromptError, match="prompt 1: the chat template refused the messages: roles must alternate"):
+        load_prompts([{"messages": CHAT}], chat_tokenizer)
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.json", "p.parquet"])
+def test_prompts_come_from_every_file_of_rows(name: str, tokenizer: Any, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_list([{"prompt": "a b", "n": 1}, {"prompt": "c", "n": 2}])
+    getattr(made, f"to_{name[2:]}")(tmp_path / name)
+    for source in (tmp_path / name, str(tmp_path / name), made):
+        loaded = load_prompts(source, tokenizer)
+        assert [(prompt.text, prompt.columns) for prompt in loaded.prompts] == [("a b", {"n": 1}), ("c", {"n": 2})]
+    with pytest.raises(DataError, match=r"prompts: must be a file, .* got DataFrame"):
+        load_prompts(made.to_pandas(), tokenizer)
+
+
 def test_chat_messages_without_a_template_are_refused(tokenizer: Any) -> None:
     with pytest.raises(PromptError, match=r"prompt 2: chat messages need .* set tokenizer.chat_template, or give"):
         load_prompts([{"prompt": "a"}, {"messages": CHAT}], tokenizer)
@@ -158,8 +187,8 @@ def test_a_finished_set_takes_a_wider_limit(tokenizer: Any) -> None:
         ([3], "prompt 1: must be a non-empty string, got 3"),
         ([{"text": "a", "n": 1}], r"prompt 1: a row must have the key 'prompt' or 'messages', got \['n', 'text'\]"),
         ([{"prompt": None}], "prompt 1: must be a non-empty string, got None"),
-        (["a", "b \ud800"], "prompt 2: must be text that UTF-8 can hold, got half of a surrogate pair"),
-        (3, "prompts: must be strings, rows, a .jsonl file, a Dataset or a hub id, got int"),
+        (["a", "b \ud800"], "prompt 2: must be Unicode text, got half of a surrogate pair"),
+        (3, "prompts: must be strings, rows, a file of rows, a Dataset or a hub id, got int"),
         ({"train": ["a"]}, "prompts: must be strings, rows, .* got dict"),
     ],
 )
@@ -175,9 +204,9 @@ def test_a_dataset_dict_is_refused_and_not_read_as_its_split_names(tokenizer: An
         load_prompts(splits, tokenizer)
 
 
-@pytest.mark.parametrize("messages", [[], "a", {"role": "user"}])
+@pytest.mark.parametrize("messages", [[], "a", {"role": "user"}, ["a"], [{"content": "a"}], [{"role": "user"}]])
 def test_messages_that_are_no_turns_are_refused(messages: Any, chat_tokenizer: Any) -> None:
-    with pytest.raises(PromptError, match="prompt 1: 'messages' must be a non-empty list of turns"):
+    with pytest.raises(PromptError, match="prompt 1: 'messages'"):
         load_prompts([{"messages": messages}], chat_tokenizer)
 
 
@@ -208,9 +237,9 @@ def test_a_missing_file_is_named(tokenizer: Any, tmp_path: Path) -> None:
 
 
 def test_an_existing_file_of_another_kind_is_refused(tokenizer: Any, tmp_path: Path) -> None:
-    path = tmp_path / "prompts.csv"
+    path = tmp_path / "prompts.txt"
     path.write_text("a")
-    with pytest.raises(PromptError, match=r"a file of prompts must end in .jsonl or .jsonl.gz"):
+    with pytest.raises(PromptError, match=r"a file of prompts must end in .jsonl, .json, .csv"):
         load_prompts(str(path), tokenizer)
 
 

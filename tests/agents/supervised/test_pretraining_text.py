@@ -58,10 +58,14 @@ def test_rows_of_every_form(tmp_path):
         ("a.jsonl", '{"prompt": "x", "responses": "y"}', "got ['prompt', 'responses']"),
         ("a.jsonl", '{"text": "x"}\n{"text": ""}', "a.jsonl, row 2: every text must be a non-empty string, got ('',)"),
         ("a.jsonl", '{"text": "x"}\n{"te', "a.jsonl, line 2: must be one JSON object"),
-        ("a.jsonl", '{"text": "x\\ud83d"}', "a.jsonl, row 1: must be Unicode text, got half of a surrogate pair"),
+        (
+            "a.jsonl",
+            '{"text": "x\\ud83d"}',
+            "a.jsonl, line 1: 'text': must be Unicode text, got half of a surrogate pair",
+        ),
         ("a.txt", " \n\n", "a.txt: must hold some text, got none but white space"),
         ("a.txt", "", "a.txt: must hold some text"),
-        ("a.pdf", "x", "a.pdf: must end in .txt, .jsonl or .jsonl.gz"),
+        ("a.pdf", "x", "a.pdf: must end in .txt, .jsonl, .json, .csv"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, content, message):

@@ -140,9 +140,9 @@ def test_long_rows_are_an_error_or_dropped_and_counted(tokenizer):
             {"prompt": "a", "completion": "b\ud83d"},
             "row 1: must be Unicode text, got half of a surrogate pair, '\\ud83d'",
         ),
-        ({"messages": []}, "must end with an assistant turn that answers another, got roles []"),
+        ({"messages": []}, "must hold at least one message, got none; fix or remove the row"),
         ({"messages": TURNS[:3]}, "must end with an assistant turn"),
-        ({"messages": [TURNS[0], {"role": "assistant", "content": ""}]}, "every turn must have 'content'"),
+        ({"messages": [TURNS[0], {"role": "assistant", "content": ""}]}, "every assistant turn must have content, got"),
         ({"messages": "hi"}, "'messages' must be a list"),
     ],
 )
@@ -150,6 +150,19 @@ def test_bad_rows_are_named(tokenizer, row, message):
     tokenizer.chat_template = CHAT
     with pytest.raises(DataError, match=re.escape(message)):
         one(row, tokenizer)
+
+
+def test_a_chat_is_read_in_every_form_of_messages(tokenizer):
+    tokenizer.chat_template = CHAT
+    plain = one({"messages": TURNS}, tokenizer)
+    parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in TURNS]
+    assert one({"messages": parts}, tokenizer) == plain
+    names = {"user": "human", "assistant": "gpt"}
+    shared = [{"from": names.get(turn["role"], turn["role"]), "value": turn["content"]} for turn in TURNS]
+    assert one({"conversations": shared}, tokenizer) == plain
+    assert one({"prompt": TURNS[:-1], "completion": TURNS[-1:]}, tokenizer) == plain
+    with pytest.raises(DataError, match="content parts must be text, got one of type 'image_url'"):
+        one({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, TURNS[1]]}, tokenizer)
 
 
 def test_template_that_refuses_or_rewrites_is_named(tokenizer):
