@@ -147,8 +147,9 @@ def _messages_of(row: Any) -> Any:
         return None
     if "messages" in row or "conversations" in row:
         return row.get("messages", row.get("conversations"))
-    sides = [row.get("prompt"), row.get("completion")]
-    return [*sides[0], *sides[1]] if all(isinstance(side, list | tuple) for side in sides) else None
+    prompt, completion = row.get("prompt"), row.get("completion")
+    is_chat = isinstance(prompt, list | tuple) and isinstance(completion, list | tuple)
+    return [*prompt, *completion] if is_chat else None
 
 
 def _text(row: Mapping[str, Any], key: str, name: str) -> str:
