@@ -148,8 +148,9 @@ def _messages_of(row: Any) -> Any:
     if "messages" in row or "conversations" in row:
         return row.get("messages", row.get("conversations"))
     prompt, completion = row.get("prompt"), row.get("completion")
-    is_chat = isinstance(prompt, list | tuple) and isinstance(completion, list | tuple)
-    return [*prompt, *completion] if is_chat else None
+    if isinstance(prompt, list) and isinstance(completion, list):
+        return prompt + completion
+    return None
 
 
 def _text(row: Mapping[str, Any], key: str, name: str) -> str:
