@@ -16,8 +16,10 @@ from lm_gym.app.pipeline.reward_files import grouped_by
 from lm_gym.app.report.report_data import Report
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
+from lm_gym.models.language_model import load_tokenizer
 from lm_gym.reward_models.judgements.rows import load_judgements
 from lm_gym.reward_models.judgements.splits import Split, split_by_prompt
+from lm_gym.reward_models.judgements.transcripts import is_transcript, messages_of
 from lm_gym.reward_models.scalar.config import RewardTrainingConfig
 from lm_gym.tools.digests import digest_parts
 from lm_gym.tools.files import write_jsonl
@@ -68,16 +70,23 @@ class HumanJudgements:
 
 
 def read_human_judgements(
-    paths: Sequence[Path], *, separator: str, group_separator: str | None, held_out: float, seed: int
+    paths: Sequence[Path],
+    *,
+    separator: str,
+    group_separator: str | None,
+    held_out: float,
+    seed: int,
+    model: str | None = None,
 ) -> HumanJudgements:
     """Read files of judgements and hold out whole groups of prompts.
 
     Args:
         paths: files in any form that ``load_judgements`` reads.
-        separator: put after every prompt, so that a language model sees where the answer begins.
+        separator: put after every prompt that is no chat, so that a language model sees where the answer begins.
         group_separator: prompts alike before this text belong together; None groups by the whole prompt.
         held_out: share of the groups, in (0, 1).
         seed: of the draw of groups.
+        model: language model that is to answer; its chat template writes the chats, which are transcripts without it.
 
     Raises:
         DataError: a file or a row cannot be used.
@@ -86,10 +95,34 @@ def read_human_judgements(
     if not paths:
         raise ConfigError("run: needs at least one file of judgements (--rankings), got none")
     found = load_judgements(paths).judgements
-    ended = [replace(one, prompt=one.prompt.removesuffix(separator) + separator) for one in found]
+    written = _chat_writer(model) if any(is_transcript(one.prompt) for one in found) else None
+    ended = [replace(one, prompt=_ended(one.prompt, separator, written)) for one in found]
     group_of = grouped_by(group_separator)
     split = split_by_prompt(ended, held_out=held_out, seed=seed, group_of=group_of)
     return HumanJudgements(split=split, group_of=group_of)
+
+
+def _ended(prompt: str, separator: str, written: Callable[[str], str] | None) -> str:
+    if written is not None and is_transcript(prompt):
+        return written(prompt)
+    return prompt.removesuffix(separator) + separator
+
+
+def _chat_writer(model: str | None) -> Callable[[str], str]:
+    """How a language model reads a transcript: by its chat template, or as it is where it has none."""
+    tokenizer = None if model is None else load_tokenizer(model)
+    if tokenizer is None or not tokenizer.chat_template:
+        return lambda transcript: transcript
+    # These prompts are texts from here on, and a tokenizer that begins a text with BOS does so once more.
+    begins = tokenizer.bos_token is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    doubled = tokenizer.bos_token if begins else ""
+
+    def written(transcript: str) -> str:
+        turns = messages_of(transcript)
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        return text.removeprefix(doubled)
+
+    return written
 
 
 def run_from_files(
@@ -110,6 +143,7 @@ def run_from_files(
         group_separator=options.group_separator,
         held_out=options.held_out,
         seed=options.seed,
+        model=options.base,
     )
     if options.base is not None:
         plan = _plan(options, human, Path(options.base))

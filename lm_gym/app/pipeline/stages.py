@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ from lm_gym.scoring.protocol import RewardModel
 from lm_gym.tools.files import read_jsonl, write_json
 
 __all__ = [
+    "Answered",
+    "answered",
     "check_prompts",
     "collect_judgements",
     "fit_reward_model",
@@ -62,10 +64,29 @@ def check_prompts(model: str | Path, prompts: Sequence[str], sampling: SamplingC
     load_prompts(list(prompts), language_model.tokenizer, max_prompt_tokens=limit)
 
 
-def sample_answers(
-    model: str | Path, prompts: Sequence[str], count: int, sampling: SamplingConfig, *, seed: int
-) -> list[list[str]]:
-    """Draw ``count`` answers to each prompt from a saved language model. Returns: texts, one list per prompt."""
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """A prompt and what a language model answered to it."""
+
+    prompt: str
+    """Text that was continued, and that a reward model reads: a chat as its template writes it."""
+    texts: tuple[str, ...]
+    """The answers."""
+
+
+def answered(
+    model: str | Path,
+    prompts: Sequence[str | Mapping[str, Any]],
+    count: int,
+    sampling: SamplingConfig,
+    *,
+    seed: int,
+) -> list[Answered]:
+    """Draw ``count`` answers to each prompt (a text, or a row with "prompt" or "messages") from a saved model.
+
+    Raises:
+        PromptError: a prompt cannot be used, or is a chat and the model's tokenizer has no chat template.
+    """
     language_model = load_language_model(model)
     loaded = load_prompts(list(prompts), language_model.tokenizer).prompts
     sampling = with_stop_ids(sampling, language_model.eos_ids, language_model.vocab_size)
@@ -76,7 +97,17 @@ def sample_answers(
     for row, length in enumerate(generation.mask.sum(axis=1)):
         ids = generation.ids[row, :length]
         texts.append(rule.text(repeated[row], ids, rule.reason(repeated[row], ids)))
-    return [texts[start : start + count] for start in range(0, len(texts), count)]
+    return [
+        Answered(prompt=prompt.text, texts=tuple(texts[place * count : (place + 1) * count]))
+        for place, prompt in enumerate(loaded)
+    ]
+
+
+def sample_answers(
+    model: str | Path, prompts: Sequence[str], count: int, sampling: SamplingConfig, *, seed: int
+) -> list[list[str]]:
+    """Draw ``count`` answers to each prompt from a saved language model. Returns: texts, one list per prompt."""
+    return [list(one.texts) for one in answered(model, prompts, count, sampling, seed=seed)]
 
 
 def collect_judgements(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from lm_gym.scoring.protocol import Scores, checked_scores, columns_for
 from lm_gym.tools.files import read_jsonl, write_jsonl
 
 from .options import SampleOptions, TrainOptions
-from .stages import make_env, ppo_policy_folder, run_ppo, sample_answers
+from .stages import answered, make_env, ppo_policy_folder, run_ppo
 
 __all__ = ["compare_models", "generate_texts", "train_policy"]
+
+PROMPT_KEYS = ("prompt", "messages")
 
 
 def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: bool, console: Console) -> None:
@@ -79,7 +81,8 @@ def generate_texts(
         ConfigError: there is no prompt, the count is below 1, or ``out`` is the file of prompts.
         OutputExistsError: ``out`` is a folder, or a file that was not to be overwritten.
     """
-    prompts = [*given, *([] if path is None else read_prompts(path))]
+    prompts: list[str | Mapping[str, Any]] = [*given]
+    prompts += [] if path is None else _without_columns(read_prompt_rows(path))
     if not prompts:
         raise ConfigError('generate: needs --prompt "..." or --prompts FILE, got neither')
     if count < 1:
@@ -88,14 +91,22 @@ def generate_texts(
         raise ConfigError(f"generate: --out must not be the file of prompts, which it would replace, got {out}")
     if out is not None:
         _refuse_existing(out, overwrite=overwrite)
-    drawn = sample_answers(model, prompts, count, sampling_of(options), seed=options.seed)
+    drawn = answered(model, prompts, count, sampling_of(options), seed=options.seed)
     if out is not None:
-        rows = [{"prompt": p, "response": text} for p, texts in zip(prompts, drawn, strict=True) for text in texts]
+        given_and_drawn = [(_turns_of(prompt), one) for prompt, one in zip(prompts, drawn, strict=True)]
+        rows = [turns | {"prompt": one.prompt, "response": t} for turns, one in given_and_drawn for t in one.texts]
         write_jsonl(out, rows)
         return
-    for prompt, texts in zip(prompts, drawn, strict=True):
-        for text in texts:
-            console.print(Text.assemble((prompt, "bold"), text), soft_wrap=True)
+    for one in drawn:
+        for text in one.texts:
+            console.print(Text.assemble((one.prompt, "bold"), text), soft_wrap=True)
+
+
+def _turns_of(prompt: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The turns of a chat under "messages", where every reader of prompts looks first; nothing for a text."""
+    given = {} if isinstance(prompt, str) else prompt
+    turns = given.get("messages", given.get("prompt"))
+    return {"messages": turns} if isinstance(turns, list) else {}
 
 
 def _refuse_existing(file: Path, *, overwrite: bool) -> None:
@@ -121,25 +132,22 @@ def compare_models(
     """A table of two models' responses, and who wins if there is a reward model."""
     if limit < 1:
         raise ConfigError(f"compare: --limit must be >= 1, got {limit}")
-    prompts = read_prompts(path)
-    rows_of = {row["prompt"]: row for row in read_jsonl(path)}
-    texts = [
-        [drawn[0] for drawn in sample_answers(model, prompts, 1, sampling_of(options), seed=options.seed)]
-        for model in (a, b)
-    ]
+    rows = read_prompt_rows(path)
+    one, two = (answered(model, rows, 1, sampling_of(options), seed=options.seed) for model in (a, b))
+    prompts = [found.prompt for found in one]  # as the first model's template writes a chat
+    texts = [[found.texts[0] for found in side] for side in (one, two)]
     table = Table("prompt", a, b, show_lines=True)
-    if reward_model is None:
-        rows = [(prompt, one, two) for prompt, one, two in zip(prompts, *texts, strict=True)]
-    else:
+    shown = texts
+    if reward_model is not None:
         scorer = load_reward_model(reward_model)
-        columns = columns_for(scorer, [rows_of[prompt] for prompt in prompts])
-        one, two = (checked_scores(scorer, prompts, side, columns) for side in texts)
-        rows = [
-            (prompt, f"{mine}\n({_shown(one, row)})", f"{theirs}\n({_shown(two, row)})")
-            for row, (prompt, mine, theirs) in enumerate(zip(prompts, *texts, strict=True))
+        columns = columns_for(scorer, [_columns_of(row) for row in rows])
+        scores = [checked_scores(scorer, prompts, side, columns) for side in texts]
+        shown = [
+            [f"{text}\n({_shown(found, row)})" for row, text in enumerate(side)]
+            for side, found in zip(texts, scores, strict=True)
         ]
-        table.caption = _comparison(one, two)
-    for row in rows[:limit]:
+        table.caption = _comparison(*scores)
+    for row in list(zip(prompts, *shown, strict=True))[:limit]:
         table.add_row(*row)
     console.print(table)
 
@@ -169,20 +177,28 @@ def sampling_of(options: SampleOptions) -> SamplingConfig:
 
 
 def read_prompt_rows(path: Path) -> list[dict[str, Any]]:
-    """Every different row of a file, with whatever columns it has."""
-    rows: dict[str, dict[str, Any]] = {json.dumps(row, sort_keys=True): row for row in read_jsonl(path)}
+    """Every different row of a file of prompts, with whatever columns it has.
+
+    Raises:
+        PromptError: a row has neither "prompt" nor "messages".
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if not set(PROMPT_KEYS) & set(row):
+            raise PromptError(
+                f"{path}, row {number}: must have a text under 'prompt' or a chat under 'messages', got the keys "
+                f"{sorted(row)}"
+            )
+        rows[json.dumps(row, sort_keys=True)] = row
     return list(rows.values())
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The ``prompt`` of every row of a file.
+def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row of prompts, as a reward model in an environment is given them."""
+    return {name: value for name, value in row.items() if name not in PROMPT_KEYS}
 
-    Raises:
-        PromptError: a row has none.
-    """
-    prompts = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        if not isinstance(row.get("prompt"), str):
-            raise PromptError(f"{path}, row {number}: must have a text under 'prompt', got the keys {sorted(row)}")
-        prompts.append(row["prompt"])
-    return list(dict.fromkeys(prompts))
+
+def _without_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The different prompts of some rows, without the columns that only a reward model reads."""
+    bare = [{name: row[name] for name in PROMPT_KEYS if name in row} for row in rows]
+    return list({json.dumps(row, sort_keys=True): row for row in bare}.values())
