@@ -17,6 +17,7 @@ from torch import Tensor
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.policy import PolicyEvaluation
+from lm_gym.tools.settings import Probability, checked
 
 from .functional import discounted_returns, gae
 
@@ -90,8 +91,8 @@ class GAE:
         Raises:
             ConfigError: one of them lies outside.
         """
-        self.gamma = _share("GAE.gamma", gamma)
-        self.lam = _share("GAE.lam", lam)
+        self.gamma = checked("GAE.gamma", gamma, Probability)
+        self.lam = checked("GAE.lam", lam, Probability)
 
     def __call__(self, episodes: Episodes, evaluation: PolicyEvaluation) -> Targets:
         """See :class:`AdvantageEstimator`; a truncated episode bootstraps from the value after its last token."""
@@ -115,7 +116,7 @@ class RewardToGo:
         Raises:
             ConfigError: it lies outside.
         """
-        self.gamma = _share("RewardToGo.gamma", gamma)
+        self.gamma = checked("RewardToGo.gamma", gamma, Probability)
 
     def __call__(self, episodes: Episodes, evaluation: PolicyEvaluation) -> Targets:
         """See :class:`AdvantageEstimator`; a truncated episode ends with nothing."""
@@ -124,9 +125,3 @@ class RewardToGo:
         rewards = rewards_of(episodes, device)
         returns = discounted_returns(rewards, mask, rewards.new_zeros(len(rewards)), gamma=self.gamma)
         return Targets(returns, returns)
-
-
-def _share(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ConfigError(f"{name}: must lie in [0, 1], got {value!r}")
-    return float(value)

@@ -7,11 +7,9 @@ form ``-min(ratio * R, clip(ratio, 1 - c, 1 + c) * R)`` with R the reward to go:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from lm_gym.errors import ConfigError
 from lm_gym.policy import Sampler
 from lm_gym.processes import ONE_PROCESS, Processes
+from lm_gym.tools.settings import Probability, settings
 
 from .advantages import GAE, AdvantageEstimator
 from .policy import LanguageModelPolicy
@@ -20,20 +18,14 @@ from .surrogate import SurrogateAgent, SurrogateConfig
 __all__ = ["PPO", "PPOConfig"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PPOConfig(SurrogateConfig):
     """Settings of :class:`PPO`."""
 
-    gamma: float = 1.0
+    gamma: Probability = 1.0
     """Discount per token."""
-    gae_lambda: float = 0.95
+    gae_lambda: Probability = 0.95
     """Lambda of the advantage estimate."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"PPOConfig.{name}: must lie in [0, 1], got {getattr(self, name)!r}")
 
 
 class PPO(SurrogateAgent):

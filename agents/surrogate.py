@@ -14,7 +14,7 @@ Shapes: B = episodes of a batch, T = longest response.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from lm_gym.errors import ConfigError, DivergedError
 from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.policy import Sampler
 from lm_gym.processes import ONE_PROCESS, Processes
+from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, settings
 
 from .advantages import AdvantageEstimator, estimated
 from .functional import clipped_policy_loss, clipped_value_loss, explained_variance, masked_mean, masked_whiten
@@ -37,62 +38,53 @@ from .policy import LanguageModelPolicy
 __all__ = ["SurrogateAgent", "SurrogateConfig"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SurrogateConfig:
     """Settings of :class:`SurrogateAgent`, the same for every advantage estimator."""
 
-    episodes_per_iteration: int = 64
+    episodes_per_iteration: Count = 64
     """Responses per rollout, in one process."""
-    samples_per_prompt: int = 1
+    samples_per_prompt: Count = 1
     """Responses to each prompt that is drawn; they form a group."""
-    epochs: int = 4
+    epochs: Count = 4
     """Passes over each batch."""
-    minibatches: int = 4
+    minibatches: Count = 4
     """Optimiser steps per pass."""
-    clip: float = 0.2
+    clip: Positive = 0.2
     """Epsilon of the policy ratio."""
-    value_clip: float | None = 0.2
+    value_clip: Positive | None = 0.2
     """Largest counted change of a value, in reward units; None does not clip."""
-    value_coef: float = 0.5
+    value_coef: NotNegative = 0.5
     """Weight of the value loss, where the estimator reads values."""
     entropy_coef: float = 0.0
     """Weight of an entropy bonus in the loss. The KL already holds the entropy; see docs/action_modes.md."""
     whiten_advantages: bool = True
     """Whiten the advantages over the counted tokens of the whole batch."""
-    learning_rate: float = 1e-5
+    learning_rate: Positive = 1e-5
     """Adam's step size at the start."""
     learning_rate_decay: Literal["linear", "none"] = "linear"
     """Linear: to 0 at the end of the run, whose length ``train`` knows."""
-    adam_eps: float = 1e-5
+    adam_eps: Positive = 1e-5
     """Adam's epsilon."""
-    max_grad_norm: float | None = 1.0
+    max_grad_norm: Positive | None = 1.0
     """Gradients are scaled down to this L2 norm; None leaves them."""
-    target_kl: float | None = None
+    target_kl: Positive | None = None
     """Stop the passes over a batch once the mean k3 KL to the collecting policy passes 1.5 times this, nats/token."""
-    max_batch_tokens: int = 16_384
+    max_batch_tokens: Count = 16_384
     """Padded tokens per forward pass; a minibatch above it is accumulated."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the order of episodes in minibatches."""
 
     def __post_init__(self) -> None:
-        counts = ("episodes_per_iteration", "samples_per_prompt", "epochs", "minibatches", "max_batch_tokens")
-        for name in (*counts, "learning_rate", "clip", "adam_eps"):
-            self._require(0 < getattr(self, name) < math.inf, name, "must be > 0 and finite")
-        for name in ("value_clip", "max_grad_norm", "target_kl"):
-            value = getattr(self, name)
-            self._require(value is None or 0 < value < math.inf, name, "must be None, or > 0 and finite")
-        for name in ("value_coef", "entropy_coef"):
-            self._require(math.isfinite(getattr(self, name)), name, "must be finite")
-        self._require(self.seed >= 0, "seed", "must be >= 0")
-        self._require(self.learning_rate_decay in ("linear", "none"), "learning_rate_decay", "must be linear or none")
-        most = self.episodes_per_iteration
-        self._require(self.minibatches <= most, "minibatches", f"must be at most episodes_per_iteration = {most}")
-        whole = most % self.samples_per_prompt == 0
-        self._require(whole, "samples_per_prompt", f"must divide episodes_per_iteration = {most}")
-
-    def _require(self, holds: bool, name: str, rule: str) -> None:
-        if not holds:
-            raise ConfigError(f"{type(self).__name__}.{name}: {rule}, got {getattr(self, name)!r}")
+        name, most = type(self).__name__, self.episodes_per_iteration
+        if self.minibatches > most:
+            raise ConfigError(
+                f"{name}.minibatches: must be at most episodes_per_iteration = {most}, got {self.minibatches}"
+            )
+        if most % self.samples_per_prompt:
+            raise ConfigError(
+                f"{name}.samples_per_prompt: must divide episodes_per_iteration = {most}, got {self.samples_per_prompt}"
+            )
 
 
 class _Batch(NamedTuple):

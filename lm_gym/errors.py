@@ -19,6 +19,7 @@ __all__ = [
     "OutputExistsError",
     "PromptError",
     "RewardModelError",
+    "UnknownSettingError",
     "UnsupportedModelError",
     "WriteError",
 ]
@@ -30,6 +31,10 @@ class LmGymError(Exception):
 
 class ConfigError(LmGymError, ValueError):
     """A setting is out of range, unknown, or contradicts another one."""
+
+
+class UnknownSettingError(ConfigError, TypeError):
+    """No setting has the name that was given; a ``TypeError`` too, as for any unexpected keyword argument."""
 
 
 class DataError(LmGymError, ValueError):

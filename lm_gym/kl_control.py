@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from lm_gym.errors import ConfigError
+from lm_gym.tools.settings import Positive, settings
 
 __all__ = ["AdaptiveKL"]
 
 
-@dataclass(kw_only=True)
+@settings
 class AdaptiveKL:
     """Proportional control of beta in log space: ``beta *= 1 + clip(kl / target - 1, -0.2, 0.2) * n / horizon``.
 
     Source: Ziegler et al. 2019 (arXiv:1909.08593), section 2.2. The trainer writes the result to ``env.kl_coef``.
     """
 
-    target: float
+    target: Positive
     """Wanted KL of a whole response, in nats (summed over its tokens)."""
-    horizon: float = 10_000
+    horizon: Positive = 10_000
     """Episodes over which a persistent error of 20 % changes beta by about 20 %."""
-
-    def __post_init__(self) -> None:
-        for name in ("target", "horizon"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"AdaptiveKL.{name}: must be positive and finite, got {value}")
 
     def next_coef(self, kl_coef: float, kl: float, num_episodes: int) -> float:
         """The coefficient for the next iteration.

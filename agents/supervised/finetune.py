@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,6 +24,7 @@ from lm_gym.runs.folder import open_shared_run
 from lm_gym.sources.rows import read_rows
 from lm_gym.tools.digests import digest_parts
 from lm_gym.tools.global_state import restored_global_state
+from lm_gym.tools.settings import Bounds, Count, NotNegative, settings
 
 from .loop import LoopResult, train_language_model
 from .rows import INSTRUCTION_TEMPLATE, LongRowRule, TokenizedRows, tokenize_rows
@@ -36,17 +37,17 @@ Rows = str | Path | Sequence[Mapping[str, Any]]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SupervisedConfig(LoopConfig):
     """Settings of supervised fine-tuning; models of some million weights like learning rates of 1e-4 to 1e-3."""
 
-    gradient_accumulation: int = 1
+    gradient_accumulation: Count = 1
     """Micro-batches per optimiser step; the loss is a mean over all their learned tokens."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the learning rate after the warmup; the first two end at 0."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: NotNegative = 1.0
     """Clip the gradient's L2 norm to this; 0 does not clip."""
-    max_length: int | None = None
+    max_length: Annotated[int, Bounds(least=2)] | None = None
     """Longest row in tokens, the stop token included; None takes the model's own limit."""
     on_long_row: LongRowRule = "error"
     """A longer row: "error" names it; "truncate" cuts the prompt on its left, then the completion on its
@@ -55,13 +56,10 @@ class SupervisedConfig(LoopConfig):
     """Prompt of an instruction row; must have the field {instruction}."""
     dropout: bool = False
     """True trains with the model's own dropout; the RL that follows compares log-probabilities without it."""
-    log_every: int = 10
+    log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require(self.max_length is None or self.max_length >= 2, "max_length", "must be None or >= 2")
-        self._one_of("on_long_row", "error", "truncate", "drop")
         _check_template(self.instruction_template)
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from transformers import (
@@ -23,9 +23,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lm_gym.errors import ConfigError
 from lm_gym.runs.folder import open_shared_run
 from lm_gym.tools.digests import digest_parts
 from lm_gym.tools.global_state import restored_global_state
+from lm_gym.tools.settings import Bounds, Count, NotNegative, Positive, Seed, Share, settings
 
 from .documents import (
     Document,
@@ -45,61 +47,56 @@ __all__ = ["PretrainConfig", "PretrainResult", "pretrain"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PretrainConfig(LoopConfig):
     """Settings of pretraining: the model, its tokenizer, the text, the optimiser."""
 
     architecture: Literal["gpt2", "llama"] = "gpt2"
     """GPT-2 (learned positions) or Llama (rotary positions, gated MLP). Input and output embeddings are
     tied."""
-    n_layer: int = 4
+    n_layer: Count = 4
     """Transformer blocks."""
-    n_embd: int = 256
+    n_embd: Count = 256
     """Width of the hidden states; a multiple of ``n_head``."""
-    n_head: int = 4
+    n_head: Count = 4
     """Attention heads."""
-    context: int = 256
+    context: Annotated[int, Bounds(least=2)] = 256
     """Longest sequence of the model, and length of a training block, in tokens."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Dropout of the blocks in this training, in [0, 1); saved as 0."""
-    vocab_size: int = 2048
+    vocab_size: Annotated[int, Bounds(least=257)] = 2048
     """The most tokens the tokenizer may have, >= 257 (256 bytes and the end-of-text token)."""
     documents: DocumentRule = "paragraph"
     """Division of a .txt file into documents: at blank lines ("paragraph"), or none ("file")."""
-    validation_fraction: float = 0.05
+    validation_fraction: Share = 0.05
     """Part of the bytes that is held out, in [0, 1); documents with the same prompt stay together."""
-    epochs: float = 10.0
+    epochs: Positive = 10.0
     """Passes over the text, > 0."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Blocks per optimiser step in one process."""
-    learning_rate: float = 1.5e-3
+    learning_rate: Positive = 1.5e-3
     """Peak learning rate of AdamW; cosine decay to 0."""
-    warmup_fraction: float = 0.05
+    warmup_fraction: Share = 0.05
     """Part of the steps in which the learning rate rises linearly, in [0, 1)."""
-    weight_decay: float = 0.1
+    weight_decay: NotNegative = 0.1
     """AdamW's decay of matrices; biases and norms have none."""
-    seed: int = 0
+    seed: Seed = 0
     """Weights, split, order of the blocks, and dropout."""
-    eval_every: int | None = 500
+    eval_every: Count | None = 500
     """Steps between evaluations on the held-out documents; None evaluates at the end only."""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """Steps between checkpoints, of which the last two are kept until the run ends."""
 
     adam_beta2 = 0.99
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("n_layer", "n_embd", "n_head"):
-            self._require(getattr(self, name) >= 1, name, "must be >= 1")
-        self._require(self.n_embd % self.n_head == 0, "n_embd", f"must be a multiple of n_head = {self.n_head}")
-        even_heads = self.architecture != "llama" or (self.n_embd // self.n_head) % 2 == 0
-        self._require(even_heads, "n_embd", "must give heads of even width for rotary positions")
-        self._require(self.context >= 2, "context", "must be >= 2")
-        self._require(self.vocab_size >= 257, "vocab_size", "must be >= 257")
-        for name in ("dropout", "validation_fraction"):
-            self._require(0 <= getattr(self, name) < 1, name, "must be in [0, 1)")
-        self._one_of("architecture", "gpt2", "llama")
-        self._one_of("documents", "paragraph", "file")
+        if self.n_embd % self.n_head:
+            raise ConfigError(f"PretrainConfig.n_embd: must be a multiple of n_head = {self.n_head}, got {self.n_embd}")
+        if self.architecture == "llama" and (self.n_embd // self.n_head) % 2:
+            raise ConfigError(
+                f"PretrainConfig.n_embd: must give heads of even width for rotary positions, got {self.n_embd} for "
+                f"n_head = {self.n_head}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 from typing import Any, Literal
@@ -41,8 +40,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
-from lm_gym.errors import ConfigError
 from lm_gym.tools.finite_trainer import FiniteTrainer
+from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, Share, settings
 
 from .rows import TokenizedText
 
@@ -60,31 +59,31 @@ IGNORED = -100
 """Label of a token that is not learned; the value is the one transformers uses."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LoopConfig:
     """Settings that fine-tuning and pretraining share; each has its own defaults."""
 
-    epochs: float = 3.0
+    epochs: Positive = 3.0
     """Passes over the rows, > 0."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Optimiser steps; if given, it decides instead of ``epochs``."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Rows of one micro-batch in one process."""
-    learning_rate: float = 5e-5
+    learning_rate: Positive = 5e-5
     """Peak learning rate of AdamW."""
-    warmup_fraction: float = 0.03
+    warmup_fraction: Share = 0.03
     """Part of the steps in which the learning rate rises linearly, in [0, 1)."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """AdamW's decay of matrices; biases and norms have none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """"auto" is bf16 autocast on a GPU that has it, else float32. Weights and loss are float32 always."""
     device: Literal["auto", "cpu"] = "auto"
     """"auto" takes an accelerator where there is one."""
-    seed: int = 0
+    seed: Seed = 0
     """Order of the rows, and dropout."""
-    eval_every: int | None = None
+    eval_every: Count | None = None
     """Steps between evaluations on the held-out rows; None evaluates at the end only."""
-    checkpoint_every: int = 200
+    checkpoint_every: Count = 200
     """Steps between checkpoints, of which the last two are kept until the run ends."""
 
     # What the loop reads besides; a subclass makes a field of what its users may choose.
@@ -94,31 +93,6 @@ class LoopConfig:
     adam_beta2 = 0.999
     dropout = 0.0
     log_every = 10
-
-    def __post_init__(self) -> None:
-        self._require(math.isfinite(self.epochs) and self.epochs > 0, "epochs", "must be finite and > 0")
-        for name in ("batch_size", "gradient_accumulation", "log_every", "checkpoint_every"):
-            self._require(getattr(self, name) >= 1, name, "must be >= 1")
-        for name in ("max_steps", "eval_every"):
-            value = getattr(self, name)
-            self._require(value is None or value >= 1, name, "must be None or >= 1")
-        self._require(0 <= self.seed < 2**32, "seed", "must be in [0, 2**32)")
-        finite = math.isfinite(self.learning_rate) and self.learning_rate > 0
-        self._require(finite, "learning_rate", "must be finite and > 0")
-        self._require(0 <= self.warmup_fraction < 1, "warmup_fraction", "must be in [0, 1)")
-        for name in ("weight_decay", "max_grad_norm"):
-            value = getattr(self, name)
-            self._require(math.isfinite(value) and value >= 0, name, "must be finite and >= 0")
-        self._one_of("decay", "cosine", "linear", "constant")
-        self._one_of("precision", "auto", "float32", "bfloat16")
-        self._one_of("device", "auto", "cpu")
-
-    def _require(self, holds: bool, name: str, rule: str) -> None:
-        if not holds:
-            raise ConfigError(f"{type(self).__name__}.{name}: {rule}, got {getattr(self, name)!r}")
-
-    def _one_of(self, name: str, *choices: str) -> None:
-        self._require(getattr(self, name) in choices, name, f"must be one of {', '.join(choices)}")
 
     def batches_per_process(self, row_count: int, processes: int) -> int:
         """Micro-batches that each process learns from in the whole run."""

@@ -23,6 +23,7 @@ import torch
 
 from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.tools.extras import require
+from lm_gym.tools.settings import Count, Positive, Share, Text, settings
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -38,29 +39,22 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 Task = Literal["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LoraSettings:
     """Size and place of the low-rank matrices that are added to a frozen model."""
 
-    rank: int = 16
+    rank: Count = 16
     """Rank of each update, >= 1."""
-    alpha: float = 32.0
+    alpha: Positive = 32.0
     """The update is scaled by alpha / rank; > 0."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Dropout of the input of an adapter while training, in [0, 1)."""
-    target_modules: str | tuple[str, ...] = "all-linear"
+    target_modules: Text | tuple[Text, ...] = "all-linear"
     """Names of the layers that get one; ``"all-linear"`` is every linear layer but the head."""
 
     def __post_init__(self) -> None:
-        rules = {
-            "rank": (self.rank >= 1, ">= 1"),
-            "alpha": (0 < self.alpha < float("inf"), "finite and > 0"),
-            "dropout": (0 <= self.dropout < 1, "in [0, 1)"),
-            "target_modules": (bool(self.target_modules), "a name, names, or all-linear"),
-        }
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise ConfigError(f"LoraSettings.{name}: must be {rule}, got {getattr(self, name)!r}")
+        if not self.target_modules:
+            raise ConfigError("LoraSettings.target_modules: must be a name, names, or all-linear, got no name")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lm_gym.config import ScoreNormalizer
-from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.errors import DivergedError
 from lm_gym.reward_models.judgements.learning_targets import (
     Item,
     count_idle,
@@ -35,6 +35,7 @@ from lm_gym.reward_models.likelihoods.joint_loss import JudgementLoss, LossConfi
 from lm_gym.reward_models.saving.normalizer_fit import fitted_normalizer
 from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
 from lm_gym.tools.digests import digest_tensors
+from lm_gym.tools.settings import Count, NotNegative, Seed, settings
 
 from . import saved_folder
 from .sentence_features import EmbeddingCache, SentenceFeatures
@@ -42,36 +43,24 @@ from .sentence_features import EmbeddingCache, SentenceFeatures
 __all__ = ["EmbeddingRewardModel", "EmbeddingTrainingConfig"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class EmbeddingTrainingConfig:
     """Settings of the fit of a head: full-batch L-BFGS on the mean loss of a judgement plus an L2 penalty."""
 
     reads: Literal["response", "prompt_and_response"] = "response"
     """The text that is embedded. Under a linear head the prompt changes no comparison of two answers to it."""
-    l2: float = 1.0
+    l2: NotNegative = 1.0
     """Weight of half the squared norm of the head's weights, on standardised features; >= 0."""
-    hidden: int | None = None
+    hidden: Count | None = None
     """Width of a hidden layer (tanh); None is a linear head, whose fit is convex."""
-    max_iterations: int = 200
+    max_iterations: Count = 200
     """Most iterations of L-BFGS."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Loss of each kind of judgement."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of a hidden layer's first weights."""
     progress: bool = True
     """True shows the embedding on standard error."""
-
-    def __post_init__(self) -> None:
-        if self.reads not in ("response", "prompt_and_response"):
-            raise ConfigError(
-                f'EmbeddingTrainingConfig.reads: must be "response" or "prompt_and_response", got {self.reads!r}'
-            )
-        if not (np.isfinite(self.l2) and self.l2 >= 0):
-            raise ConfigError(f"EmbeddingTrainingConfig.l2: must be finite and >= 0, got {self.l2!r}")
-        for name in ("max_iterations", "hidden"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"EmbeddingTrainingConfig.{name}: must be >= 1, got {value!r}")
 
 
 class Head(nn.Module):

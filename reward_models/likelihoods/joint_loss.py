@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,56 +17,47 @@ from torch import Tensor, nn
 from lm_gym.errors import ConfigError
 from lm_gym.reward_models.judgements.learning_targets import Opinion, Targets
 from lm_gym.reward_models.judgements.record import HIGHEST_RATING
+from lm_gym.tools.settings import Bounds, NotNegative, Positive, settings
 
 from .comparison_losses import plackett_luce_nll, score_centering_penalty
 from .graded_losses import davidson_nll, ordinal_nll, rao_kupper_nll, soft_bradley_terry_nll, thumb_nll, value_error
 
 __all__ = ["JudgementLoss", "LossConfig", "target_tensors"]
 
-KINDS = ("rankings", "pairs", "thumbs", "ratings", "values")
 
-
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LossConfig:
     """Settings of the loss. A kind's weight multiplies the loss of each of its judgements."""
 
     tie_model: Literal["half", "rao_kupper", "davidson"] = "half"
     """A tie as half a win each way, or with a learned tie parameter."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Bounds(least=0, below=0.5)] = 0.0
     """Share of each comparison's outcome that is spread over both sides, in [0, 0.5)."""
-    margin: float = 0.0
+    margin: NotNegative = 0.0
     """Taken off the winner's lead before it counts (Touvron et al. 2023, eq. 2), >= 0, on top of the margin that a
     choice may have of its own; with ``tie_model="half"``."""
-    score_centering: float = 0.0
+    score_centering: NotNegative = 0.0
     """Weight of the squared mean score of each ranking and pair, which pins the free constant; >= 0."""
-    rankings_weight: float = 1.0
+    rankings_weight: NotNegative = 1.0
     """Weight of a ranking or a pick of the best."""
-    pairs_weight: float = 1.0
+    pairs_weight: NotNegative = 1.0
     """Weight of a choice, or of several people's votes on one pair."""
-    thumbs_weight: float = 1.0
+    thumbs_weight: NotNegative = 1.0
     """Weight of a thumb."""
-    ratings_weight: float = 1.0
+    ratings_weight: NotNegative = 1.0
     """Weight of a rating."""
-    values_weight: float = 1.0
+    values_weight: NotNegative = 1.0
     """Weight of a real-valued reward."""
     value_center: float | None = None
     """Reward that a score of 0 stands for; None takes the mean of the training rewards."""
-    value_scale: float | None = None
+    value_scale: Positive | None = None
     """Difference in reward that a score of 1 stands for; None takes their standard deviation."""
 
     def __post_init__(self) -> None:
-        if self.tie_model not in ("half", "rao_kupper", "davidson"):
-            raise ConfigError(f"LossConfig.tie_model: must be half, rao_kupper or davidson, got {self.tie_model!r}")
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ConfigError(f"LossConfig.label_smoothing: must lie in [0, 0.5), got {self.label_smoothing!r}")
-        for name in ("margin", "score_centering", *(f"{kind}_weight" for kind in KINDS)):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"LossConfig.{name}: must be finite and >= 0, got {value!r}")
         if self.margin and self.tie_model != "half":
-            raise ConfigError(f'LossConfig.margin: needs tie_model="half", got {self.tie_model!r}')
-        if self.value_scale is not None and not self.value_scale > 0:
-            raise ConfigError(f"LossConfig.value_scale: must be > 0, got {self.value_scale!r}")
+            raise ConfigError(
+                f'LossConfig.margin: needs tie_model="half", got a margin of {self.margin} with {self.tie_model!r}'
+            )
 
 
 class JudgementLoss(nn.Module):

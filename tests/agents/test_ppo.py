@@ -290,13 +290,13 @@ def test_state_dict_makes_the_next_iteration_identical(make_env: MakeEnv, make_p
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"epochs": 0}, "epochs: must be > 0 and finite, got 0"),
-        ({"learning_rate": 0.0}, "learning_rate: must be > 0"),
-        ({"gae_lambda": 1.5}, r"gae_lambda: must lie in \[0, 1\], got 1.5"),
+        ({"epochs": 0}, "epochs: must be a whole number >= 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate: must be a finite number > 0"),
+        ({"gae_lambda": 1.5}, r"gae_lambda: must be a finite number in \[0, 1\], got 1.5"),
         ({"minibatches": 65}, "minibatches: must be at most episodes_per_iteration = 64, got 65"),
-        ({"learning_rate_decay": "fast"}, "learning_rate_decay: must be linear or none, got 'fast'"),
-        ({"max_grad_norm": -1.0}, "max_grad_norm: must be None, or > 0 and finite, got -1.0"),
-        ({"learning_rate": math.nan}, "learning_rate: must be > 0"),
+        ({"learning_rate_decay": "fast"}, 'learning_rate_decay: must be "linear" or "none", got \'fast\''),
+        ({"max_grad_norm": -1.0}, "max_grad_norm: must be None or a finite number > 0, got -1.0"),
+        ({"learning_rate": math.nan}, "learning_rate: must be a finite number > 0"),
         ({"samples_per_prompt": 5}, "samples_per_prompt: must divide episodes_per_iteration = 64, got 5"),
     ],
 )

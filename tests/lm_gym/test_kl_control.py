@@ -45,5 +45,5 @@ def test_a_kl_that_is_no_number_is_refused_and_not_passed_on() -> None:
 @pytest.mark.parametrize("field", ["target", "horizon"])
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), float("inf")])
 def test_settings_must_be_positive(field: str, wrong: float) -> None:
-    with pytest.raises(ConfigError, match=rf"AdaptiveKL.{field}: must be positive and finite, got"):
+    with pytest.raises(ConfigError, match=rf"AdaptiveKL.{field}: must be a finite number > 0, got"):
         AdaptiveKL(**({"target": 6.0} | {field: wrong}))

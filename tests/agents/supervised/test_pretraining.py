@@ -121,14 +121,14 @@ def test_bad_input_leaves_no_folder(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"vocab_size": 256}, "PretrainConfig.vocab_size: must be >= 257, got 256"),
+        ({"vocab_size": 256}, "PretrainConfig.vocab_size: must be a whole number >= 257, got 256"),
         ({"n_embd": 30, "n_head": 4}, "n_embd: must be a multiple of n_head = 4, got 30"),
         ({"architecture": "llama", "n_embd": 12, "n_head": 4}, "heads of even width for rotary positions, got 12"),
-        ({"architecture": "mamba"}, "architecture: must be one of gpt2, llama, got 'mamba'"),
-        ({"validation_fraction": 1.0}, "validation_fraction: must be in [0, 1), got 1.0"),
-        ({"max_steps": 0}, "max_steps: must be None or >= 1, got 0"),
-        ({"context": 1}, "context: must be >= 2, got 1"),
-        ({"learning_rate": 0}, "learning_rate: must be finite and > 0, got 0"),
+        ({"architecture": "mamba"}, 'architecture: must be "gpt2" or "llama", got \'mamba\''),
+        ({"validation_fraction": 1.0}, "validation_fraction: must be a finite number in [0, 1), got 1.0"),
+        ({"max_steps": 0}, "max_steps: must be None or a whole number >= 1, got 0"),
+        ({"context": 1}, "context: must be a whole number >= 2, got 1"),
+        ({"learning_rate": 0}, "learning_rate: must be a finite number > 0, got 0"),
     ],
 )
 def test_config_errors(settings, message):

@@ -230,7 +230,7 @@ def test_run_checks_everything_before_the_first_stage(tmp_path: Path, capsys: py
     with Workspace(out, RunIdentity(kind="loop"), console=Console(quiet=True)):
         (out / "report.json").write_text("of an old run")
     broken = (
-        (rankings, ["--kl-target", "0"], "AdaptiveKL.target: must be positive"),
+        (rankings, ["--kl-target", "0"], "AdaptiveKL.target: must be a finite number > 0"),
         (rankings, ["--kl-coef", "-1"], "kl_coef"),
         (rankings, ["--learning-rate", "-1"], "learning_rate"),
         (long, ["--base", str(REVIEWS_LM)], "must have at most max_prompt_tokens"),

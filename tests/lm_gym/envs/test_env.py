@@ -187,7 +187,7 @@ def test_settings_come_as_objects_or_flat(reference: Reference) -> None:
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "x", "0.5", None, [1.0]])
 def test_kl_coef_cannot_be_set_to_something_that_is_no_coefficient(value: Any, reference: Reference) -> None:
     env = make(reference)
-    with pytest.raises(ConfigError, match="kl_coef: must be finite and >= 0"):
+    with pytest.raises(ConfigError, match="kl_coef: must be a finite number >= 0"):
         env.kl_coef = value
     assert env.kl_coef == 0.1
 

@@ -66,7 +66,7 @@ def test_in_time_nothing_is_different(reference: Reference) -> None:
 
 
 def test_the_limit_must_be_a_time() -> None:
-    with pytest.raises(ConfigError, match=r"score_timeout_s: must be None or > 0, got 0"):
+    with pytest.raises(ConfigError, match=r"score_timeout_s: must be None or a finite number > 0, got 0"):
         RewardConfig(score_timeout_s=0)
 
 

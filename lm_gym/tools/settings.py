@@ -1,0 +1,303 @@
+"""Settings objects that check themselves: type and bounds of a field stand in its annotation, and nowhere else.
+
+Knows: how a value is held against an annotation, and how an error says what is wrong with it. Does not know: any
+setting. A settings class is written as a dataclass is, under the :func:`settings` decorator::
+
+    @settings
+    class OptimiserConfig:
+        learning_rate: Positive = 1e-5
+        decay: Literal["linear", "none"] = "linear"
+        max_steps: Count | None = None
+
+Rules that concern several fields stay in ``__post_init__``, which runs when every field has been checked by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from lm_gym.errors import ConfigError, UnknownSettingError
+
+__all__ = [
+    "Bounds",
+    "Count",
+    "NotNegative",
+    "Positive",
+    "Probability",
+    "Seed",
+    "Share",
+    "Text",
+    "TokenId",
+    "checked",
+    "refuse_unknown",
+    "settings",
+    "shown",
+]
+
+Class = TypeVar("Class")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Bounds of a number, or of the length of a text."""
+
+    least: float | None = None
+    """Smallest value that passes; None beside ``above``, or for no lower bound."""
+    above: float | None = None
+    """Value that is just too small."""
+    most: float | None = None
+    """Largest value that passes."""
+    below: float | None = None
+    """Value that is just too large."""
+
+    def hold(self, value: float) -> bool:
+        """True if the value lies within them."""
+        return (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        low, high = (self.least, self.above), (self.most, self.below)
+        if high == (None, None):
+            return f">= {self.least:g}" if self.above is None else f"> {self.above:g}"
+        start = f"[{self.least:g}" if self.least is not None else f"({self.above:g}" if low[1] is not None else "(-inf"
+        return f"in {start}, " + (f"{_plain(self.most)}]" if self.most is not None else f"{_plain(self.below)})")
+
+
+Count = Annotated[int, Bounds(least=1)]
+"""A whole number >= 1."""
+TokenId = Annotated[int, Bounds(least=0)]
+"""A whole number >= 0."""
+Seed = Annotated[int, Bounds(least=0, below=2**32)]
+"""A whole number that every random generator takes."""
+Positive = Annotated[float, Bounds(above=0)]
+"""A finite number > 0."""
+NotNegative = Annotated[float, Bounds(least=0)]
+"""A finite number >= 0."""
+Share = Annotated[float, Bounds(least=0, below=1)]
+"""A number in [0, 1)."""
+Probability = Annotated[float, Bounds(least=0, most=1)]
+"""A number in [0, 1]."""
+Text = Annotated[str, Bounds(least=1)]
+"""A text that is not empty."""
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
+def settings(cls: type[Class]) -> type[Class]:
+    """Make a frozen, keyword-only dataclass of a class whose values are checked against its annotations.
+
+    A list becomes a tuple and a number of NumPy's one of Python's, where the annotation says so.
+
+    Raises (when an object is made):
+        UnknownSettingError: no field has the name.
+        ConfigError: a value is of another type, not finite or out of bounds, or a field without a default is missing.
+    """
+    made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    generated = made.__init__
+
+    @wraps(generated)
+    def __init__(self: Any, *args: Any, **values: Any) -> None:
+        name = type(self).__name__
+        if args:
+            raise ConfigError(f"{name}: settings must be given by name, got {shown(args[0])} without one")
+        known = [field.name for field in dataclasses.fields(made) if field.init]
+        refuse_unknown(name, values, known)
+        for field in dataclasses.fields(made):
+            if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+                raise ConfigError(f"{name}.{field.name}: must be given, and is missing")
+        annotations = _annotations(made)
+        generated(self, **{key: checked(f"{name}.{key}", one, annotations[key]) for key, one in values.items()})
+
+    made.__init__ = __init__
+    return cls
+
+
+def refuse_unknown(subject: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Raises: UnknownSettingError: a name is none of those that are known; the nearest is named."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(known)) or 'none'}."
+            raise UnknownSettingError(
+                f"{subject}: no setting is named {name!r} (got an unexpected keyword argument {name!r}). {hint}"
+            )
+
+
+def checked(subject: str, value: Any, annotation: Any) -> Any:
+    """Hold a value against an annotation.
+
+    Args:
+        subject: what the value is for, such as ``"train: iterations"``.
+        value: anything.
+        annotation: ``int``, ``float`` (which is finite), ``bool``, ``str``, a class, a ``Literal``, ``tuple[X, ...]``,
+            a union of these, or one of them ``Annotated`` with :class:`Bounds`.
+
+    Returns: the value, as the Python type that is annotated.
+
+    Raises:
+        ConfigError: it does not fit; the message holds the subject, the rule, the value, and a remedy where one is
+            known.
+    """
+    try:
+        return _fitted(value, annotation)
+    except _UnfitError:
+        message = f"{subject}: must be {_rule(annotation)}, got {shown(value)}{_remedy(value, annotation)}"
+        raise ConfigError(message) from None
+
+
+def shown(value: Any) -> str:
+    """A value as errors show it: its ``repr``, cut short; its type where it has none."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"an object of type {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+class _UnfitError(Exception):
+    """A value is not what an annotation says."""
+
+
+@lru_cache
+def _annotations(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
+def _fitted(value: Any, annotation: Any) -> Any:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *bounds = get_args(annotation)
+        found = _fitted(value, inner)
+        size = len(found) if isinstance(found, str) else found
+        _require(all(one.hold(size) for one in bounds if isinstance(one, Bounds)))
+        return found
+    if origin in (Union, types.UnionType):
+        return _first_fit(value, get_args(annotation))
+    if origin is Literal:
+        _require(isinstance(value, str | int | None) and any(value == one for one in get_args(annotation)))
+        return value
+    if origin is tuple:
+        is_array = isinstance(value, np.ndarray) and value.ndim == 1
+        _require(is_array or (isinstance(value, Sequence) and not isinstance(value, str | bytes)))
+        return tuple(_fitted(one, get_args(annotation)[0]) for one in value)
+    return _PLAIN[annotation](value) if annotation in _PLAIN else _instance(value, origin or annotation)
+
+
+def _first_fit(value: Any, choices: Sequence[Any]) -> Any:
+    for one in choices:
+        try:
+            return _fitted(value, one)
+        except _UnfitError:
+            continue
+    raise _UnfitError
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise _UnfitError
+
+
+def _integer(value: Any) -> int:
+    _require(isinstance(value, int | np.integer) and not isinstance(value, bool) and abs(int(value)) < 2**63)
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    """A finite number. A whole number of Python may be too large for one."""
+    _require(isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool))
+    _require(abs(int(value)) <= MOST if isinstance(value, int | np.integer) else math.isfinite(value))
+    return float(value)
+
+
+def _switch(value: Any) -> bool:
+    _require(isinstance(value, bool | np.bool_))
+    return bool(value)
+
+
+def _text(value: Any) -> str:
+    _require(isinstance(value, str))
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair, which no tokenizer and no file takes
+        raise _UnfitError from None
+    return str(value)
+
+
+def _instance(value: Any, kind: Any) -> Any:
+    _require(kind is Any or (callable(value) if kind is Callable else isinstance(value, kind)))
+    return value
+
+
+MOST = float(np.finfo(np.float64).max)
+_PLAIN: dict[Any, Callable[[Any], Any]] = {
+    int: _integer,
+    float: _number,
+    bool: _switch,
+    str: _text,
+    None: lambda value: _instance(value, type(None)),
+    Path: lambda value: Path(_instance(value, str | Path)),
+}
+_NAMES = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "True or False",
+    str: "a text that UTF-8 can hold",
+    None: "None",
+    type(None): "None",
+    Path: "a path",
+}
+
+
+def _rule(annotation: Any) -> str:
+    """What an annotation asks for, in words."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated and parts[0] is str:
+        return "a text that is not empty"
+    if origin is Annotated:
+        return " ".join((_rule(parts[0]), *(str(one) for one in parts[1:])))
+    if origin in (Union, types.UnionType):
+        return " or ".join(sorted((_rule(one) for one in parts), key=lambda rule: rule != "None"))
+    if origin is Literal:
+        *first, last = [f'"{one}"' if isinstance(one, str) else repr(one) for one in parts]
+        return f"{', '.join(first)} or {last}" if first else last
+    if origin is tuple:
+        return f"a tuple or list, in which each is {_rule(parts[0])}"
+    name = getattr(origin or annotation, "__name__", str(annotation))
+    return _NAMES.get(annotation) or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def _remedy(value: Any, annotation: Any) -> str:
+    """What to write instead, where the slip is a known one."""
+    rule = _rule(annotation)
+    if isinstance(value, str):
+        choices = [one for one in _literals(annotation) if isinstance(one, str)]
+        if near := difflib.get_close_matches(value, choices, n=1):
+            return f"; did you mean {near[0]!r}?"
+        if "a tuple" in rule:
+            return f"; write ({shown(value)},)"
+        if " number" in rule and not choices:
+            return ", a text; write the number without quotes (in YAML as 1.0e-5, since 1e-5 is a text there)"
+    if isinstance(value, float) and "whole number" in rule and math.isfinite(value):
+        return f"; write {round(value)}"
+    return ""
+
+
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    parts = get_args(annotation)
+    return parts if get_origin(annotation) is Literal else tuple(one for part in parts for one in _literals(part))
+
+
+def _plain(bound: float | None) -> str:
+    return "2**32" if bound == 2**32 else f"{bound:g}"
