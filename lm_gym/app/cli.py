@@ -18,8 +18,7 @@ from rich.text import Text
 
 from lm_gym.errors import LmGymError, WriteError
 from lm_gym.runs.signals import Interrupted
-
-from .terminal import plain_console
+from lm_gym.tools.terminal import plain_console, visible
 
 __all__ = ["main"]
 
@@ -64,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _tell(console: Console, error: Exception) -> None:
     notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-    console.print(Text.assemble((type(error).__name__, "bold red"), f": {error}{notes}"))
+    console.print(Text.assemble((type(error).__name__, "bold red"), visible(f": {error}{notes}")))
 
 
 DESCRIPTION = (

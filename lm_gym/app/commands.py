@@ -10,8 +10,9 @@ import tyro
 from rich.console import Console
 from tyro.extras import SubcommandApp
 
+from lm_gym.tools.terminal import plain_console
+
 from .pipeline.options import FileRun, RewardOptions, SampleOptions, TrainOptions
-from .terminal import plain_console
 
 __all__ = ["application"]
 

@@ -6,12 +6,12 @@ import io
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
 from lm_gym.models.response_text import ResponseText
 from lm_gym.prompts import Prompt
+from lm_gym.tools.terminal import plain_console, visible
 
 __all__ = ["Transcript", "kl_style"]
 
@@ -51,12 +51,12 @@ class Transcript:
     def rich(self) -> Panel:
         """The episode as a rich panel."""
         body = Text()
-        body.append(self._prompt.text, style="bold")
+        body.append(visible(self._prompt.text), style="bold")
         shown = ""
         for count, (_, kl) in enumerate(self._tokens, start=1):
             # Decoding the whole prefix keeps characters that several tokens make up together in one piece.
             text = self._text(self._prompt.ids, np.array([token for token, _ in self._tokens[:count]]))
-            body.append(text[len(shown) :], style=kl_style(kl))
+            body.append(visible(text[len(shown) :]), style=kl_style(kl))
             shown = text
         parts = [f"{len(self._tokens)} tokens"]
         known = [kl for _, kl in self._tokens if kl is not None]
@@ -65,16 +65,15 @@ class Transcript:
         if self._end:
             parts.append(f"stopped by {self._end['stop_reason']}")
             parts.append(f"score {self._end['score']:.3f}" if "score" in self._end else "no score")
-        return Panel(body, subtitle=" | ".join(parts), subtitle_align="left")
+        return Panel(body, subtitle=Text(" | ".join(parts)), subtitle_align="left")
 
     def text(self) -> str:
         """The episode as a string with ANSI colours, 100 columns wide."""
         buffer = io.StringIO()
-        Console(file=buffer, width=100, force_terminal=True, color_system="256", legacy_windows=False).print(
-            self.rich()
-        )
+        console = plain_console(file=buffer, width=100, force_terminal=True, color_system="256", legacy_windows=False)
+        console.print(self.rich())
         return buffer.getvalue()
 
     def show(self) -> None:
         """Print the episode to the terminal."""
-        Console().print(self.rich())
+        plain_console().print(self.rich())

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lm_gym.tools.terminal import plain_console
+
 __all__ = ["StepProgress", "counted", "duration"]
 
 STEP_SECONDS = 2.0
@@ -55,7 +57,7 @@ class StepProgress:
         each_step: True tells of the steps one by one, and leaves the bar where it ended; False for a count of rows.
         console: where it is shown; None takes standard error.
         """
-        self._console = console or Console(stderr=True)
+        self._console = console or plain_console(stderr=True)
         self._title, self._unit, self._each = title, unit, each_step
         self._lines = visible and not self._console.is_terminal
         self._bar = Progress(
@@ -85,7 +87,7 @@ class StepProgress:
         wait = STEP_SECONDS if self._each else QUIET_SECONDS
         if self._lines and (now - self._last_line >= wait or (self._each and done >= self._total)):
             self._last_line = now
-            self._console.print(self._line(told, now), markup=False, emoji=False, highlight=False, soft_wrap=True)
+            self._console.print(self._line(told, now), highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the terminal to others; to be called however the call ended."""

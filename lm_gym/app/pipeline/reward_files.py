@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.text import Text
 
 from lm_gym.app.report.card_page import print_card, write_card
-from lm_gym.app.terminal import plain_console
 from lm_gym.errors import ConfigError, DataError, OutputExistsError
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
@@ -37,6 +36,7 @@ from lm_gym.runs.folder import LOCK, MARKER, RunIdentity, mark_finished, open_ru
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.tools.digests import digest_file, digest_folder, digest_json
 from lm_gym.tools.files import discard_folder, read_jsonl, sweep_temporaries, write_json
+from lm_gym.tools.terminal import plain_console, visible
 
 from .options import RewardOptions
 
@@ -231,7 +231,7 @@ def _divided(options: RewardOptions, console: Console) -> tuple[list[Judgement],
 def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Judgement]:
     found = load_judgements(paths, skip_bad=skip_bad)
     for row in found.skipped:
-        console.print(Text.assemble(("skipped", "yellow"), f" {row.where}: {row.reason}"))
+        console.print(Text.assemble(("skipped", "yellow"), visible(f" {row.where}: {row.reason}")))
     if found.skipped:
         console.print(f"skipped {len(found.skipped)} rows, kept {len(found.judgements)}")
     if found.columns:
@@ -286,10 +286,10 @@ def evaluate_files(
     if card.seen_groups:
         seen = f"{len(card.seen_groups)} of these groups, {card.seen_groups[0]!r} for one"
         told = f": the model was trained on {seen}; the numbers flatter it"
-        errors.print(Text.assemble(("warning", "yellow"), told))
+        errors.print(Text.assemble(("warning", "yellow"), visible(told)))
     if page is not None:
         errors.print(f"card: {write_card(card, page)}")
     if as_json:
-        console.print_json(json.dumps(card.to_json()))
+        console.print_json(json.dumps(card.to_json()), ensure_ascii=True)
     else:
         print_card(card, model, console)

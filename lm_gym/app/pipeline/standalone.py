@@ -17,6 +17,7 @@ from lm_gym.errors import ConfigError, OutputExistsError, PromptError
 from lm_gym.scoring.handles import load_reward_model
 from lm_gym.scoring.protocol import Scores, checked_scores, columns_for
 from lm_gym.tools.files import read_jsonl, write_jsonl
+from lm_gym.tools.terminal import visible
 
 from .options import SampleOptions, TrainOptions
 from .stages import answered, make_env, ppo_policy_folder, run_ppo
@@ -99,7 +100,7 @@ def generate_texts(
         return
     for one in drawn:
         for text in one.texts:
-            console.print(Text.assemble((one.prompt, "bold"), text), soft_wrap=True)
+            console.print(Text.assemble((visible(one.prompt), "bold"), visible(text)), soft_wrap=True)
 
 
 def _turns_of(prompt: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ was measured (``report_data``) or drawn (``plots``).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.text import Text
 from lm_gym.tools.extras import require
 from lm_gym.tools.files import write_text
 from lm_gym.tools.progress import duration
+from lm_gym.tools.terminal import visible
 
 from .figures import SERIES, finite
 from .plots import curve_plots, kl_plots, smoothing_window
@@ -33,7 +33,6 @@ NOTHING = "–"
 SAMPLES_IN_TERMINAL = 5
 WIDE_TERMINAL = 96
 _TEMPLATES = Path(__file__).parent / "templates"
-_UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _Numbers = Sequence[float | None]
 
 
@@ -52,7 +51,7 @@ def rendered_page(template: str, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["duration"] = duration
-    return _clean(environment.get_template(template).render(context))
+    return visible(environment.get_template(template).render(context))
 
 
 def render_report(report: Report, path: str | Path) -> Path:
@@ -77,14 +76,14 @@ def print_table(report: Report, console: Console) -> None:
         report: of the finished run.
         console: to print on.
     """
-    console.print(Text(_clean(report.title), style="bold"))
+    console.print(Text(visible(report.title), style="bold"))
     console.print(_terminal_table(report.rows, details=console.width >= WIDE_TERMINAL))
     for exchange in _exchanges(report.rows, limit=SAMPLES_IN_TERMINAL):
         console.print()
-        console.print(Text(_clean(exchange.prompt), style="bold"))
+        console.print(Text(visible(exchange.prompt), style="bold"))
         for answer in exchange.answers:
-            head = Text.assemble(_clean(answer.model), (f"  {answer.scores}", "dim"))
-            body = Text(_clean(answer.response).strip()) if answer.response else Text(answer.absence, style="dim")
+            head = Text.assemble(visible(answer.model), (f"  {answer.scores}", "dim"))
+            body = Text(visible(answer.response).strip()) if answer.response else Text(answer.absence, style="dim")
             console.print(Padding(head, (0, 0, 0, 2), expand=False))
             console.print(Padding(body, (0, 0, 0, 4), expand=False))
 
@@ -125,11 +124,6 @@ class _Answer(NamedTuple):
 class _Exchange(NamedTuple):
     prompt: str
     answers: tuple[_Answer, ...]
-
-
-def _clean(text: str) -> str:
-    """Text from a model without what a file or a terminal cannot take: control characters and lone surrogates."""
-    return _UNWRITABLE.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def _decimals(values: _Numbers) -> int:
@@ -277,7 +271,7 @@ def _terminal_table(rows: Sequence[ModelRow], *, details: bool) -> Table:
         table.add_column(Text(column.spec.short, justify="right"), justify="right", no_wrap=True)
     for number, row in enumerate(rows):
         cells = [_terminal_cell(column.cells[number], details) for column in columns]
-        table.add_row(Text(_clean(row.name)), *cells)
+        table.add_row(Text(visible(row.name)), *cells)
     notes = [column.spec.detail_note for column in columns if details and column.spec.detail_note]
     if notes:
         table.caption = Text(f"dim: {'; '.join(notes)}", style="dim", justify="left")

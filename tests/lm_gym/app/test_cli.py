@@ -320,23 +320,6 @@ def test_reward_train_on_a_sentence_encoder(
     assert json.loads(capsys.readouterr().out)["name"] == "embedding"
 
 
-def test_texts_and_paths_are_printed_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    prompt = "A [b]lamp[/b], :smile: [/i]" + " and so on" * 10
-    assert main(["generate", "--model", MODEL, "--prompt", prompt, "--max-new-tokens", "2"]) == 0
-    assert capsys.readouterr().out.startswith(prompt)  # on one line too: a pipe has no width
-    prompts = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": prompt}])
-    assert main(["compare", MODEL, MODEL, "--prompts", str(prompts), "--max-new-tokens", "2"]) == 0
-    table = capsys.readouterr().out
-    assert all(text in table for text in ("[b]lamp[/b],", ":smile:", "[/i]"))
-    assert main([*train_arguments(prompts, Path("r[/b]")), "--iterations", "1"]) == 0
-    assert "done: r[/b]/policy" in capsys.readouterr().out
-    assert main(["generate", "--model", "nothing [/here]", "--prompt", "a"]) == 2
-    assert "nothing [/here]" in " ".join(capsys.readouterr().err.split())
-
-
 @pytest.mark.parametrize("command", ["train", "demo", "sft", "pretrain", "reward train"])
 def test_a_negative_seed_is_an_error_of_the_user(
     command: str, tmp_path: Path, prompts_file: Path, rankings_file: Path, capsys: pytest.CaptureFixture[str]

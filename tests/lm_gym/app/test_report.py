@@ -282,7 +282,7 @@ def test_pictures_are_all_there_and_described(page: Page) -> None:
 
 
 def test_model_text_is_never_markup(tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script> <img src=http://x.example/y> & [bold]b[/bold] [/oops] \x1b[31mred\x00 \ud800"
+    evil = "<script>alert(1)</script> <img src=http://x.example/y> & [bold]b[/bold] [/oops] \x1b[31mred\x00\ud800\u202e"
     report = example(2)
     reward_row = replace(report.reward_models[0], name="<i>$\\frac{$</i> \u4e00")
     row = replace(report.rows[0], name=evil, description=evil, samples=(Sample(prompt=evil, response=evil),))
@@ -298,7 +298,8 @@ def test_model_text_is_never_markup(tmp_path: Path) -> None:
     assert "<i>$\\frac{$</i> \u4e00" in page.text
     assert "[bold]b[/bold] [/oops]" in text
     for output in (page.source, text):
-        assert not re.search("[\x00\x1b\ud800]", output)
+        assert not re.search("[\x00\x1b\ud800\u202e]", output)
+        assert all(escape in output for escape in (r"\x1b[31mred\x00", r"\ud800", r"\u202e"))
 
 
 def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:

@@ -92,6 +92,15 @@ def test_markup_in_a_text_is_shown_as_it_is() -> None:
     assert "[red]not a colour[/red] [/]" in ANSI.sub("", transcript.text())
 
 
+def test_an_escape_sequence_in_a_text_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    transcript = Transcript(make_tokenizer())
+    transcript.start(Prompt(text="[INST] x [/INST]\x1b[2J\x1b]0;title\x07", ids=np.array([1])))
+    transcript.show()
+    for shown in (ANSI.sub("", transcript.text()), capsys.readouterr().out):
+        assert r"[INST] x [/INST]\x1b[2J\x1b]0;title\x07" in shown
+        assert not set("\x1b\x07") & set(shown)
+
+
 def test_human_mode_prints_and_render_returns_nothing(reference: Reference, capsys: pytest.CaptureFixture[str]) -> None:
     env = make(reference, render_mode="human")
     env.reset(seed=0)
