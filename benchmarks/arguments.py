@@ -50,7 +50,7 @@ def train(options: argparse.Namespace, judgements: list[Judgement], encoder: str
     """A reward model of the wanted kind."""
     loss = LossConfig(tie_model=options.tie_model, rankings_weight=options.rankings_weight)
     if options.kind == "embedding":
-        config = EmbeddingTrainingConfig(l2=options.l2, loss=loss)
+        config = EmbeddingTrainingConfig(l2=options.l2, loss=loss, reads=options.reads, surface=options.surface)
         return EmbeddingRewardModel.train(judgements, encoder, config, device="cpu", cache_dir=cache)
     settings = RewardTrainingConfig(
         epochs=options.epochs,
@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--tie-model", choices=["half", "rao_kupper", "davidson"], default="half")
     parser.add_argument("--rankings-weight", type=float, default=1.0)
     parser.add_argument("--l2", type=float, default=1.0)
+    parser.add_argument("--reads", choices=["response", "prompt_and_response", "interaction"], default="response")
+    parser.add_argument("--surface", action="store_true")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--lora-rank", type=int, default=0)

@@ -1,7 +1,7 @@
 """A frozen sentence encoder and a small head: a reward model that trains in seconds.
 
 Knows: what the head reads, how it is fitted and saved. Does not know: how a judgement becomes a target
-(``learning_targets``) or a loss (``joint_loss``), nor how a text becomes features (``sentence_features``).
+(``learning_targets``) or a loss (``joint_loss``), nor how a text becomes features (``reading``).
 
 Shapes: N = texts, H = features, B = rows scored.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +38,9 @@ from lm_gym.tools.digests import digest_tensors
 from lm_gym.tools.settings import Count, NotNegative, Seed, settings
 
 from . import saved_folder
+from .reading import Reading, Reads
 from .sentence_features import EmbeddingCache, SentenceFeatures
+from .surface import SURFACE_NAMES
 
 __all__ = ["EmbeddingRewardModel", "EmbeddingTrainingConfig"]
 
@@ -47,8 +49,11 @@ __all__ = ["EmbeddingRewardModel", "EmbeddingTrainingConfig"]
 class EmbeddingTrainingConfig:
     """Settings of the fit of a head: full-batch L-BFGS on the mean loss of a judgement plus an L2 penalty."""
 
-    reads: Literal["response", "prompt_and_response"] = "response"
-    """The text that is embedded. Under a linear head the prompt changes no comparison of two answers to it."""
+    reads: Reads = "response"
+    """What is embedded; see :class:`~lm_gym.reward_models.embedding.reading.Reading`. Under a linear head the prompt
+    changes a comparison of two answers to it in ``interaction`` only."""
+    surface: bool = False
+    """True adds surface features (lengths, punctuation, repetition, overlap with the prompt)."""
     l2: NotNegative = 1.0
     """Weight of half the squared norm of the head's weights, on standardised features; >= 0."""
     hidden: Count | None = None
@@ -61,6 +66,11 @@ class EmbeddingTrainingConfig:
     """Seed of a hidden layer's first weights."""
     progress: bool = True
     """True shows the embedding on standard error."""
+
+    @property
+    def reading(self) -> Reading:
+        """The features that the head reads."""
+        return Reading(reads=self.reads, surface=self.surface)
 
 
 class Head(nn.Module):
@@ -83,11 +93,17 @@ class Head(nn.Module):
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*first, last)
 
-    def standardise(self, features: Tensor) -> None:
-        """Take mean and deviation from the training features. Args: features of shape (N, H)."""
+    def standardise(self, features: Tensor, weights: Tensor) -> None:
+        """Take mean and deviation from the training features.
+
+        Args:
+            features: of the training texts. Shape: (N, H).
+            weights: deviations of the features once they are standardised. Shape: (H,).
+        """
         self.mean.copy_(features.mean(0))
         spread = features.std(0, unbiased=False)
-        self.spread.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))  # a constant feature stays 0
+        spread = torch.where(spread > 1e-6, spread, torch.ones_like(spread))  # a constant feature stays 0
+        self.spread.copy_(spread / weights)
 
     def forward(self, features: Tensor) -> Tensor:
         """Args: features (N, H). Returns: scores (N,)."""
@@ -108,7 +124,7 @@ class EmbeddingRewardModel(RewardModel):
         features: SentenceFeatures,
         head: Head,
         *,
-        reads: Literal["response", "prompt_and_response"] = "response",
+        reading: Reading | None = None,
         normalizer: ScoreNormalizer | None = None,
         name: str = "embedding",
         training: dict[str, Any] | None = None,
@@ -120,14 +136,14 @@ class EmbeddingRewardModel(RewardModel):
         Args:
             features: the encoder.
             head: from its features to a score.
-            reads: the text that is embedded.
+            reading: the features that the head reads; None reads the response's embedding.
             normalizer: kept with the model for the environment to apply; ``score`` does not.
             name: of the model, in error messages.
             training: a summary of how it was trained, for the record.
             links: numbers that training learned beside the score, for the record.
             cache_dir: folder that keeps embeddings between processes; None keeps them in memory.
         """
-        self.features, self.head, self.reads = features, head.eval(), reads
+        self.features, self.head, self.reading = features, head.eval(), reading or Reading()
         self.normalizer = normalizer
         self.training, self.links = dict(training or {}), dict(links or {})
         self.name = name
@@ -165,20 +181,21 @@ class EmbeddingRewardModel(RewardModel):
         start = time.monotonic()
         prompts = [item.prompt for item in items for _ in item.responses]
         responses = [response for item in items for response in item.responses]
-        texts = _read(config.reads, prompts, responses)
-        features = EmbeddingCache(encoder, cache_dir)(texts, show_progress=config.progress)
+        embed = EmbeddingCache(encoder, cache_dir)
+        features = config.reading(embed, prompts, responses, show_progress=config.progress)
         head, links = fit_head(features, items, config)
+        texts = sorted(set(config.reading.texts(prompts, responses)))
         summary = {
             "judgements": len(judgements),
             "targets": counts_of(items),
             "left_out": count_idle(judgements),
             "judged_both_ways": count_judged_both_ways(judgements),
-            "texts": len(set(texts)),
-            "texts_cut": encoder.count_cut(sorted(set(texts))),
+            "texts": len(texts),
+            "texts_cut": encoder.count_cut(texts),
             "seconds": round(time.monotonic() - start, 2),
             "config": asdict(config),
         }
-        return cls(encoder, head, reads=config.reads, name=name, training=summary, links=links, cache_dir=cache_dir)
+        return cls(encoder, head, reading=config.reading, name=name, training=summary, links=links, cache_dir=cache_dir)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Raw scores of B responses; equal texts are embedded once.
@@ -192,16 +209,17 @@ class EmbeddingRewardModel(RewardModel):
         if not responses:
             return Scores.of([])
         with torch.inference_mode():
-            features = torch.from_numpy(self._embed(_read(self.reads, prompts, responses)))
+            features = torch.from_numpy(self.reading(self._embed, prompts, responses))
             return Scores.of(self.head(features).numpy())
 
     def identity(self) -> str:
-        """Kind, what is embedded, and hashes of encoder and head."""
-        return f"embedding {self.reads} {self.features.fingerprint} {digest_tensors(self.head.state_dict().items())}"
+        """Kind, what is read, and hashes of encoder and head."""
+        weights = digest_tensors(self.head.state_dict().items())
+        return f"embedding {self.reading.identity()} {self.features.fingerprint} {weights}"
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
         """Count those of B texts that are longer than the encoder reads and lose their beginning."""
-        return self.features.count_cut(_read(self.reads, prompts, responses))
+        return self.features.count_cut(self.reading.texts(prompts, responses))
 
     def fit_normalizer(self, prompts: Sequence[str], responses: Sequence[str], *, fitted_on: str) -> ScoreNormalizer:
         """Fit the map that gives these responses (samples of the reference model) mean 0 and deviation 1.
@@ -218,7 +236,8 @@ class EmbeddingRewardModel(RewardModel):
         """Write encoder, head and record as one folder, whole or not at all. Returns: the folder."""
         record = {
             "name": self.name,
-            "reads": self.reads,
+            "reads": self.reading.reads,
+            "surface": list(SURFACE_NAMES) if self.reading.surface else None,
             "hidden": self.head.hidden,
             "features": len(self.head.mean),
             "normalizer": None if self.normalizer is None else asdict(self.normalizer),
@@ -240,15 +259,9 @@ class EmbeddingRewardModel(RewardModel):
         head = Head(record["features"], record["hidden"])
         head.load_state_dict(weights)
         normalizer = None if record["normalizer"] is None else ScoreNormalizer(**record["normalizer"])
-        rest = {key: record[key] for key in ("reads", "name", "training", "links")}
-        return cls(features, head, normalizer=normalizer, cache_dir=cache_dir, **rest)
-
-
-def _read(reads: str, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
-    """The texts that are embedded."""
-    if reads == "response":
-        return list(responses)
-    return [f"{prompt.strip()} {text.strip()}" for prompt, text in zip(prompts, responses, strict=True)]
+        rest = {key: record[key] for key in ("name", "training", "links")}
+        reading = Reading(reads=record["reads"], surface=record["surface"] is not None)
+        return cls(features, head, reading=reading, normalizer=normalizer, cache_dir=cache_dir, **rest)
 
 
 def fit_head(
@@ -268,7 +281,7 @@ def fit_head(
     """
     texts = torch.from_numpy(features)
     head = Head(texts.shape[1], config.hidden, config.seed)
-    head.standardise(texts)
+    head.standardise(texts, torch.from_numpy(config.reading.weights(texts.shape[1])))
     loss = JudgementLoss(config.loss, [item.targets for item in items])
     ends = list(accumulate(len(item.responses) for item in items))
     rows = [range(end - len(item.responses), end) for item, end in zip(items, ends, strict=True)]

@@ -19,12 +19,14 @@ from lm_gym.tools.files import replaced_folder
 from lm_gym.tools.quiet import quiet_transformers
 
 from .sentence_features import SentenceFeatures
+from .surface import SURFACE_NAMES
 
 __all__ = ["load", "save"]
 
-KIND, FORMAT = "embedding", 3  # 2: of texts that are too long the end is read; 3: every file has a digest
+KIND, FORMAT = "embedding", 4
+"""2: of texts that are too long the end is read; 3: every file has a digest; 4: names of surface features."""
 ENCODER, HEAD_FILE = "encoder", "head.safetensors"
-RECORD_KEYS = ("name", "reads", "hidden", "features", "encoder_source", "normalizer", "training", "links")
+RECORD_KEYS = ("name", "reads", "surface", "hidden", "features", "encoder_source", "normalizer", "training", "links")
 
 
 def save(
@@ -55,6 +57,11 @@ def load(directory: str | Path, *, device: str | None) -> tuple[dict[str, Any], 
     """
     folder = Path(directory)
     record = read_record(folder, kind=KIND, format_=FORMAT, keys=RECORD_KEYS)
+    if record["surface"] not in (None, list(SURFACE_NAMES)):
+        raise ArtifactError(
+            f"reward model {folder}: must read the surface features of this version, and it was fitted to others; "
+            "fit it again"
+        )
     try:
         features = SentenceFeatures.from_pretrained(folder / ENCODER, device=device)
     except OSError as error:

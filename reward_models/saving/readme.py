@@ -45,7 +45,9 @@ def _how_it_reads(record: Mapping[str, Any]) -> list[str]:
     if "template" in record:
         lines.append(f"Template `{record['template']}`, at most {record['max_length']} tokens.")
     if "reads" in record:
-        lines.append(f"Features of a frozen sentence encoder (`{record['encoder_source']}`) of the {record['reads']}.")
+        lines.append(f"Features of a frozen sentence encoder (`{record['encoder_source']}`) of: {record['reads']}.")
+        if record["surface"]:
+            lines.append(f"And {len(record['surface'])} surface features: {', '.join(record['surface'])}.")
     if record.get("adapter"):
         lines.append(f"An adapter on `{record['adapter']['base']}`, which must be there when this folder is loaded.")
     normalizer = record["normalizer"]

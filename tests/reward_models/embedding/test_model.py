@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,36 @@ def test_a_hidden_layer_and_the_prompt_can_be_read(loaded: SentenceFeatures, jud
     model = EmbeddingRewardModel.train(judged_texts(100, 4, 0), loaded, config)
     assert evaluate_reward_model(model, judged_texts(50, 4, 1)).accuracy > 0.85
     assert model.score(["one"], ["good"]).value != model.score(["film two three"], ["good"]).value
+
+
+def test_what_is_said_of_other_topics_can_hang_on_the_prompt(loaded: SentenceFeatures) -> None:
+    """The same two answers, judged one way under one prompt and the other way under another."""
+    said = [Judgement.pair("good film", "good", "bad"), Judgement.pair("bad film", "bad", "good")] * 10
+    config = EmbeddingTrainingConfig(l2=1e-4)
+    blind = EmbeddingRewardModel.train(said, loaded, config)
+    assert evaluate_reward_model(blind, said).accuracy == pytest.approx(0.5)
+    seeing = EmbeddingRewardModel.train(said, loaded, replace(config, reads="interaction"))
+    assert evaluate_reward_model(seeing, said).accuracy == 1.0
+
+
+def test_surface_features_come_back_with_the_model_and_belong_to_its_identity(
+    loaded: SentenceFeatures, judged_texts: Callable[..., Any], tmp_path: Path
+) -> None:
+    lengths = [Judgement.pair("p", "good " * (n + 1), "good " * n) for n in range(1, 20)]
+    config = replace(SOFT, surface=True, reads="interaction")
+    model = EmbeddingRewardModel.train(lengths, loaded, config)
+    assert evaluate_reward_model(model, lengths).accuracy > 0.9
+    check_reward_model(model)
+    back: Any = load_reward_model(model.save(tmp_path / "rm"))
+    texts = ["good film", "", "bad bad film!"]
+    np.testing.assert_allclose(back.score(["p"] * 3, texts).value, model.score(["p"] * 3, texts).value, atol=1e-5)
+    assert back.identity() == model.identity()
+    assert "surface" in model.identity()
+    assert "44 surface features: log characters" in (tmp_path / "rm" / "README.md").read_text(encoding="utf-8")
+    record = tmp_path / "rm" / "lm_gym_reward_model.json"
+    record.write_text(record.read_text(encoding="utf-8").replace("log characters", "log letters"), encoding="utf-8")
+    with pytest.raises(ArtifactError):
+        load_reward_model(tmp_path / "rm")
 
 
 def test_features_are_the_three_poolings(loaded: SentenceFeatures) -> None:
@@ -258,3 +289,6 @@ def test_a_real_encoder_on_real_judgements(tmp_path: Path) -> None:
     result = evaluate_reward_model(model, test)
     assert result.accuracy > 0.76
     assert result.accuracy > result.length_accuracy
+    config = EmbeddingTrainingConfig(surface=True)
+    surface = EmbeddingRewardModel.train(train, os.environ["LM_GYM_ENCODER"], config, cache_dir=tmp_path)
+    assert evaluate_reward_model(surface, test).accuracy > result.accuracy + 0.03
