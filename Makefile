@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LINT_TREE := .cache/lint-tree
-SOURCES := lm_gym agents reward_models tests examples benchmarks
+SOURCES := lm_gym agents reward_models tests examples benchmarks scripts docs/conf.py
 
-.PHONY: setup demo test test-slow test-all check format bench build clean
+.PHONY: setup demo test test-slow test-all check format bench docs build clean
 
 setup: $(STAMP)
 
@@ -48,8 +48,14 @@ format: setup
 bench: setup
 	$(BIN)/python -m benchmarks.run
 
+# The site, in .cache/site; a warning is an error.
+docs: setup
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d .cache/doctrees docs .cache/site
+
 build: setup
+	rm -rf dist
 	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) .cache build dist runs

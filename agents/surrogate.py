@@ -57,7 +57,7 @@ class SurrogateConfig:
     value_coef: NotNegative = 0.5
     """Weight of the value loss, where the estimator reads values."""
     entropy_coef: float = 0.0
-    """Weight of an entropy bonus in the loss. The KL already holds the entropy; see docs/action_modes.md."""
+    """Weight of an entropy bonus in the loss. The KL already holds the entropy; see docs/concepts/action_modes.md."""
     whiten_advantages: bool = True
     """Whiten the advantages over the counted tokens of the whole batch."""
     learning_rate: Positive = 1e-5

@@ -26,7 +26,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
     Observation: ``input_ids`` (L,) int64, right-padded, and ``attention_mask`` (L,) int8.
     Action: a token id, or ``{"token", "log_prob"}``; see ``action_mode``.
     Reward: ``-kl_coef * (log pi - log pi_ref) + [last token] * paid score``; with ``action_mode="token"`` the env does
-    not see pi and leaves its term out (``docs/action_modes.md`` says which agents that is exact for).
+    not see pi and leaves its term out (``docs/concepts/action_modes.md`` says which agents that is exact for).
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (Gymnasium's own form)

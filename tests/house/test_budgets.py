@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("lm_gym", "agents", "reward_models", "tests", "examples", "benchmarks")
+FOLDERS = ("lm_gym", "agents", "reward_models", "tests", "examples", "benchmarks", "scripts")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_EXAMPLE_LINES = 120

@@ -1,6 +1,6 @@
 """Build a language model of the kind that ships with the built-in task, from nothing but the task's grammar.
 
-Command:  python examples/09_build_reviews_lm.py --out reviews_lm
+Command:  python scripts/build_reviews_lm.py --out reviews_lm
 Time:     --reviews 40000: six minutes on one busy core; the default is ten times as many
 Expected: a folder for from_pretrained (2 x 128 GPT-2, 1,024 tokens); of 40,000 reviews it learned to write .52 of its
           own grammatically (the model that ships: .93)

@@ -1,6 +1,6 @@
 """Human judgements of arguments: turn the public UKPConvArg1 download into files that every command here reads.
 
-Command:  python examples/08_convert_ukpconvarg1.py --download acl2016-convincing-arguments/data --out arguments
+Command:  python scripts/convert_ukpconvarg1.py --download acl2016-convincing-arguments/data --out arguments
 Time:     seconds, once https://github.com/UKPLab/acl2016-convincing-arguments is cloned (CC-BY 4.0, Habernal and
           Gurevych 2016); written against parts of its files, not tried on the whole
 Expected: pairs.jsonl (clear winners), rankings.jsonl (one per debate side), votes.jsonl.gz (every annotator and their
