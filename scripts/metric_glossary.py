@@ -31,7 +31,7 @@ READING = {
     "learning_rate": "falls to 0 over the run by default",
     "policy_loss": "starts near 0 and has no scale to read progress from",
     "value_loss": "falls as the value head learns; its unit is the square of the reward's",
-    "explained_variance": "1 is a perfect value head, 0 a constant one; it stays below 0 only if the value head is broken",
+    "explained_variance": "1 is a perfect value head, 0 a constant one; below 0 for long, the value head does not keep up",
     "approx_kl": "how far the passes over a batch move the policy; `target_kl` bounds it",
     "clip_fraction": "near 0 the steps are small; when most tokens are clipped, they are too large",
     "value_clip_fraction": "near 1 for many iterations: returns are larger than `value_clip`; normalise the scores",
@@ -39,7 +39,7 @@ READING = {
     "ratio_max": "a large one is a token that became far likelier in one iteration",
     "ratio_error": "grows with the passes over a batch",
     "first_pass_ratio_error": "rounding only (below 1e-5 in float32): anything larger is a bug, not learning",
-    "log_prob_drift": "rounding of the cached decode, about .002 over 128 tokens in float32; nothing is learned from sampled values",
+    "log_prob_drift": "rounding of the cached decode, up to .002 in float32; nothing is learned from sampled values",
     "grad_norm": "before clipping; spikes tell of a bad batch",
     "optimizer_steps": "`epochs` x `minibatches`, unless `target_kl` stopped the passes",
     "tokens_per_second_rollout": "speed of decoding",
@@ -88,12 +88,8 @@ def glossary() -> dict[str, str]:
         raise ValueError(f"metric glossary: READING must have the names of lm_gym.agents.METRICS, apart: {apart}")
     evaluation = field_descriptions(Evaluation)
     return {
-        "training": _table(
-            ("metric", "formula", "how to read it"), [(n, f, READING[n]) for n, f in METRICS.items()]
-        ),
-        "held_out": _table(
-            ("metric", "meaning"), [(name, evaluation[field]) for name, field in EVALUATED.items()]
-        ),
+        "training": _table(("metric", "formula", "how to read it"), [(n, f, READING[n]) for n, f in METRICS.items()]),
+        "held_out": _table(("metric", "meaning"), [(name, evaluation[field]) for name, field in EVALUATED.items()]),
         "evaluation": _table(("field", "meaning"), list(evaluation.items())),
         "reward_model": _table(("field", "meaning"), list(field_descriptions(RewardEvaluation).items())),
     }

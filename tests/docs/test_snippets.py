@@ -114,7 +114,9 @@ def run(command: str, folder: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_code_hides_under_another_name(page: Path) -> None:
     known = {*RUN, *SHOWN}
-    assert [one.language for one in blocks(page) if one.language not in known and not one.language.startswith("{")] == []
+    assert [
+        one.language for one in blocks(page) if one.language not in known and not one.language.startswith("{")
+    ] == []
     assert [one.code for one in blocks(page) if one.language == "console" and not commands(one)] == []
 
 

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.reward_models import Ranks, Votes, load_judgements
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples"
-SCRIPTS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
+TOOLS = ROOT / "scripts"
 
 
 def test_examples_are_found() -> None:
@@ -32,7 +33,7 @@ def test_example_runs(script: Path, tmp_path: Path) -> None:
 
 def test_the_built_in_model_can_be_built_again(tmp_path: Path) -> None:
     """Of the same kind as the one that ships, down to the special tokens; only smaller."""
-    script = FOLDER / "09_build_reviews_lm.py"
+    script = TOOLS / "build_reviews_lm.py"
     out = tmp_path / "lm"
     command = [sys.executable, str(script), "--smoke", "--out", str(out)]
     subprocess.run(command, capture_output=True, timeout=240, check=True)
@@ -48,7 +49,7 @@ def test_the_built_in_model_can_be_built_again(tmp_path: Path) -> None:
 
 
 def test_the_public_download_is_converted_faithfully(tmp_path: Path) -> None:
-    script = FOLDER / "08_convert_ukpconvarg1.py"
+    script = TOOLS / "convert_ukpconvarg1.py"
     command = [sys.executable, str(script), "--smoke", "--out", str(tmp_path)]
     subprocess.run(command, capture_output=True, timeout=240, check=True)
     pair, ranking, votes = (

@@ -1,4 +1,4 @@
-"""Which agents the two action modes are exact for, by enumeration. ``docs/concepts/action_modes.md`` quotes these numbers.
+"""Which agents the two action modes are exact for, by enumeration; ``docs/concepts/action_modes.md`` quotes it.
 
 Every policy here is a table, every expectation a sum: nothing is sampled. S = states, V = vocabulary.
 """
