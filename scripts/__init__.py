@@ -1,1 +1,1 @@
-"""Scripts of the project itself: what makes pictures, the glossary, the built-in model and public data; not installed."""
+"""Scripts of the project itself, not installed: pictures, glossary, the built-in model, public data."""

@@ -31,7 +31,7 @@ READING = {
     "learning_rate": "falls to 0 over the run by default",
     "policy_loss": "starts near 0 and has no scale to read progress from",
     "value_loss": "falls as the value head learns; its unit is the square of the reward's",
-    "explained_variance": "1 is a perfect value head, 0 a constant one; below 0 for long, the value head does not keep up",
+    "explained_variance": "1 is a perfect value head, 0 a constant one; below 0 for long, it does not keep up",
     "approx_kl": "how far the passes over a batch move the policy; `target_kl` bounds it",
     "clip_fraction": "near 0 the steps are small; when most tokens are clipped, they are too large",
     "value_clip_fraction": "near 1 for many iterations: returns are larger than `value_clip`; normalise the scores",
