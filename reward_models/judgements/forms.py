@@ -1,25 +1,35 @@
 """Forms that rows of judgements have in other tools, read and written.
 
-Knows: which keys make which form, both ways. Every key of a row is read, kept in ``Judgement.columns``, or an error; a
-judgement that a form cannot hold is an error.
+Knows: which keys make which form, both ways. Forms that are read only, of published data sets and of labelling tools,
+have files of their own. Every key of a row is read, kept in ``Judgement.columns``, or an error; a judgement that a form
+cannot hold is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lm_gym.errors import ConfigError, DataError
 
+from .labelling_tools import (
+    LABEL_STUDIO,
+    LABEL_STUDIO_MIN,
+    argilla_keys,
+    judgements_of_argilla,
+    judgements_of_label_studio,
+)
+from .message_trees import TREE_KEYS, judgements_of_tree
+from .published import PUBLISHED
 from .record import Choice, Judgement, Ranks, Thumb, Value, Vote, Votes
-from .transcripts import answer_of, is_transcript, messages_of, split_transcript, transcript_of, with_system
+from .sides import Row, as_list, liked, pair_of, prompt_of, require_keys, text_of
+from .transcripts import is_transcript, messages_of, with_system
 
-__all__ = ["FORMS", "Row", "as_list", "export_rows", "read_foreign", "read_vote", "require_keys"]
+__all__ = ["FORMS", "export_rows", "read_foreign", "read_vote"]
 
-Row = Mapping[str, Any]
-NOT_IN_OTHER_FORMS = ("comment", "overall_rating", "annotator")
-"""Fields of a judgement that no other form has room for."""
+SAID = ("comment", "annotator", "overall_rating", "margin")
+"""Keys that a row of any form may have beside its own, and every judgement has a field for."""
 
 
 def read_vote(value: Any, winner: str) -> Vote:
@@ -27,20 +37,6 @@ def read_vote(value: Any, winner: str) -> Vote:
     if not isinstance(value, Mapping) or winner not in value:
         raise DataError(f"a vote must be an object with {winner!r}, got {str(value)[:60]}")
     return Vote(value[winner], value.get("comment"), value.get("annotator"))
-
-
-def as_list(value: Any, name: str) -> Sequence[Any]:
-    """The value. Raises: DataError: it is no list."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise DataError(f"{name} must be a list, got {value!r}")
-    return value
-
-
-def require_keys(row: Row, keys: Sequence[str]) -> None:
-    """Raises: DataError: a key is missing."""
-    missing = [key for key in keys if key not in row]
-    if missing:
-        raise DataError(f"has no {missing[0]!r}, got the keys {sorted(row)}")
 
 
 class Form(NamedTuple):
@@ -58,34 +54,60 @@ class Form(NamedTuple):
     """Raises: DataError: the form cannot hold the judgement."""
 
 
-def read_foreign(row: Row) -> Judgement:
-    """Read a row of one of :data:`FORMS`.
+def read_foreign(row: Row) -> list[Judgement]:
+    """Read a row of one of :data:`FORMS`, of a published data set, or of a labelling tool.
 
-    Beside the keys of its form a row may have ``system`` (a system message, which becomes part of the prompt),
-    ``margin`` (beside a pair), ``comment`` and ``annotator``; all others are kept in ``Judgement.columns``.
+    Beside the keys of its form a row may have ``system`` (a system message, which becomes part of the prompt), and
+    ``comment``, ``annotator``, ``overall_rating`` and ``margin``; all others are kept in ``Judgement.columns``.
+
+    Returns: one judgement, or several where people or replies in the row were told apart.
 
     Raises:
         DataError: the keys fit no form or two, or what they hold is no judgement.
     """
-    form = _form_of(row)
-    judgement = form.read(row)
-    rest = {key: value for key, value in row.items() if key not in form.keys}
-    if (system := rest.pop("system", None)) not in (None, ""):
-        judgement = replace(judgement, prompt=with_system(system, judgement.prompt))
-    said = {key: rest.pop(key) for key in ("comment", "annotator") if isinstance(rest.get(key), str)}
-    margin = rest.pop("margin", None)
-    return replace(judgement, margin=margin, columns=rest, **said)
+    read, used = _reader_of(row)
+    rest = {key: value for key, value in row.items() if key not in used}
+    system = rest.pop("system", None)
+    said = {name: rest.pop(name) for name in SAID if name in rest}
+    said = {name: value for name, value in said.items() if value not in (None, "")}
+    judgements = []
+    for one in read(row):
+        prompt = one.prompt if system in (None, "") else with_system(system, one.prompt)
+        judgements.append(replace(one, prompt=prompt, columns={**one.columns, **rest}, **said))
+    return judgements
 
 
-def _form_of(row: Row) -> Form:
-    whole = [name for name, form in FORMS.items() if form.telling and set(form.keys) <= set(row)]
-    if len(whole) > 1:
-        raise DataError(f"must have the keys of one form, and has those of {' and '.join(whole)}: {sorted(row)}")
+def _reader_of(row: Row) -> tuple[Callable[[Row], list[Judgement]], Collection[str]]:
+    """The reader of a row, and the keys that it reads."""
+    has = set(row)
+    tool = _tool_of(row)
+    whole = [name for name, form in FORMS.items() if form.telling and set(form.keys) <= has]
+    published = [name for name, form in PUBLISHED.items() if set(form.keys) <= has]
+    if len(found := [*([tool[0]] if tool else []), *published, *whole]) > 1:
+        raise DataError(f"must have the keys of one form, and has those of {' and '.join(found)}: {sorted(row)}")
+    if tool:
+        return tool[1:]
+    if published:
+        form = PUBLISHED[published[0]]
+        return (lambda one: [form.read(one)]), {*form.keys, *form.also}
     told = whole or [name for name, form in FORMS.items() if any(key in row for key in form.telling)]
     if not told:
-        known = "; ".join(form.text for form in FORMS.values())
-        raise DataError(f"must have the keys of a known form ({known}), got {sorted(row)}")
-    return FORMS[told[0]]
+        known = "; ".join(each.text for each in FORMS.values())
+        raise DataError(f"must have the keys of a known form ({known}; docs/judgements.md has all), got {sorted(row)}")
+    own = FORMS[told[0]]
+    return (lambda one: [own.read(one)]), own.keys
+
+
+def _tool_of(row: Row) -> tuple[str, Callable[[Row], list[Judgement]], Collection[str]] | None:
+    """Name, reader and keys of an export of a labelling tool or of a tree of messages."""
+    for keys in (LABEL_STUDIO, LABEL_STUDIO_MIN):
+        if set(keys) <= set(row):
+            return "Label Studio", judgements_of_label_studio, keys
+    if read := argilla_keys(row):
+        return "Argilla", judgements_of_argilla, read
+    if set(TREE_KEYS) <= set(row) and isinstance(row["prompt"], Mapping):
+        return "OpenAssistant", judgements_of_tree, TREE_KEYS
+    return None
 
 
 def export_rows(judgements: Iterable[Judgement], form: str) -> list[dict[str, Any]]:
@@ -111,6 +133,7 @@ def export_rows(judgements: Iterable[Judgement], form: str) -> list[dict[str, An
 
 
 def _with_columns(row: dict[str, Any], judgement: Judgement) -> dict[str, Any]:
+    row |= {name: getattr(judgement, name) for name in SAID if getattr(judgement, name) is not None}
     twice = sorted(set(row) & set(judgement.columns))
     if twice:
         raise DataError(f"this form has a key {twice[0]!r} of its own, and so have the judgement's columns; rename it")
@@ -123,25 +146,15 @@ def _cannot(judgement: Judgement, needed: str) -> DataError:
 
 def _bare(judgement: Judgement) -> Judgement:
     """The judgement. Raises: DataError: it says more than other forms have room for."""
-    said = [name for name in NOT_IN_OTHER_FORMS if getattr(judgement, name) is not None]
-    said += ["origin"] * (judgement.origin != "labelling")
+    said = ["origin"] * (judgement.origin != "labelling")
     said += [name for name in ("model", "version") if any(getattr(r, name) for r in judgement.responses)]
     if said:
         raise DataError(f"this form has no room for {said[0]!r}; use save_judgements(), or drop it yourself")
     return judgement
 
 
-def _prompt_and(texts: Sequence[Any], prompt: Any) -> tuple[str, list[str]]:
-    if isinstance(prompt, str):
-        return prompt, list(texts)
-    return transcript_of(as_list(prompt, "prompt")), [answer_of(text) for text in texts]
-
-
 def _read_pair(row: Row) -> Judgement:
-    if "prompt" not in row:
-        return _read_transcripts(row)
-    require_keys(row, ("prompt", "chosen", "rejected"))
-    prompt, texts = _prompt_and((row["chosen"], row["rejected"]), row["prompt"])
+    prompt, texts = pair_of(row)
     return Judgement.of(prompt, texts, Choice("a"))
 
 
@@ -154,7 +167,7 @@ def _chosen_rejected(judgement: Judgement) -> tuple[str, str]:
 
 def _write_pair(judgement: Judgement) -> dict[str, Any]:
     chosen, rejected = _chosen_rejected(judgement)
-    return {"prompt": judgement.prompt, "chosen": chosen, "rejected": rejected} | _margin(judgement)
+    return {"prompt": judgement.prompt, "chosen": chosen, "rejected": rejected}
 
 
 def _message(text: str) -> list[dict[str, str]]:
@@ -163,36 +176,19 @@ def _message(text: str) -> list[dict[str, str]]:
 
 def _write_conversation(judgement: Judgement) -> dict[str, Any]:
     chosen, rejected = map(_message, _chosen_rejected(judgement))
-    return {"prompt": messages_of(judgement.prompt), "chosen": chosen, "rejected": rejected} | _margin(judgement)
-
-
-def _margin(judgement: Judgement) -> dict[str, float]:
-    return {} if judgement.margin is None else {"margin": judgement.margin}
-
-
-def _read_transcripts(row: Row) -> Judgement:
-    require_keys(row, ("chosen", "rejected"))
-    sides = [row["chosen"], row["rejected"]]
-    if not all(isinstance(side, str) for side in sides):  # the conversational form with the prompt inside
-        sides = [transcript_of(as_list(side, "chosen")[:-1]) + " " + answer_of(side[-1:]) for side in sides]
-    (prompt, chosen), (other, rejected) = map(split_transcript, sides)
-    if prompt != other:
-        raise DataError("chosen and rejected must be one conversation up to the last answer, and they differ earlier")
-    return Judgement.of(prompt, (chosen, rejected), Choice("a"))
+    return {"prompt": messages_of(judgement.prompt), "chosen": chosen, "rejected": rejected}
 
 
 def _write_transcripts(judgement: Judgement) -> dict[str, Any]:
     chosen, rejected = _chosen_rejected(judgement)
     if not is_transcript(judgement.prompt):
         raise DataError(f"this form holds transcripts (\\n\\nHuman: ...), got the prompt {judgement.prompt[:60]!r}")
-    texts = {"chosen": f"{judgement.prompt} {chosen}", "rejected": f"{judgement.prompt} {rejected}"}
-    return texts | _margin(judgement)
+    return {"chosen": f"{judgement.prompt} {chosen}", "rejected": f"{judgement.prompt} {rejected}"}
 
 
 def _read_thumb(row: Row) -> Judgement:
     require_keys(row, ("prompt", "completion", "label"))
-    prompt, texts = _prompt_and((row["completion"],), row["prompt"])
-    return Judgement.of(prompt, texts, Thumb(row["label"]))
+    return Judgement.of(prompt_of(row["prompt"]), (text_of(row["completion"]),), Thumb(liked(row["label"])))
 
 
 def _write_thumb(judgement: Judgement) -> dict[str, Any]:
@@ -203,9 +199,8 @@ def _write_thumb(judgement: Judgement) -> dict[str, Any]:
 
 def _read_ranks(row: Row) -> Judgement:
     require_keys(row, ("prompt", "responses", "ranks"))
-    return Judgement.of(
-        row["prompt"], as_list(row["responses"], "responses"), Ranks(tuple(as_list(row["ranks"], "ranks")))
-    )
+    texts = [text_of(text) for text in as_list(row["responses"], "responses")]
+    return Judgement.of(prompt_of(row["prompt"]), texts, Ranks(tuple(as_list(row["ranks"], "ranks"))))
 
 
 def _write_ranks(judgement: Judgement) -> dict[str, Any]:
@@ -218,7 +213,7 @@ def _write_ranks(judgement: Judgement) -> dict[str, Any]:
 def _read_votes(row: Row) -> Judgement:
     require_keys(row, ("prompt", "a", "b", "votes"))
     votes = tuple(read_vote(vote, "choice") for vote in as_list(row["votes"], "votes"))
-    return Judgement.of(row["prompt"], (row["a"], row["b"]), Votes(votes))
+    return Judgement.of(prompt_of(row["prompt"]), (text_of(row["a"]), text_of(row["b"])), Votes(votes))
 
 
 def _write_votes(judgement: Judgement) -> dict[str, Any]:
@@ -236,7 +231,7 @@ def _vote_rest(vote: Vote) -> dict[str, str]:
 
 def _read_triplet(row: Row) -> Judgement:
     require_keys(row, ("input", "output", "reward"))
-    return Judgement.of(row["input"], (row["output"],), Value(row["reward"]))
+    return Judgement.of(prompt_of(row["input"]), (text_of(row["output"]),), Value(row["reward"]))
 
 
 def _write_triplet(judgement: Judgement) -> dict[str, Any]:
@@ -264,7 +259,7 @@ FORMS: dict[str, Form] = {
         '{"chosen", "rejected"}',
         ("chosen", "rejected"),
         (),
-        _read_transcripts,
+        _read_pair,
         _write_transcripts,  # read by "pairs"
     ),
     "unpaired": Form(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from lm_gym.errors import DataError
+from lm_gym.tools.json_values import require_unicode
 
 __all__ = [
     "KINDS",
@@ -35,6 +36,8 @@ __all__ = [
 Winner = Literal["a", "b", "tie", "both_bad"]
 Origin = Literal["labelling", "product"]
 LOWEST_RATING, HIGHEST_RATING = 0, 5
+LARGEST = 1 << 1023
+"""No whole number of this size or more is a float."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ class Response:
             value = getattr(self, name)
             if not (isinstance(value, str) or (value is None and name != "text")):
                 raise DataError(f"response: {name} must be a string, got {value!r}")
+            require_unicode(value or "", f"response: {name}")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class Votes:
             raise DataError("votes: must hold at least one vote, got none")
         for vote in self.votes:
             _require_winner("votes", vote.winner)
+            _require_said("vote", vote)
 
     @property
     def share_for_a(self) -> float:
@@ -178,7 +183,7 @@ class Value:
     def check(self, count: int) -> None:
         """Raises: DataError: not one response, or not a finite number."""
         _require_count("value", count, exactly=1)
-        if isinstance(self.reward, bool) or not isinstance(self.reward, int | float) or not math.isfinite(self.reward):
+        if not _is_finite(self.reward):
             raise DataError(f"value: reward must be a finite number, got {self.reward!r}")
 
 
@@ -234,6 +239,7 @@ class Judgement:
         object.__setattr__(self, "responses", tuple(self.responses))
         if not isinstance(self.prompt, str):
             raise DataError(f"judgement: prompt must be a string, got {self.prompt!r}")
+        require_unicode(self.prompt, "judgement: prompt")
         if self.origin not in get_args(Origin):
             raise DataError(f'judgement: origin must be "labelling" or "product", got {self.origin!r}')
         self.verdict.check(len(self.responses))
@@ -250,10 +256,9 @@ class Judgement:
             require_rating("overall_rating", self.overall_rating)
         if self.margin is not None:
             _require_margin(self.verdict, self.margin)
-        for name in ("comment", "annotator"):
-            value = getattr(self, name)
-            if not (value is None or isinstance(value, str)):
-                raise DataError(f"judgement: {name} must be a string, got {value!r}")
+        _require_said("judgement", self)
+        if not isinstance(self.columns, Mapping):
+            raise DataError(f"judgement: columns must be an object, got {self.columns!r}")
 
     @property
     def kind(self) -> str:
@@ -326,10 +331,26 @@ def _are_places(ranks: Sequence[Any]) -> bool:
     return all(rank == 1 + sum(other < rank for other in ranks) for rank in ranks)
 
 
+def _is_finite(value: Any) -> bool:
+    """True for a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < LARGEST
+
+
+def _require_said(subject: str, said: Judgement | Vote) -> None:
+    """Raises: DataError: the comment or the annotator's name is no text."""
+    for name in ("comment", "annotator"):
+        value = getattr(said, name)
+        if not (value is None or isinstance(value, str)):
+            raise DataError(f"{subject}: {name} must be a string, got {value!r}; write it as text")
+        require_unicode(value or "", f"{subject}: {name}")
+
+
 def _require_margin(verdict: Verdict, margin: Any) -> None:
     if not isinstance(verdict, Choice) or verdict.winner not in ("a", "b"):
         raise DataError(f"{verdict.kind}: only a choice with a winner has a margin beside it")
-    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
+    if not _is_finite(margin) or margin < 0:
         raise DataError(f"judgement: margin must be a finite number >= 0, got {margin!r}")
 
 

@@ -1,4 +1,4 @@
-"""Files of judgements: rows of JSON in the project's own form, which holds everything, or in the form of another tool.
+"""Files of judgements: rows in the project's own form, which holds everything, or in the form of another tool.
 
 Knows: the keys of the own form, both ways; ``forms`` knows the others. A row that cannot be read is an error
 with its file and line, or is counted and listed. No key of a row is dropped: what no field holds is kept in
@@ -7,18 +7,20 @@ with its file and line, or is counted and listed. No key of a row is dropped: wh
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_gym.errors import DataError
-from lm_gym.tools.files import jsonl_lines, write_jsonl
+from lm_gym.sources.rows import source_rows
+from lm_gym.tools.files import write_jsonl
 
-from .forms import Row, as_list, read_foreign, read_vote, require_keys
+from .forms import read_foreign, read_vote
+from .message_trees import MESSAGE_KEYS, MessageRows
 from .record import KINDS, Judgement, Ranks, Response, Verdict, Votes
+from .sides import Row, as_list, require_keys
 
 __all__ = [
     "JudgementFile",
@@ -53,47 +55,62 @@ class JudgementFile(NamedTuple):
     columns: dict[str, int]
     """Keys that no field of a judgement holds, and how many rows have them: kept in ``Judgement.columns``, read by no
     loss."""
+    without_text: int
+    """Judgements with a response without text, such as an empty ``rejected`` or ``completion``. They are used: a policy
+    can emit nothing."""
 
 
-def load_judgements(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -> JudgementFile:
-    """Read ``.jsonl`` or ``.jsonl.gz`` files whose rows have any of the known forms, mixed at will.
+def load_judgements(source: Any, *, skip_bad: bool = False) -> JudgementFile:
+    """Read judgements whose rows have any of the known forms, mixed at will.
 
     Args:
-        paths: one file or several.
+        source: a file or several (:mod:`lm_gym.sources.rows` says of which kinds), a ``datasets.Dataset``, or a list of
+            rows.
         skip_bad: list bad rows instead of raising.
 
     Raises:
-        DataError: a row cannot be read (the message gives file and line), or no row can.
+        DataError: a row cannot be read (the message gives file and line), or no row can; or a file cannot as a whole.
     """
-    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    files: list[Any] = [source]
+    if isinstance(source, list | tuple) and all(isinstance(each, str | Path) for each in source):
+        files = list(source)
     judgements: list[Judgement] = []
     skipped: list[SkippedRow] = []
-    for path in files:
-        for number, line in jsonl_lines(path):
-            where = f"{path}, line {number}"
-            try:
-                judgements.append(judgement_from_row(_object(line)))
-            except DataError as error:
-                if not skip_bad:
-                    raise DataError(f"{where}: {error}") from error
-                skipped.append(SkippedRow(where, str(error)))
+    for where, found in (each for file in files for each in _read(file)):
+        if not isinstance(found, DataError):
+            judgements += found
+        elif skip_bad:
+            skipped.append(SkippedRow(where, str(found)))
+        else:
+            raise DataError(f"{where}: {found} (skip_bad=True, --skip-bad, lists bad rows and goes on)") from found
     if not judgements:
+        names = ", ".join(str(file) if isinstance(file, str | Path) else "the rows given" for file in files)
         raise DataError(
-            f"judgements: must hold at least one usable row, got {len(skipped)} bad rows in "
-            f"{', '.join(map(str, files)) or 'no files'}" + (f"; the first: {skipped[0].reason}" if skipped else "")
+            f"judgements: must hold at least one usable row, got {len(skipped)} bad rows in {names or 'no files'}"
+            + (f"; the first: {skipped[0].reason}" if skipped else "")
         )
     columns = Counter(key for one in judgements for key in one.columns)
-    return JudgementFile(judgements, skipped, dict(columns))
+    without_text = sum(not all(text.strip() for text in one.texts) for one in judgements)
+    return JudgementFile(judgements, skipped, dict(columns), without_text)
 
 
-def _object(line: str) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"must be one JSON object, got {line.strip()[:60]!r} ({error})") from error
-    if not isinstance(row, dict):
-        raise DataError(f"must be a JSON object, got {type(row).__name__}")
-    return row
+def _read(source: Any) -> Iterator[tuple[str, list[Judgement] | DataError]]:
+    """The judgements of every row, or what is wrong with it; rows of single messages are told at the end."""
+    messages = MessageRows()
+    for where, row, fault in source_rows(source, name="judgements", plain=True):
+        try:
+            if fault is not None:
+                raise DataError(fault)
+            if set(MESSAGE_KEYS) <= set(row):
+                messages.add(where, row)
+                continue
+            found = _judgements_from_row(row)
+        except DataError as error:
+            yield where, error
+        else:
+            yield where, found
+    for where, ranking in messages.judgements():
+        yield where, ranking if isinstance(ranking, DataError) else [ranking]
 
 
 def save_judgements(path: str | Path, judgements: Iterable[Judgement]) -> Path:
@@ -133,26 +150,29 @@ def judgement_from_row(row: Row) -> Judgement:
     """Read one row of any known form; a row with ``kind`` is in the project's own.
 
     Raises:
-        DataError: the keys fit no form, or what they hold is no judgement.
+        DataError: the keys fit no form, or what they hold is no judgement, or more than one.
     """
-    return _own(row) if "kind" in row else read_foreign(row)
+    found = _judgements_from_row(row)
+    if len(found) != 1:
+        raise DataError(f"must hold one judgement, got {len(found)}; read it with load_judgements([row])")
+    return found[0]
+
+
+def _judgements_from_row(row: Row) -> list[Judgement]:
+    return [_own(row)] if "kind" in row else read_foreign(row)
 
 
 def _own(row: Row) -> Judgement:
     kind = row["kind"]
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     require_keys(row, ("prompt", "responses", *FIELDS[kind]))
     known = {"kind", "prompt", "responses", *FIELDS[kind], *OPTIONAL}
     extra = sorted(set(row) - known)
     if extra:
         raise DataError(f"a row of kind {kind!r} has no key {extra[0]!r}; it has {', '.join(sorted(known))}")
-    if isinstance(row["responses"], str) or not isinstance(row["responses"], Sequence):
-        raise DataError(f"responses must be a list, got {row['responses']!r}")
-    responses = tuple(_response(one) for one in row["responses"])
+    responses = tuple(_response(one) for one in as_list(row["responses"], "responses"))
     rest = {name: row[name] for name in OPTIONAL if name in row}
-    if not isinstance(rest.get("columns", {}), Mapping):
-        raise DataError(f"columns must be an object, got {rest['columns']!r}")
     return Judgement(prompt=row["prompt"], responses=responses, verdict=_verdict(kind, row), **rest)
 
 

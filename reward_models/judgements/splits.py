@@ -52,22 +52,23 @@ def split_by_prompt(
     """
     groups = sorted({group_of(one.prompt) for one in judgements})
     if len(groups) < 2:
-        raise ConfigError(f"split_by_prompt: needs at least 2 different prompts (or groups), got {len(groups)}")
+        raise ConfigError(
+            f"held_out (--held-out): needs at least 2 different prompts (or groups), got {len(groups)}; "
+            "add prompts, or measure on files of their own (--eval-data)"
+        )
     if isinstance(held_out, int | float):
         if not 0 < held_out < 1:
-            raise ConfigError(f"split_by_prompt: held_out must be a share in (0, 1) or a list, got {held_out}")
+            raise ConfigError(f"held_out (--held-out): must be a share between 0 and 1, or a list, got {held_out}")
         count = min(max(1, round(held_out * len(groups))), len(groups) - 1)
         chosen = set(random.Random(seed).sample(groups, count))
     else:
         chosen = {held_out} if isinstance(held_out, str) else set(held_out)
         unknown = sorted(chosen - set(groups))
         if unknown:
-            raise ConfigError(
-                f"split_by_prompt: held_out must name prompts (or groups) of the data, got {unknown[0]!r}"
-            )
+            raise ConfigError(f"held_out (--held-out): must name prompts (or groups) of the data, got {unknown[0]!r}")
         if not chosen or len(chosen) == len(groups):
             raise ConfigError(
-                f"split_by_prompt: both sides must keep a prompt, got {len(chosen)} of {len(groups)} held out"
+                f"held_out (--held-out): both sides must keep a prompt, got {len(chosen)} of {len(groups)} held out"
             )
     train = [one for one in judgements if group_of(one.prompt) not in chosen]
     test = [one for one in judgements if group_of(one.prompt) in chosen]
@@ -86,5 +87,5 @@ def refuse_leaks(
     if both:
         raise ConfigError(
             f"split: no prompt (or group) may be both trained and measured on, and {len(both)} are, {both[0]!r} for "
-            "one; take them out of one side, or divide with split_by_prompt"
+            "one; take them out of one side, or give one file and let it be divided (split_by_prompt, --held-out)"
         )

@@ -234,6 +234,8 @@ def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Jud
         console.print(Text.assemble(("skipped", "yellow"), visible(f" {row.where}: {row.reason}")))
     if found.skipped:
         console.print(f"skipped {len(found.skipped)} rows, kept {len(found.judgements)}")
+    if found.without_text:
+        console.print(f"{found.without_text} judgements have a response without text; they are used")
     if found.columns:
         listed = ", ".join(f"{key} ({rows} rows)" for key, rows in sorted(found.columns.items()))
         console.print(f"not learned from: the columns {listed}", highlight=False)

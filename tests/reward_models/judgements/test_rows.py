@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_no_key_of_a_row_is_lost(tmp_path: Path) -> None:
     rows = [
         {**FOREIGN["pairs"][0], "margin": 0.5, "score_chosen": 8.5, "score_rejected": 2.0, "id": ["a", 1]},
         {**FOREIGN["pairs"][0], "comment": "clear", "annotator": "w1", "score_chosen": 7.0},
-        {**FOREIGN["unpaired"][0], "origin": "reddit", "annotator": 7},
+        {**FOREIGN["unpaired"][0], "origin": "reddit", "annotator": None},
     ]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     loaded = load_judgements(path)
@@ -140,8 +141,8 @@ def test_no_key_of_a_row_is_lost(tmp_path: Path) -> None:
     assert scored.margin == 0.5
     assert scored.columns == {"score_chosen": 8.5, "score_rejected": 2.0, "id": ["a", 1]}
     assert (told.comment, told.annotator) == ("clear", "w1")
-    assert liked.columns == {"origin": "reddit", "annotator": 7}  # no name of an annotator, and no origin of ours
-    assert loaded.columns == {"score_chosen": 2, "score_rejected": 1, "id": 1, "origin": 1, "annotator": 1}
+    assert liked.columns == {"origin": "reddit"}  # no origin of ours
+    assert loaded.columns == {"score_chosen": 2, "score_rejected": 1, "id": 1, "origin": 1}
     assert export_rows([scored], "pairs") == rows[:1]
     assert load_judgements(save_judgements(tmp_path / "own.jsonl", loaded.judgements)).judgements == loaded.judgements
     with pytest.raises(DataError, match="'chosen' of its own"):
@@ -163,7 +164,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "p", "responses": ["x", "y"], "ranks": [1, 3]}, "leave no gap"),
     ({"prompt": "p", "responses": ["x", "y"], "ranks": [1]}, "one rank per response"),
     ({"prompt": "p", "completion": "x", "label": 2}, "true or false"),
-    ({"input": "p", "output": "x", "reward": float("nan")}, "finite number"),
+    ({"input": "p", "output": "x", "reward": float("nan")}, "finite numbers"),
     ({"prompt": "p", "a": "x", "b": "y", "votes": []}, "at least one vote"),
     ({"prompt": "p", "a": "x", "b": "y", "votes": [{"choice": "c"}]}, "winner must be one of"),
     ({"kind": "rating", "prompt": "p", "responses": ["x"], "stars": 6}, "whole number from 0"),
@@ -174,7 +175,20 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"kind": "thumb", "prompt": "p", "responses": ["x"], "up": True, "stars": 3}, "no key 'stars'"),
     ({"kind": "smile", "prompt": "p", "responses": ["x"]}, "kind must be one of"),
     ({"chosen": "\n\nHuman: a\n\nAssistant: x", "rejected": "\n\nHuman: b\n\nAssistant: y"}, "differ earlier"),
-    ({"chosen": "x", "rejected": "y"}, "must hold a turn of the assistant"),
+    ({"chosen": "x", "rejected": "y"}, "must begin with the same prompt"),
+    ({"chosen": "\n\nHuman: a\n\nAssistant: x", "rejected": "y"}, "must hold a turn of the assistant"),
+    ({"prompt": "p", "chosen": "x", "rejected": "y", "annotator": 7}, "annotator must be a string, got 7"),
+    ({"prompt": "p", "chosen": "x", "rejected": "y", "comment": ["a"]}, "comment must be a string, got ['a']"),
+    ({"prompt": "p", "chosen": "x", "rejected": "y", "overall_rating": 6}, "overall_rating: must be a whole number"),
+    ({"prompt": "p", "completion": "x", "label": True, "overall_rating": 3}, "only a choice has an overall_rating"),
+    (
+        {"prompt": "p", "a": "x", "b": "y", "votes": [{"choice": "a", "annotator": {"id": 1}}]},
+        "vote: annotator must be a string, got {'id': 1}",
+    ),
+    ({"kind": ["thumb"], "prompt": "p", "responses": ["x"]}, "kind must be one of"),
+    ({"prompt": "p\ud83d", "chosen": "x", "rejected": "y"}, "'prompt': must be Unicode text"),
+    ({"input": "p", "output": "x", "reward": 10**5000}, "'reward' must hold finite numbers"),
+    ({"input": "p", "output": "x", "reward": float("inf")}, "'reward' must hold finite numbers"),
     ({"prompt": [{"role": "robot", "content": "x"}], "chosen": [], "rejected": []}, "every role must be one of"),
 ]
 
@@ -183,14 +197,65 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def test_a_bad_row_is_an_error_with_its_line_or_is_listed(row: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     good = FOREIGN["pairs"][0]
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)  # to write 10**5000
     path.write_text("\n".join([json.dumps(good), "", json.dumps(row), json.dumps(good)]))
-    with pytest.raises(DataError, match="line 3") as caught:
+    sys.set_int_max_str_digits(limit)
+    with pytest.raises(
+        DataError, match=r"line 3: .* \(skip_bad=True, --skip-bad, lists bad rows and goes on\)"
+    ) as caught:
         load_judgements(path)
     assert message in str(caught.value)
     loaded = load_judgements(path, skip_bad=True)
     assert len(loaded.judgements) == 2
     assert loaded.skipped[0].where == f"{path}, line 3"
     assert message in loaded.skipped[0].reason
+
+
+SAID = {"comment": "clear", "annotator": "w1", "overall_rating": 4, "margin": 0.5}
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+def test_what_was_said_beside_a_row_survives_in_every_form(form: str, tmp_path: Path) -> None:
+    is_pair = form in ("pairs", "conversations", "transcripts")
+    said = SAID if is_pair else {key: SAID[key] for key in ("comment", "annotator")}
+    row = {**FOREIGN[form][0], **said}
+    loaded = load_judgements([row])
+    assert loaded.columns == {}
+    assert {key: getattr(loaded.judgements[0], key) for key in said} == said
+    assert export_rows(loaded.judgements, form) == [row]
+    own = save_judgements(tmp_path / "own.jsonl", loaded.judgements)
+    assert load_judgements(own).judgements == loaded.judgements
+
+
+def test_responses_without_text_are_counted_and_used(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "p", "chosen": "x", "rejected": ""},
+        {"prompt": "p", "completion": " ", "label": False},
+        FOREIGN["pairs"][0],
+    ]
+    loaded = load_judgements(rows)
+    assert (len(loaded.judgements), loaded.without_text) == (3, 2)
+
+
+def test_rows_come_from_lists_data_sets_and_tables(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [{**FOREIGN["pairs"][0], **SAID}, {"prompt": "q", "chosen": "4", "rejected": "5", "margin": 1.5}]
+    wanted = [Judgement.pair("p", "good", "bad", **SAID), Judgement.pair("q", "4", "5", margin=1.5)]  # type: ignore[arg-type]
+    made = datasets.Dataset.from_list(rows)
+    for name in ("a.csv", "a.json", "a.parquet"):
+        getattr(made, f"to_{name[2:]}")(tmp_path / name)
+        assert load_judgements(tmp_path / name).judgements == wanted
+    assert load_judgements(rows).judgements == wanted
+    assert load_judgements(made).judgements == wanted
+    both = load_judgements([tmp_path / "a.csv", str(tmp_path / "a.parquet")])
+    assert both.judgements == wanted * 2
+    with pytest.raises(DataError, match="judgements, row 1: must be an object with keys, got int"):
+        load_judgements([3])
+    with pytest.raises(DataError, match="at least one usable row, got 0 bad rows in no files"):
+        load_judgements([])
+    with pytest.raises(DataError, match=r"judgements, row 1: 'at' must hold text, numbers, .*, got object"):
+        load_judgements([{**rows[0], "at": object()}])
 
 
 def test_a_line_that_is_no_json_is_counted_too(tmp_path: Path) -> None:
@@ -208,10 +273,10 @@ def test_a_line_that_is_no_json_is_counted_too(tmp_path: Path) -> None:
 def test_a_form_refuses_what_it_cannot_hold(form: str) -> None:
     with pytest.raises(DataError, match="judgement 1"):
         export_rows([NATIVE[-1]], form)
-    if form != "votes":  # votes carry their own comments
+    if form != "votes":
         said_more = judgement_from_row(FOREIGN[form][0] if form != "conversations" else FOREIGN["transcripts"][0])
-        said_more = Judgement.of(said_more.prompt, said_more.texts, said_more.verdict, comment="why")
-        with pytest.raises(DataError, match="no room for 'comment'"):
+        said_more = Judgement.of(said_more.prompt, said_more.texts, said_more.verdict, origin="product")
+        with pytest.raises(DataError, match="no room for 'origin'"):
             export_rows([said_more], form)
 
 

@@ -28,7 +28,7 @@ def test_named_prompts_are_held_out() -> None:
 
 @pytest.mark.parametrize("held_out", [0.0, 1.0, -1, ["nobody"], []])
 def test_a_split_that_cannot_be_made_is_refused(held_out: object) -> None:
-    with pytest.raises(ConfigError, match="split_by_prompt"):
+    with pytest.raises(ConfigError, match=r"^held_out \(--held-out\): "):
         split_by_prompt(PAIRS, held_out=held_out)  # type: ignore[arg-type]
 
 
