@@ -253,6 +253,7 @@ class _Loop:
             self.best = found
         return {
             "eval_score": found.score,
+            "eval_reference_score": found.reference_score,
             "eval_kl": found.kl,
             "eval_return": found.episode_return,
             "eval_win_rate": found.win_rate,

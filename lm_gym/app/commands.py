@@ -52,7 +52,9 @@ def demo(
     console = plain_console()
     plan = demo_plan(seed=seed, smoke=smoke)
     identity = plan.identity(settings={"smoke": smoke})
-    with Workspace(out, identity, console=console, resume=resume, overwrite=overwrite) as workspace:
+    flags = {"resume": resume, "overwrite": overwrite}
+    with Workspace(out, identity, console=console, stages=plan.stage_count, **flags) as workspace:
+        workspace.tell_plan(plan.title, plan.summary)
         found = run_loop(plan, workspace, command=_command_line())
     _finish(found, out, console)
 
@@ -282,8 +284,9 @@ def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "ht
         run: Folder of a run of demo or run.
         form: A page (report.html in the folder), or a table in the terminal.
     """
-    from .report.report import print_table, render_report
+    from .report.report import render_report
     from .report.report_data import Report
+    from .report.terminal_report import print_table
 
     console = plain_console()
     found = Report.load(run)
@@ -294,11 +297,10 @@ def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "ht
 
 
 def _finish(found: Any, folder: Path, console: Console) -> None:
-    from .report.report import print_table, render_report
+    from .report.report import render_report
+    from .report.terminal_report import print_ending
 
-    page = render_report(found, folder / "report.html")
-    print_table(found, console)
-    console.print(f"\nreport: {page}  ({found.seconds:.0f} s)")
+    print_ending(found, render_report(found, folder / "report.html"), console)
 
 
 def _command_line() -> str:

@@ -29,6 +29,8 @@ class Evaluation:
 
     score: float
     """Mean score, on the reward model's scale."""
+    reference_score: float
+    """Mean score of the reference's responses to the same prompts; NaN without a reference."""
     score_deviation: float
     """Standard deviation of the score over responses."""
     kl: float
@@ -102,6 +104,7 @@ def evaluate(
 
     return Evaluation(
         score=mean(ours.scores),
+        reference_score=math.nan if theirs is None else mean(theirs.scores),
         score_deviation=float(ours.scores[counted].std()) if n else math.nan,
         kl=math.nan if ours.kl is None else mean(ours.kl.sum(axis=1)),
         episode_return=mean(ours.rewards.sum(axis=1)),

@@ -27,6 +27,7 @@ from lm_gym.tools.files import write_jsonl
 from .loop import run_loop
 from .plan import LoopPlan
 from .stages import check_prompts
+from .story import about_pretraining, told_of_pretraining
 from .workspace import Workspace
 
 __all__ = ["HumanJudgements", "read_human_judgements", "run_from_files"]
@@ -148,7 +149,9 @@ def run_from_files(
     if options.base is not None:
         plan = _plan(options, human, Path(options.base))
         check_prompts(options.base, [*plan.train_prompts, *plan.held_out_prompts], plan.sampling)
-        with Workspace(out, plan.identity(), console=console, resume=resume, overwrite=overwrite) as workspace:
+        flags = {"resume": resume, "overwrite": overwrite}
+        with Workspace(out, plan.identity(), console=console, stages=plan.stage_count, **flags) as workspace:
+            workspace.tell_plan(plan.title, plan.summary)
             return run_loop(plan, workspace, command=command)
     if not options.texts:
         raise ConfigError("run: needs --texts to train a language model on, or --base to start from one; got neither")
@@ -159,18 +162,21 @@ def run_from_files(
         base="pretrained on the texts",
         texts=digest_parts(repr(one) for one in read_documents(list(options.texts))),
     )
-    with Workspace(out, identity, console=console, resume=resume, overwrite=overwrite) as workspace:
+    flags = {"resume": resume, "overwrite": overwrite}
+    with Workspace(out, identity, console=console, stages=1 + plan.stage_count, **flags) as workspace:
+        workspace.tell_plan(plan.title, plan.summary)
         _pretrain(options, human, config, workspace)
         return run_loop(plan, workspace, command=command)
 
 
 def _pretrain(options: FileRun, human: HumanJudgements, config: PretrainConfig, workspace: Workspace) -> None:
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> str:
         # Only the training side: a held-out answer must be new to every model that is measured on it.
         answers = write_jsonl(folder / "answers.jsonl", human.documents())
-        pretrain([*options.texts, answers], folder / "model", config, resume=True)
+        found = pretrain([*options.texts, answers], folder / "model", config, resume=True)
+        return told_of_pretraining(found)
 
-    workspace.stage("pretrain", make, lambda folder: None)
+    workspace.stage("pretrain", make, lambda folder: None, about=about_pretraining(len(options.texts)))
 
 
 def _plan(options: FileRun, human: HumanJudgements, base: Path) -> LoopPlan:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lm_gym.agents import supervised_finetune
-from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardModelRow
+from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardModelRow, Role
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
-from lm_gym.tools.files import write_json
+from lm_gym.tools.files import write_json, write_jsonl
 
 from .measure import measure
+from .next_steps import HELD_OUT_PROMPTS, TRAIN_PROMPTS, next_steps
 from .plan import LoopPlan
 from .stages import (
     check_prompts,
@@ -33,6 +34,20 @@ from .stages import (
     sample_answers,
     truth_metrics,
     winners,
+)
+from .story import (
+    about_comparison,
+    about_fine_tuning,
+    about_imitation,
+    about_judgements,
+    about_measurement,
+    about_ppo,
+    about_reward_model,
+    told_of_judgements,
+    told_of_loss,
+    told_of_ppo,
+    told_of_reward_model,
+    told_of_row,
 )
 from .workspace import Workspace, machine_description
 
@@ -76,8 +91,11 @@ def run_loop(plan: LoopPlan, workspace: Workspace, *, command: str) -> Report:
     for number in range(1, plan.rounds + 1):
         rounds.append(_round(plan, workspace, number, reference, rounds))
     models = [*_main_models(plan, reference, rounds), *_comparison_models(plan, workspace, reference, rounds)]
+    workspace.chapter(about_measurement(plan))
     rows = [_measured(plan, workspace, model, reference, rounds[-1].reward_model) for model in models]
-    report = _report(plan, workspace, command, rows, rounds, [model.curve for model in models if model.curve])
+    for name, prompts in ((TRAIN_PROMPTS, plan.train_prompts), (HELD_OUT_PROMPTS, plan.held_out_prompts)):
+        write_jsonl(workspace.folder / name, [{"prompt": prompt} for prompt in prompts])
+    report = _report(plan, workspace, command, rows, rounds, models)
     report.save(workspace.folder)
     workspace.finish()
     return report
@@ -89,6 +107,7 @@ class _Model:
     description: str
     folder: Path
     trained_against: PreferenceRewardModel | None
+    role: Role
     curve: Curve | None = None
 
 
@@ -97,10 +116,12 @@ def _fine_tuned(plan: LoopPlan, workspace: Workspace) -> Path:
     if not plan.demonstrations:
         return plan.base
 
-    def make(folder: Path) -> None:
-        supervised_finetune(plan.base, list(plan.demonstrations), folder / "model", plan.supervised, resume=True)
+    def make(folder: Path) -> str:
+        rows = list(plan.demonstrations)
+        found = supervised_finetune(plan.base, rows, folder / "model", plan.supervised, resume=True)
+        return told_of_loss(found.train_loss, found.rows)
 
-    return workspace.stage("sft", make, lambda folder: folder / "model")
+    return workspace.stage("sft", make, lambda folder: folder / "model", about=about_fine_tuning(plan))
 
 
 def _round(plan: LoopPlan, workspace: Workspace, number: int, reference: Path, earlier: Sequence[_Round]) -> _Round:
@@ -109,19 +130,30 @@ def _round(plan: LoopPlan, workspace: Workspace, number: int, reference: Path, e
     train, held_out = _judgements(plan, workspace, name, number, start)
     everything = [one for before in earlier for one in before.judgements] + train
 
-    def fit(folder: Path) -> None:
+    def fit(folder: Path) -> str:
         samples = _reference_samples(plan, reference)
         config = replace(plan.reward_training, seed=plan.seed)
-        fit_reward_model(folder, reference, everything, held_out, samples, config, group_of=plan.group_of)
+        fit_reward_model(
+            folder,
+            reference,
+            everything,
+            held_out,
+            samples,
+            config,
+            group_of=plan.group_of,
+            true_score=plan.true_score,
+        )
+        return told_of_reward_model(read_evaluation(folder))
 
     def load(folder: Path) -> tuple[PreferenceRewardModel, RewardModelRow]:
         found = read_evaluation(folder)
         row = RewardModelRow(name=f"round {number}", trained_on=found.pop("trained_on"), evaluation=found)
         return PreferenceRewardModel.load(folder / "model"), row
 
-    reward_model, measured = workspace.stage(f"{name}/reward", fit, load)
+    about = about_reward_model(number, len(everything))
+    reward_model, measured = workspace.stage(f"{name}/reward", fit, load, about=about)
     policy, curve = _reinforced(
-        plan, workspace, f"{name}/ppo", start, reference, reward_model, label=f"round {number}", kl_penalty=True
+        plan, workspace, f"{name}/ppo", start, reference, reward_model, label=f"round {number}", round_number=number
     )
     return _Round(
         number=number, judgements=train, reward_model=reward_model, measured=measured, policy=policy, curve=curve
@@ -135,7 +167,7 @@ def _judgements(plan: LoopPlan, workspace: Workspace, name: str, number: int, st
     assert annotator is not None  # LoopPlan checks that there is one or the other
     seed = plan.seed + 1000 * number
 
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> str:
         count = min(plan.prompts_per_round, len(plan.train_prompts))
         chosen = random.Random(seed).sample(list(plan.train_prompts), count)
         for file, prompts in (("train", chosen), ("held_out", list(plan.held_out_prompts))):
@@ -150,12 +182,13 @@ def _judgements(plan: LoopPlan, workspace: Workspace, name: str, number: int, st
             )
 
         write_json(folder / ANNOTATOR_STATE, annotator.state_dict())
+        return told_of_judgements(read_judgements(folder))
 
     def load(folder: Path) -> Split:
         annotator.load_state_dict(json.loads((folder / ANNOTATOR_STATE).read_text(encoding="utf-8")))
         return read_judgements(folder)
 
-    return workspace.stage(f"{name}/judgements", make, load)
+    return workspace.stage(f"{name}/judgements", make, load, about=about_judgements(plan, number))
 
 
 def _reference_samples(plan: LoopPlan, reference: Path) -> list[tuple[str, str]]:
@@ -175,13 +208,13 @@ def _reinforced(
     reward_model: PreferenceRewardModel,
     *,
     label: str,
-    kl_penalty: bool,
+    round_number: int | None,
 ) -> tuple[Path, Curve]:
-    """PPO from ``start`` against a reward model; without the KL penalty the KL is measured only."""
-    reward = plan.reward if kl_penalty else replace(plan.reward, kl_coef=0.0)
-    target = plan.kl_target if kl_penalty else None
+    """PPO from ``start`` against a reward model; outside the rounds without the KL penalty, the KL is measured only."""
+    reward = replace(plan.reward, kl_coef=0.0) if round_number is None else plan.reward
+    target = None if round_number is None else plan.kl_target
 
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> str:
         env = make_env(reference, plan.train_prompts, reward_model, reward=reward, sampling=plan.sampling)
         run_ppo(
             folder,
@@ -197,19 +230,26 @@ def _reinforced(
             episode_metrics=truth_metrics(plan.true_score),
             title=f"PPO, {label}",
         )
+        return told_of_ppo(read_history(folder))
 
     def load(folder: Path) -> tuple[Path, Curve]:
         return ppo_policy_folder(folder), Curve(name=label, history=read_history(folder), kl_target=target)
 
-    return workspace.stage(name, make, load)
+    about = about_comparison() if round_number is None else about_ppo(plan, round_number)
+    return workspace.stage(name, make, load, about=about)
 
 
 def _main_models(plan: LoopPlan, reference: Path, rounds: Sequence[_Round]) -> list[_Model]:
     first = rounds[0].reward_model
-    models = [_Model(name="base", description="the pretrained model", folder=plan.base, trained_against=first)]
+    role: Role = "base" if plan.demonstrations else "start"
+    models = [
+        _Model(name="base", description="the pretrained model", folder=plan.base, trained_against=first, role=role)
+    ]
     if plan.demonstrations:
         text = f"fine-tuned on {len(plan.demonstrations)} demonstrations; every KL is measured to it"
-        models.append(_Model(name="before RL (SFT)", description=text, folder=reference, trained_against=first))
+        models.append(
+            _Model(name="before RL (SFT)", description=text, folder=reference, trained_against=first, role="start")
+        )
     for found in rounds:
         text = f"PPO with a KL penalty against the reward model fitted to {found.measured.trained_on} judgements"
         models.append(
@@ -218,6 +258,7 @@ def _main_models(plan: LoopPlan, reference: Path, rounds: Sequence[_Round]) -> l
                 description=text,
                 folder=found.policy,
                 trained_against=found.reward_model,
+                role="rl",
                 curve=found.curve,
             )
         )
@@ -230,20 +271,23 @@ def _comparison_models(plan: LoopPlan, workspace: Workspace, reference: Path, ro
         return []
     first = rounds[0]
     unpenalised, curve = _reinforced(
-        plan, workspace, "without-kl", reference, reference, first.reward_model, label="without KL", kl_penalty=False
+        plan, workspace, "without-kl", reference, reference, first.reward_model, label="without KL", round_number=None
     )
     rows = winners([one for found in rounds for one in found.judgements])
 
-    def make(folder: Path) -> None:
-        supervised_finetune(reference, rows, folder / "model", plan.supervised, resume=True)
+    def make(folder: Path) -> str:
+        found = supervised_finetune(reference, rows, folder / "model", plan.supervised, resume=True)
+        return told_of_loss(found.train_loss, found.rows)
 
-    imitator = workspace.stage("sft-on-winners", make, lambda folder: folder / "model")
+    about = about_imitation(len(rows))
+    imitator = workspace.stage("sft-on-winners", make, lambda folder: folder / "model", about=about)
     return [
         _Model(
             name="without KL",
             description="the same PPO as round 1 without the KL penalty",
             folder=unpenalised,
             trained_against=first.reward_model,
+            role="rl_without_kl",
             curve=curve,
         ),
         _Model(
@@ -251,6 +295,7 @@ def _comparison_models(plan: LoopPlan, workspace: Workspace, reference: Path, ro
             description=f"no RL: fine-tuned on the {len(rows)} top-ranked answers of the same judgements",
             folder=imitator,
             trained_against=rounds[-1].reward_model,
+            role="imitation",
         ),
     ]
 
@@ -258,7 +303,7 @@ def _comparison_models(plan: LoopPlan, workspace: Workspace, reference: Path, ro
 def _measured(
     plan: LoopPlan, workspace: Workspace, model: _Model, reference: Path, newest: PreferenceRewardModel
 ) -> ModelRow:
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> str:
         env = make_env(reference, plan.held_out_prompts, newest, reward=plan.reward, sampling=plan.sampling)
         row = measure(
             plan,
@@ -267,10 +312,12 @@ def _measured(
             name=model.name,
             description=model.description,
             trained_against=model.trained_against,
+            role=model.role,
         )
         row.save(folder)
+        return told_of_row(row)
 
-    return workspace.stage(f"measured/{model.name.replace(' ', '-')}", make, ModelRow.load)
+    return workspace.stage(f"measured/{model.name.replace(' ', '-')}", make, ModelRow.load, part=model.name)
 
 
 def _report(
@@ -279,7 +326,7 @@ def _report(
     command: str,
     rows: Sequence[ModelRow],
     rounds: Sequence[_Round],
-    curves: Sequence[Curve],
+    models: Sequence[_Model],
 ) -> Report:
     return Report(
         title=plan.title,
@@ -288,8 +335,15 @@ def _report(
         machine=machine_description(),
         seconds=sum(workspace.seconds.values()),
         rows=tuple(rows),
-        curves=tuple(curves),
+        curves=tuple(model.curve for model in models if model.curve),
         reward_models=tuple(found.measured for found in rounds),
         notes=NOTES,
         stage_seconds=dict(workspace.seconds),
+        next_steps=next_steps(
+            workspace.folder,
+            before=next(model.folder for model in models if model.role == "start"),
+            after=rounds[-1].policy,
+            reward_model=workspace.folder / f"round-{rounds[-1].number}" / "reward" / "model",
+            prompt=plan.held_out_prompts[0],
+        ),
     )

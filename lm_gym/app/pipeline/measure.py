@@ -11,7 +11,7 @@ import torch
 
 from lm_gym.agents.functional import masked_mean
 from lm_gym.agents.policy import LanguageModelPolicy
-from lm_gym.app.report.report_data import ModelRow, Sample
+from lm_gym.app.report.report_data import ModelRow, Role, Sample
 from lm_gym.envs.evaluation import Evaluation, evaluate
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
@@ -59,6 +59,7 @@ def measure(
     name: str,
     description: str,
     trained_against: RewardModel | None,
+    role: Role | None = None,
 ) -> ModelRow:
     """At least two responses to every held-out prompt: scored, shown to the annotator, compared with the reference.
 
@@ -68,6 +69,7 @@ def measure(
         model: folder of the language model.
         name, description: for the table.
         trained_against: the reward model whose accuracy on these responses is wanted; None leaves it out.
+        role: part of the model in the story.
     """
     policy = LanguageModelPolicy.from_pretrained(model)
     prompts = plan.measured_prompts()
@@ -76,6 +78,7 @@ def measure(
     mask = torch.from_numpy(found.episodes.response_mask).to(looked.entropy.device)
     matched = _matched(found)
     texts = found.episodes.responses
+    truth = None if plan.true_score is None else _truth(plan, prompts, texts)
     return ModelRow(
         name=name,
         description=description,
@@ -87,7 +90,9 @@ def measure(
         response_length=found.response_length,
         eos_share=found.eos_share,
         entropy=float(masked_mean(looked.entropy, mask)),
-        true_score=None if plan.true_score is None else float(np.mean(_truth(plan, prompts, texts))),
+        true_score=None if truth is None else float(np.mean(truth)),
+        true_score_standard_error=None if truth is None else float(np.std(truth, ddof=1) / len(truth) ** 0.5),
+        role=role,
         grammatical=_grammatical(plan, prompts, texts),
         reward_accuracy=_accuracy(plan, trained_against, prompts, texts),
         matched_length_gain=matched.gain,

@@ -103,6 +103,12 @@ class LoopPlan:
         if self.kl_target is not None:
             AdaptiveKL(target=self.kl_target, horizon=self.kl_horizon)  # checks both
 
+    @property
+    def stage_count(self) -> int:
+        """Stages of the loop, the measurement of all models at the end included."""
+        in_round = 2 if self.annotator is None else 3
+        return bool(self.demonstrations) + self.rounds * in_round + 2 * self.reference_arms + 1
+
     def identity(self, *, settings: Mapping[str, Any] | None = None, **inputs: str) -> RunIdentity:
         """Everything that decides what a run of the plan makes.
 

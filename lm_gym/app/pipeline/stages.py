@@ -33,6 +33,7 @@ from lm_gym.reward_models.measuring.evaluation import evaluate_reward_model
 from lm_gym.reward_models.scalar.config import RewardTrainingConfig
 from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
 from lm_gym.runs.signals import Interrupted
+from lm_gym.scoring.adapters import RewardFunction
 from lm_gym.scoring.protocol import RewardModel
 from lm_gym.tools.files import read_jsonl, write_json
 
@@ -138,6 +139,7 @@ def fit_reward_model(
     *,
     group_of: Any = None,
     max_length: int | None = None,
+    true_score: RewardFunction | None = None,
 ) -> PreferenceRewardModel:
     """Fit a preference model, then its normaliser on reference samples, and save it with its evaluation.
 
@@ -150,6 +152,8 @@ def fit_reward_model(
         config: of the fit.
         group_of: maps a prompt to the group that the standard error clusters on.
         max_length: longest text, in tokens.
+        true_score: the hidden truth, if there is one; its own accuracy on the same pairs is the ceiling under the noise
+            of the judgements.
     """
     model = PreferenceRewardModel.train(judgements, base, config, max_length=max_length, seed=config.seed)
     prompts, responses = zip(*reference_samples, strict=True)
@@ -157,7 +161,10 @@ def fit_reward_model(
     model.save(folder / "model")
     grouping = {} if group_of is None else {"group_of": group_of}
     found = evaluate_reward_model(model, held_out, **grouping)
-    write_json(folder / "evaluation.json", {"trained_on": len(judgements), **found.to_json()})
+    written = {"trained_on": len(judgements), **found.to_json()}
+    if true_score is not None:
+        written["true_score_accuracy"] = evaluate_reward_model(true_score, held_out, **grouping).accuracy
+    write_json(folder / "evaluation.json", written)
     return model
 
 

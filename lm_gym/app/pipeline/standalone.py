@@ -20,7 +20,8 @@ from lm_gym.tools.files import read_jsonl, write_jsonl
 from lm_gym.tools.terminal import visible
 
 from .options import SampleOptions, TrainOptions
-from .stages import answered, make_env, ppo_policy_folder, run_ppo
+from .stages import answered, make_env, run_ppo
+from .train_ending import print_training
 
 __all__ = ["compare_models", "generate_texts", "train_policy"]
 
@@ -60,9 +61,15 @@ def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: b
         overwrite=overwrite,
         separate_critic=options.separate_critic,
     )
-    last = result.history[-1] if result.history else {}
-    shown = ", ".join(f"{name} {last[name]:.3f}" for name in ("score", "kl", "entropy") if name in last)
-    console.print(f"done: {ppo_policy_folder(out)}{shown and '; '}{shown}")
+    print_training(
+        result,
+        out,
+        model=options.model,
+        reward_model=options.reward_model,
+        prompts=options.prompts,
+        held_out=options.eval_prompts,
+        console=console,
+    )
 
 
 def generate_texts(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import platform
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
 from lm_gym.runs.folder import RunIdentity, open_run
 from lm_gym.tools.files import sweep_temporaries, write_json
+from lm_gym.tools.progress import duration
+
+from .story import Chapter
 
 __all__ = ["Workspace", "machine_description"]
 
@@ -31,6 +35,7 @@ class Workspace:
         identity: RunIdentity,
         *,
         console: Console,
+        stages: int = 0,
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
@@ -39,7 +44,8 @@ class Workspace:
         Args:
             folder: of the whole run.
             identity: everything that decides what its stages make.
-            console: where stages are announced.
+            console: where stages are announced, with what each one does and what it found.
+            stages: number of stages that there will be; 0 does not number them.
             resume: go on with the run that the folder holds.
             overwrite: delete it first.
         """
@@ -47,6 +53,7 @@ class Workspace:
         self.folder = self._run.folder
         self.console = console
         self.seconds: dict[str, float] = {}
+        self._stages, self._announced = stages, 0
 
     def __enter__(self) -> Workspace:
         return self
@@ -67,28 +74,61 @@ class Workspace:
         """Mark the whole run as done."""
         self._run.finish({"stage_seconds": self.seconds})
 
-    def stage(self, name: str, make: Callable[[Path], object], load: Callable[[Path], Made]) -> Made:
+    def tell_plan(self, title: str, summary: str) -> None:
+        """Say what the run is about."""
+        count = f", in {self._stages} stages" if self._stages else ""
+        self.console.print(Text.assemble((title, "bold"), f"{count}, kept in {self.folder}"), soft_wrap=True)
+        self._say(summary)
+
+    def chapter(self, about: Chapter) -> None:
+        """Announce the next stage: its number, and what it does."""
+        self._announced += 1
+        number = f"stage {self._announced} of {self._stages}: " if self._stages else ""
+        self.console.print()
+        self.console.print(Text.assemble(number, (about.title, "bold")))
+        self._say(about.purpose)
+
+    def stage(
+        self,
+        name: str,
+        make: Callable[[Path], str | None],
+        load: Callable[[Path], Made],
+        *,
+        about: Chapter | None = None,
+        part: str = "Found",
+    ) -> Made:
         """Do a stage unless it is done, then load what it made.
 
         Args:
             name: of the stage and its folder, such as "round-1/reward".
-            make: called with the folder, in which an earlier attempt may have left something to go on with. An error
-                in it, an interruption included, leaves the stage undone.
+            make: called with the folder, in which an earlier attempt may have left something to go on with. Returns:
+                what was found, in words. An error in it, an interruption included, leaves the stage undone.
             load: reads the finished stage back, also right after making it, so that both ways are one.
+            about: heading of the stage; None for a part of the one before.
+            part: word before what was found, such as the name of the part.
         """
+        if about is not None:
+            self.chapter(about)
         path = self.folder / name
         mark = path / DONE
-        if not mark.is_file():
+        before = mark.is_file()
+        if not before:
             sweep_temporaries(path)
-            left = path.is_dir() and any(path.iterdir())
-            self.console.print(Text.assemble((name, "bold"), " (taken up again)" if left else ""))
+            if path.is_dir() and any(path.iterdir()):
+                self._say("Goes on with what an interrupted run left.")
             started = time.perf_counter()
-            make(path)
-            seconds = time.perf_counter() - started
-            write_json(mark, {"seconds": seconds})
-            self.console.print(f"  {seconds:.0f} s", style="dim")
-        self.seconds[name] = float(json.loads(mark.read_text(encoding="utf-8"))["seconds"])
+            found = make(path)
+            write_json(mark, {"seconds": time.perf_counter() - started, "found": found})
+        done: Mapping[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
+        self.seconds[name] = float(done["seconds"])
+        took = "done before" if before else duration(self.seconds[name])
+        self._say(f"{part}: {done.get('found') or 'nothing to tell'} ({took})")
         return load(path)
+
+    def _say(self, text: str) -> None:
+        width = max(40, self.console.width - 2)
+        body = textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        self.console.print(Text(body), soft_wrap=True)
 
 
 def machine_description() -> str:

@@ -7,15 +7,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lm_gym.errors import ArtifactError
 from lm_gym.tools.files import write_json
 
-__all__ = ["Curve", "ModelRow", "Report", "RewardModelRow", "Sample"]
+__all__ = ["Curve", "ModelRow", "NextStep", "Report", "RewardModelRow", "Role", "Sample"]
 
 REPORT_FILE = "report.json"
 ROW_FILE = "row.json"
+Role = Literal["base", "start", "rl", "rl_without_kl", "imitation"]
+"""Part of a model in the story: pretrained, before RL, after RL, after RL without the penalty, trained without RL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,10 @@ class ModelRow:
     """Mean score difference to reference responses of about the same number of words (within 10 %)."""
     matched_length_share: float | None = None
     """Share of responses that found such a partner."""
+    true_score_standard_error: float | None = None
+    """Standard error of ``true_score``, its responses taken as independent."""
+    role: Role | None = None
+    """Part in the story, for the finding; None says nothing."""
     samples: tuple[Sample, ...] = ()
     """A few responses, the same prompts for every model."""
 
@@ -110,6 +116,16 @@ class RewardModelRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NextStep:
+    """Something worth doing with a finished run."""
+
+    purpose: str
+    """What it is for."""
+    command: str
+    """What to type, as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything on the page."""
 
@@ -133,6 +149,8 @@ class Report:
     """Remarks that the numbers need."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage."""
+    next_steps: tuple[NextStep, ...] = ()
+    """Commands that go on from here."""
 
     def save(self, folder: str | Path) -> Path:
         """Write ``report.json`` into a folder."""
@@ -151,7 +169,9 @@ class Report:
             rows = tuple(ModelRow.of(row) for row in data["rows"])
             curves = tuple(Curve(**{**curve, "history": tuple(curve["history"])}) for curve in data["curves"])
             models = tuple(RewardModelRow(**row) for row in data["reward_models"])
+            steps = tuple(NextStep(**step) for step in data.get("next_steps", ()))
             parts = {"rows": rows, "curves": curves, "reward_models": models, "notes": tuple(data["notes"])}
+            parts["next_steps"] = steps
             return cls(**{**data, **parts})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +38,14 @@ def test_a_run_that_ends_below_the_panel_has_its_marker_at_the_edge(iterations: 
 def test_a_run_that_stays_on_the_panel_is_not_cut_off() -> None:
     (plot,) = curve_plots([Curve(name="a", history=({"explained_variance": -1.0}, {"explained_variance": 0.2}))])
     assert plot.caption == ""
+
+
+def test_pyplot_is_never_loaded(tmp_path: Path) -> None:
+    code = (
+        "import sys; from lm_gym.app.report.plots import curve_plots; from lm_gym.app.report.report_data import Curve; "
+        "assert 'matplotlib' not in sys.modules; "
+        "assert curve_plots((Curve(name='a', history=({'kl': 1.0},)),)); "
+        "assert 'matplotlib.backends.backend_svg' in sys.modules; assert 'matplotlib.pyplot' not in sys.modules; "
+        "import matplotlib; assert matplotlib.rcParams['svg.fonttype'] == 'path'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
