@@ -69,7 +69,7 @@ def _tell(console: Console, error: Exception) -> None:
 DESCRIPTION = (
     "Reinforcement learning from human feedback on language models. Start with 'lm-gym demo': the whole loop, offline, "
     "in a few minutes. Then use the stages on your own files: pretrain, sft, reward train, reward eval, train, "
-    "generate, compare, report, or all of them with run. 'lm-gym --version' prints the version."
+    "generate, chat, compare, report, or all of them with run. 'lm-gym --version' prints the version."
 )
 
 

@@ -13,6 +13,7 @@ from tyro.extras import SubcommandApp
 from lm_gym.tools.terminal import plain_console
 
 from .pipeline.options import FileRun, RewardOptions, SampleOptions, TrainOptions
+from .talk.command import chat
 
 __all__ = ["application"]
 
@@ -28,7 +29,7 @@ def application() -> SubcommandApp:
     for function in (demo, run, pretrain, sft):
         app.command(function)
     app.command(reward, name="reward", help="Reward models: fit one to judgements, or measure one.")
-    for function in (train, generate, compare, report):  # type: ignore[assignment]
+    for function in (train, generate, chat, compare, report):  # type: ignore[assignment]
         app.command(function)
     return app
 

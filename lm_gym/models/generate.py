@@ -8,7 +8,7 @@ Shapes: B = prompts, T = longest response, V = vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from lm_gym.models.language_model import LanguageModel
 from lm_gym.models.sampling import StopRule, draw, truncated_logits, with_stop_ids
 from lm_gym.policy import Generation
 
-__all__ = ["LanguageModelSampler", "generate"]
+__all__ = ["LanguageModelSampler", "generate", "stream"]
 
 MAX_KEEP_SET_BYTES = 1 << 30
 """Default memory limit of the keep sets of one rollout."""
@@ -136,8 +136,32 @@ def generate(
     log = _Log(len(prompts), sampling, recorder)
     for start in range(0, len(prompts), max_rows):
         rows = np.arange(start, min(start + max_rows, len(prompts)))
-        _decode(model, prompts, rows, sampling, uniform, log)
+        for _ in _decode(model, prompts, rows, sampling, uniform, log):
+            pass
     return log.finish()
+
+
+@torch.inference_mode()
+def stream(
+    model: LanguageModel, prompt: np.ndarray, sampling: SamplingConfig, *, generator: torch.Generator
+) -> Iterator[Generation]:
+    """Sample one response, that of :func:`generate`, and yield what there is of it after every token.
+
+    Args:
+        model: the policy's language model.
+        prompt: token ids. Shape: (P,).
+        sampling, generator: as in :func:`generate`.
+
+    Yields: one row that grows by a column; its keep sets are not stored.
+
+    Raises:
+        ConfigError, DivergedError: as in :func:`generate`.
+    """
+    sampling = with_stop_ids(sampling, model.eos_ids, model.vocab_size)
+    uniform = torch.rand((1, sampling.max_new_tokens), generator=generator)
+    log = _Log(1, sampling, recorder=None)
+    for _ in _decode(model, [prompt], np.arange(1), sampling, uniform, log):
+        yield log.finish()
 
 
 def _decode(
@@ -147,8 +171,8 @@ def _decode(
     sampling: SamplingConfig,
     uniform: Tensor,
     log: _Log,
-) -> None:
-    """Decode some rows to their ends and write them down."""
+) -> Iterator[None]:
+    """Decode some rows to their ends and write them down. Yields: after every token, when it is written."""
     stop = StopRule(model.tokenizer, sampling)
     longest = max(len(prompts[row]) for row in rows)
     decoder = decoder_for(model, len(rows), longest + sampling.max_new_tokens)
@@ -163,6 +187,7 @@ def _decode(
         drawn, log_probs = draw(logits, uniform[rows, column].to(logits.device))
         tokens = drawn.cpu().numpy()
         log.write(rows, column, tokens, log_probs, logits)
+        yield
         going = np.array([stop.reason(prompts[row], log.ids[row, : column + 1]) is None for row in rows])
         if not going.any():
             return

@@ -1,0 +1,65 @@
+"""``lm-gym chat`` as a function: its parameters are the options, its docstring is the help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import tyro
+
+from lm_gym.app.pipeline.options import SampleOptions
+from lm_gym.tools.terminal import plain_console
+
+__all__ = ["chat"]
+
+
+def chat(
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")],
+    sampling: Annotated[SampleOptions, tyro.conf.arg(name="")],
+    other: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="OTHER")] = None,
+    reward_model: str | None = None,
+    reference: str | None = None,
+    system: str | None = None,
+    separator: str = "",
+) -> None:
+    """Talk to a language model, or to two side by side; tokens appear as they are sampled.
+
+    A model with a chat template is told the turns so far in it; any other continues each line as a text, and an empty
+    line goes on with the last one. /reset, /temperature X, /system TEXT and /quit are commands; Ctrl-C stops an answer.
+    Without a terminal every line of standard input is a turn.
+
+    Args:
+        model: Folder or hub id.
+        sampling: Settings of sampling.
+        other: Folder or hub id of a second model that answers the same messages.
+        reward_model: Score every answer.
+        reference: Folder or hub id of a model to whose distribution the KL of every answer is taken, in nats.
+        system: System message, for models with a chat template.
+        separator: Put after every message that starts a text, for models without one.
+    """
+    import sys
+    from dataclasses import replace
+
+    from lm_gym.app.pipeline.standalone import sampling_of
+    from lm_gym.models.language_model import load_language_model
+    from lm_gym.models.reference import Reference
+    from lm_gym.scoring.handles import load_reward_model
+
+    from .conversation import Conversation, lines_of_standard_input
+    from .speaker import Speaker
+
+    console = plain_console()
+    speakers = []
+    for name in (model, other):
+        if name is not None:
+            rules = replace(sampling_of(sampling), seed=sampling.seed)
+            speakers.append(Speaker(name, load_language_model(name), rules, separator=separator))
+    conversation = Conversation(
+        speakers,
+        console,
+        reward_model=None if reward_model is None else load_reward_model(reward_model),
+        reference=None if reference is None else Reference(load_language_model(reference)),
+        attended=sys.stdin.isatty(),
+    )
+    if system is not None:
+        conversation.instruct(system)
+    conversation.run(lines_of_standard_input(console))
