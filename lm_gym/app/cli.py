@@ -37,13 +37,14 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
     )
-    from .commands import application
+    from .commands import application, commands
+    from .settings import expanded
 
     try:
         application().cli(
             prog="lm-gym",
             description=DESCRIPTION,
-            args=arguments,
+            args=expanded(arguments, commands()),
             config=(tyro.conf.FlagCreatePairsOff,),
         )
     except LmGymError as error:
@@ -66,11 +67,13 @@ def _tell(console: Console, error: Exception) -> None:
     console.print(Text.assemble((type(error).__name__, "bold red"), visible(f": {error}{notes}")))
 
 
-DESCRIPTION = (
-    "Reinforcement learning from human feedback on language models. Start with 'lm-gym demo': the whole loop, offline, "
-    "in a few minutes. Then use the stages on your own files: pretrain, sft, reward train, reward eval, train, "
-    "generate, chat, compare, report, or all of them with run. 'lm-gym --version' prints the version."
-)
+DESCRIPTION = """Reinforcement learning from human feedback on language models.
+
+Start with 'lm-gym demo': the whole loop, offline, in a few minutes.
+
+Then take the stages with your own files, or all of them by 'lm-gym run'.
+
+Every command has a --help; 'lm-gym --version' prints the version."""
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,32 +13,55 @@ from tyro.extras import SubcommandApp
 
 from lm_gym.tools.terminal import plain_console
 
-from .pipeline.options import FileRun, RewardOptions, SampleOptions, TrainOptions
+from .pipeline.options import (
+    FileRun,
+    NoneGiven,
+    RewardOptions,
+    SampleOptions,
+    TrainOptions,
+    TrainResponseOptions,
+    UpdateOptions,
+)
+from .settings import with_files
 from .talk.command import chat
 
-__all__ = ["application"]
+__all__ = ["application", "commands"]
 
 Files = tuple[Path, ...]
 
 
 def application() -> SubcommandApp:
     """The command tree."""
-    reward = SubcommandApp()
-    reward.command(name="train")(reward_train)
-    reward.command(name="eval")(reward_eval)
-    app = SubcommandApp()
-    for function in (demo, run, pretrain, sft):
-        app.command(function)
-    app.command(reward, name="reward", help="Reward models: fit one to judgements, or measure one.")
-    for function in (train, generate, chat, compare, report):  # type: ignore[assignment]
-        app.command(function)
+    app, reward = SubcommandApp(), SubcommandApp()
+    for name, function in commands().items():
+        group, _, rest = name.rpartition(" ")
+        if group == "reward" and rest == "train":
+            app.command(reward, name="reward", help="Reward models: fit one to judgements, or measure one.")
+        (reward if group else app).command(name=rest)(function)
     return app
+
+
+def commands() -> dict[str, Callable[..., None]]:
+    """Every command by its name; those of many settings take files of them."""
+    return {
+        "demo": demo,
+        "run": with_files(run),
+        "pretrain": with_files(pretrain),
+        "sft": with_files(sft),
+        "reward train": with_files(reward_train),
+        "reward eval": reward_eval,
+        "train": with_files(train),
+        "generate": with_files(generate),
+        "chat": chat,
+        "compare": with_files(compare),
+        "report": report,
+    }
 
 
 def demo(
     out: Path = Path("runs/demo"), seed: int = 0, resume: bool = False, overwrite: bool = False, smoke: bool = False
 ) -> None:
-    """The whole RLHF loop on the built-in reviews task: offline, on two CPU cores, in a few minutes.
+    """The whole RLHF loop on the built-in task: offline, two CPU cores, some minutes.
 
     Args:
         out: Folder of the run; the report is report.html in it.
@@ -63,7 +87,7 @@ def demo(
 def run(
     options: Annotated[FileRun, tyro.conf.arg(name="")], out: Path, resume: bool = False, overwrite: bool = False
 ) -> None:
-    """All stages from one set of files: language model, fine-tuning, reward model, PPO, report.
+    """All stages from your own files: language model, reward model, PPO, report.
 
     Args:
         options: What to run.
@@ -96,8 +120,7 @@ def pretrain(
 ) -> None:
     """Train a tokenizer and a small language model from scratch.
 
-    A step of the default size takes about a third of a second on two CPU cores; fewer steps are quicker and write
-    less like the text. The same command gives the same weights, after a --resume too.
+    A step of the default size takes about .3 s on two CPU cores.
 
     Args:
         data: Text files (.txt), or rows (.jsonl, .jsonl.gz) with "text" or "prompt" and "completion".
@@ -108,10 +131,10 @@ def pretrain(
         vocabulary: Most tokens of the tokenizer.
         context: Longest sequence, in tokens.
         epochs: Passes over the text.
-        steps: Optimiser steps of eight contexts each, instead of epochs.
+        steps: Optimiser steps of eight contexts each, instead of epochs; fewer write less like the text.
         learning_rate: Peak learning rate.
         seed: Seed of weights and order.
-        resume: Go on with a run that was stopped; the other options must be the same.
+        resume: Go on with a run that was stopped; the other options must be the same, and so are the weights.
         overwrite: Replace the run or the model that the folder holds.
     """
     from lm_gym.agents import PretrainConfig
@@ -145,7 +168,7 @@ def sft(
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Fine-tune a language model on prompts and completions, chats, or instructions.
+    """Fine-tune a language model on prompts and completions, or chats.
 
     Args:
         model: Folder or hub id of the language model.
@@ -156,7 +179,7 @@ def sft(
         learning_rate: Peak learning rate.
         batch_size: Rows per step.
         seed: Seed of the order.
-        resume: Go on with a run that was stopped; the other options must be the same.
+        resume: Go on with a run that was stopped; the other options must be the same, and so are the weights.
         overwrite: Replace the run or the model that the folder holds.
     """
     from lm_gym.agents import SupervisedConfig, supervised_finetune
@@ -170,7 +193,7 @@ def sft(
 def reward_train(
     options: Annotated[RewardOptions, tyro.conf.arg(name="")], out: Path, resume: bool = False, overwrite: bool = False
 ) -> None:
-    """Fit a reward model to judgements of any kinds, and measure it on prompts that it has not seen.
+    """Fit a reward model to judgements, and measure it on prompts it has not seen.
 
     Args:
         options: Settings of the fit.
@@ -191,7 +214,7 @@ def reward_eval(
     page: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Measure a reward model on judgements: accuracy, calibration, and the length-only baseline beside it.
+    """Measure a reward model on judgements, beside the baseline of length alone.
 
     Args:
         model: Folder, hub id, registered name, or module:attribute of the reward model.
@@ -215,26 +238,33 @@ def reward_eval(
 
 
 def train(
-    options: Annotated[TrainOptions, tyro.conf.arg(name="")], out: Path, resume: bool = False, overwrite: bool = False
+    options: Annotated[TrainOptions, tyro.conf.arg(name="")],
+    update: Annotated[UpdateOptions, tyro.conf.arg(name="")],
+    responses: Annotated[TrainResponseOptions, tyro.conf.arg(name="")],
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> None:
-    """Train a language model with token-level PPO against a reward model, with a KL penalty to where it started.
+    """Train a language model by PPO against a reward model, under a KL penalty.
 
     Args:
-        options: Settings of the training.
+        options: What is trained, on what.
+        update: Settings of PPO.
+        responses: Settings of sampling.
         out: Folder of the run; the trained model is policy in it.
         resume: Go on with the run that the folder holds.
         overwrite: Delete the run that the folder holds first.
     """
     from .pipeline.standalone import train_policy
 
-    train_policy(options, out, resume=resume, overwrite=overwrite, console=plain_console())
+    train_policy(options, update, responses, out, resume=resume, overwrite=overwrite, console=plain_console())
 
 
 def generate(
     model: str,
     sampling: Annotated[SampleOptions, tyro.conf.arg(name="")],
-    prompt: tuple[str, ...] = (),
-    prompts: Path | None = None,
+    prompt: Annotated[tuple[str, ...], NoneGiven] = (),
+    data: Path | None = None,
     count: int = 1,
     out: Path | None = None,
     overwrite: bool = False,
@@ -245,21 +275,21 @@ def generate(
         model: Folder or hub id.
         sampling: Settings of sampling.
         prompt: Prompts, in quotes.
-        prompts: File of prompts (.jsonl).
+        data: File of prompts: rows with "prompt" or "messages".
         count: Responses per prompt.
         out: Write .jsonl rows here instead of printing.
         overwrite: Replace the file that is there.
     """
     from .pipeline.standalone import generate_texts
 
-    generate_texts(model, prompt, prompts, sampling, count=count, out=out, overwrite=overwrite, console=plain_console())
+    generate_texts(model, prompt, data, sampling, count=count, out=out, overwrite=overwrite, console=plain_console())
 
 
 def compare(
     a: tyro.conf.Positional[str],
     b: tyro.conf.Positional[str],
     sampling: Annotated[SampleOptions, tyro.conf.arg(name="")],
-    prompts: Path,
+    data: Path,
     reward_model: str | None = None,
     limit: int = 20,
 ) -> None:
@@ -269,13 +299,13 @@ def compare(
         a: Folder or hub id of the first.
         b: Folder or hub id of the second.
         sampling: Settings of sampling.
-        prompts: File of prompts (.jsonl).
+        data: File of prompts: rows with "prompt" or "messages".
         reward_model: Also score both, and count how often each wins.
         limit: Most prompts shown.
     """
     from .pipeline.standalone import compare_models
 
-    compare_models(a, b, prompts, sampling, reward_model=reward_model, limit=limit, console=plain_console())
+    compare_models(a, b, data, sampling, reward_model=reward_model, limit=limit, console=plain_console())
 
 
 def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "html") -> None:

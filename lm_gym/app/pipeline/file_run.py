@@ -94,7 +94,7 @@ def read_human_judgements(
         ConfigError: no files, or too few groups.
     """
     if not paths:
-        raise ConfigError("run: needs at least one file of judgements (--rankings), got none")
+        raise ConfigError("run: needs at least one file of judgements (--data), got none")
     found = load_judgements(paths).judgements
     written = _chat_writer(model) if any(is_transcript(one.prompt) for one in found) else None
     ended = [replace(one, prompt=_ended(one.prompt, separator, written)) for one in found]
@@ -139,22 +139,22 @@ def run_from_files(
         OutputExistsError: see :func:`lm_gym.runs.folder.open_run`.
     """
     human = read_human_judgements(
-        options.rankings,
+        options.data,
         separator=options.separator,
         group_separator=options.group_separator,
         held_out=options.held_out,
         seed=options.seed,
-        model=options.base,
+        model=options.model,
     )
-    if options.base is not None:
-        plan = _plan(options, human, Path(options.base))
-        check_prompts(options.base, [*plan.train_prompts, *plan.held_out_prompts], plan.sampling)
+    if options.model is not None:
+        plan = _plan(options, human, Path(options.model))
+        check_prompts(options.model, [*plan.train_prompts, *plan.held_out_prompts], plan.sampling)
         flags = {"resume": resume, "overwrite": overwrite}
         with Workspace(out, plan.identity(), console=console, stages=plan.stage_count, **flags) as workspace:
             workspace.tell_plan(plan.title, plan.summary)
             return run_loop(plan, workspace, command=command)
     if not options.texts:
-        raise ConfigError("run: needs --texts to train a language model on, or --base to start from one; got neither")
+        raise ConfigError("run: needs --texts to train a language model on, or --model to start from one; got neither")
     plan = _plan(options, human, out / "pretrain" / "model")
     config = PretrainConfig(max_steps=options.pretrain_steps, seed=options.seed)
     identity = plan.identity(

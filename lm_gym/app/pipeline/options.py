@@ -4,21 +4,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-__all__ = ["FileRun", "RewardOptions", "SampleOptions", "TrainOptions"]
+import tyro
+
+__all__ = [
+    "FileRun",
+    "ResponseOptions",
+    "RewardOptions",
+    "SampleOptions",
+    "TrainOptions",
+    "TrainResponseOptions",
+    "UpdateOptions",
+]
+
+NoneGiven = tyro.conf.arg(help_behavior_hint="(default: none)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """Settings of sampling."""
+class ResponseOptions:
+    """Settings of sampling, under the names of ``SamplingConfig``."""
 
     max_new_tokens: int = 64
     """Longest response, in tokens."""
     temperature: float = 1.0
     """Softmax temperature, for every model alike."""
+    top_k: int | None = None
+    """Draw among the k most likely tokens only."""
+    top_p: float | None = None
+    """Draw among the most likely tokens that together reach this probability (nucleus sampling)."""
+    min_p: float | None = None
+    """Draw among the tokens at least this many times as likely as the likeliest one."""
+    stop_strings: Annotated[tuple[str, ...], NoneGiven] = ()
+    """Texts that end a response, which is scored and shown without them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(ResponseOptions):
+    """Settings of sampling, and of the stream that is drawn from."""
+
     seed: int = 0
     """Seed of the draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResponseOptions(ResponseOptions):
+    """Settings of sampling in training."""
+
+    max_new_tokens: int = 48
+    """Longest response, in tokens (also --response-length)."""
+    temperature: float = 1.0
+    """Softmax temperature, for policy and reference alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +67,7 @@ class RewardOptions:
     """Files of judgements: pairs, rankings, votes, thumbs, ratings or rewards, mixed at will (.jsonl, .jsonl.gz)."""
     kind: Literal["preference", "embedding", "cross-encoder"] = "preference"
     """All weights of a model; a small head on a frozen sentence encoder (seconds); a model that reads pairs."""
-    eval_data: tuple[Path, ...] = ()
+    eval_data: Annotated[tuple[Path, ...], NoneGiven] = ()
     """Files of judgements to measure on; none keeps a share of the data for that."""
     held_out: float = 0.1
     """Share of the prompt groups that is kept for measuring, where there is no eval data."""
@@ -70,61 +106,85 @@ class RewardOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Settings of the training of a policy against a reward model."""
+    """What is trained, on what, and what is kept of it."""
 
     model: str
-    """Folder or hub id; it is both the start and the frozen reference."""
+    """Folder, hub id or run; it is both the start and the frozen reference."""
     reward_model: str
-    """Folder, registered name, or module:attribute of the reward model or function."""
-    score_timeout: float | None = None
-    """Most seconds that one call of the reward model may take; without a limit it is waited for."""
-    prompts: Path
-    """File of prompts: .jsonl rows with "prompt" or "messages"; other columns ("answer", ...) go to a reward function
-    by name."""
-    eval_prompts: Path | None = None
+    """Folder, hub id, run, registered name, module:attribute or file.py:attribute of the reward model or function."""
+    data: Path
+    """File of prompts: rows with "prompt" or "messages"; other columns ("answer", ...) go to a reward function by
+    name."""
+    eval_data: Path | None = None
     """Held-out prompts; the best checkpoint is chosen on them."""
     iterations: int = 100
     """PPO iterations."""
-    episodes: int = 64
-    """Responses per iteration."""
-    max_new_tokens: int = 48
-    """Longest response, in tokens."""
-    temperature: float = 1.0
-    """Softmax temperature, for policy and reference alike."""
-    kl_coef: float = 0.05
-    """KL coefficient (its start value with a target)."""
-    kl_target: float | None = None
-    """KL per response that an adaptive controller holds, in nats."""
-    learning_rate: float = 1e-5
-    """Adam's step size."""
-    separate_critic: bool = False
-    """Give the value head a trunk of its own."""
+    eval_every: int = 10
+    """Iterations between evaluations on the held-out prompts; there is one after the last iteration too."""
+    save_every: int = 10
+    """Iterations between checkpoints, for --resume."""
+    tracker: Literal["auto", "none", "tensorboard", "wandb", "trackio"] = "auto"
+    """Where metrics go beside metrics.jsonl; auto is TensorBoard where it is installed (also --report-to)."""
+    device: str = "auto"
+    """Device of policy and reference: auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32"] = "auto"
+    """Precision of policy and reference: auto computes in bfloat16 where the hardware has it, on float32 weights."""
+    score_timeout: float | None = None
+    """Most seconds that one call of the reward model may take; without a limit it is waited for."""
     seed: int = 0
     """Seed of prompts, draws and minibatches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateOptions:
+    """Settings of PPO and of the KL penalty."""
+
+    episodes: int = 64
+    """Responses per iteration."""
+    minibatches: int | None = None
+    """Optimiser steps per pass over an iteration's responses; left out, it is 4, or fewer with fewer responses."""
+    epochs: int = 4
+    """Passes over each iteration's responses (also --n-epochs)."""
+    learning_rate: float = 1e-5
+    """Adam's step size at the start; it falls to 0 over the run (also --lr)."""
+    clip: float = 0.2
+    """Farthest that a step may move the probability ratio from 1 (also --clip-range)."""
+    gamma: float = 1.0
+    """Discount per token."""
+    gae_lambda: float = 0.95
+    """Lambda of the advantage estimate (also --lam)."""
+    entropy_coef: float = 0.0
+    """Weight of an entropy bonus in the loss; the KL penalty holds the entropy already (also --ent-coef)."""
+    kl_coef: float = 0.05
+    """Price of a nat of KL to the reference, in units of the score; the start value with --kl-target (also --beta)."""
+    kl_target: float | None = None
+    """KL per response, in nats, that an adaptive controller of --kl-coef holds."""
+    separate_critic: bool = False
+    """Give the value head a trunk of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileRun:
     """The whole loop on a user's own files."""
 
-    rankings: tuple[Path, ...]
-    """Files of judgements by people, in any form that reward training reads (.jsonl, .jsonl.gz)."""
-    texts: tuple[Path, ...] = ()
-    """Text files to train a language model from scratch on (together with the answers of the training rankings)."""
-    base: str | None = None
-    """A language model to start from, instead of training one."""
-    separator: str = "\n"
-    """Put between prompt and answer."""
+    data: tuple[Path, ...]
+    """Files of judgements by people, in any form that reward training reads."""
+    texts: Annotated[tuple[Path, ...], NoneGiven] = ()
+    """Text files to train a language model from scratch on, together with the answers of the training judgements."""
+    model: str | None = None
+    """Folder, hub id or run of a language model to start from, instead of training one."""
+    separator: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: a line break)")] = "\n"
+    """Text between a prompt and its answer; a chat has none."""
     group_separator: str | None = None
     """Prompts that are alike before this text are held out together."""
     held_out: float = 0.25
     """Share of the prompt groups that is kept for measuring."""
     best_share: float = 0.25
-    """Share of each ranking, from the top, that fine-tuning imitates."""
+    """Share of each ranking, from the top, that fine-tuning learns from."""
     pretrain_steps: int = 750
     """Steps of training the language model, of 2,048 tokens each: about four minutes on two cores, less with fewer."""
     reward_epochs: int = 8
-    """Passes of the reward model over the rankings."""
+    """Passes of the reward model over the judgements."""
     iterations: int = 30
     """PPO iterations."""
     episodes: int = 32
@@ -136,8 +196,8 @@ class FileRun:
     kl_target: float = 10.0
     """KL per response that the adaptive controller holds, in nats."""
     kl_coef: float = 0.05
-    """Start value of the KL coefficient."""
+    """Start value of the price of a nat of KL, in units of the score (also --beta)."""
     learning_rate: float = 1e-4
-    """Adam's step size in PPO."""
+    """Adam's step size in PPO (also --lr)."""
     seed: int = 0
     """Seed of every stage."""

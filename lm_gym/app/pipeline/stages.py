@@ -6,14 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from lm_gym.agents.callbacks import ProgressDisplay
+from lm_gym.agents.callbacks import Callback, ProgressDisplay
 from lm_gym.agents.policy import LanguageModelPolicy
 from lm_gym.agents.ppo import PPO, PPOConfig
 from lm_gym.agents.run_folder import POLICY
+from lm_gym.agents.trackers import TrackioTracker, WandbTracker
 from lm_gym.agents.training import EpisodeMetrics, TrainResult, train
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.envs.task import TextTask
@@ -21,7 +22,7 @@ from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.kl_control import AdaptiveKL
 from lm_gym.models.generate import LanguageModelSampler
-from lm_gym.models.language_model import load_language_model
+from lm_gym.models.language_model import DType, load_language_model
 from lm_gym.models.reference import Reference
 from lm_gym.models.sampling import StopRule, with_stop_ids
 from lm_gym.prompts import load_prompts
@@ -51,6 +52,9 @@ __all__ = [
     "sample_answers",
     "winners",
 ]
+
+Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio"]
+"""Where metrics go: "auto" is TensorBoard where it is installed."""
 
 
 def check_prompts(model: str | Path, prompts: Sequence[str], sampling: SamplingConfig) -> None:
@@ -176,10 +180,12 @@ def make_env(
     reward: RewardConfig,
     sampling: SamplingConfig,
     num_envs: int = 1,
+    device: str = "auto",
+    dtype: DType = "auto",
 ) -> TextGenerationVectorEnv:
     """The environment of a stage: frozen reference, prompts (texts, or rows with columns), reward model."""
     task = TextTask.of(
-        Reference(load_language_model(reference)),
+        Reference(load_language_model(reference, device=device, dtype=dtype)),
         list(prompts),
         action_mode="token_and_log_prob",
         reward=reward,
@@ -204,6 +210,11 @@ def run_ppo(
     separate_critic: bool = False,
     episode_metrics: EpisodeMetrics | None = None,
     title: str = "PPO",
+    device: str = "auto",
+    dtype: DType = "auto",
+    eval_every: int = 10,
+    save_every: int = 10,
+    tracker: Tracker = "auto",
 ) -> TrainResult:
     """Train a policy from a saved language model.
 
@@ -222,11 +233,16 @@ def run_ppo(
         separate_critic: give the value head a trunk of its own.
         episode_metrics: further metrics of each iteration's episodes.
         title: of the progress bar.
+        device, dtype: of the policy.
+        eval_every, save_every: iterations between evaluations and between checkpoints.
+        tracker: beside ``metrics.jsonl``.
 
     Raises:
         Interrupted: a signal stopped it; what was done is saved.
     """
-    policy = LanguageModelPolicy.from_pretrained(start, separate_critic=separate_critic or None)
+    policy = LanguageModelPolicy.from_pretrained(
+        start, separate_critic=separate_critic or None, device=device, dtype=dtype
+    )
     agent = PPO(policy, config)
     result = train(
         agent,
@@ -235,7 +251,10 @@ def run_ppo(
         run_dir=folder,
         eval_prompts=eval_prompts,
         adaptive_kl=None if kl_target is None else AdaptiveKL(target=kl_target, horizon=kl_horizon),
-        callbacks=[ProgressDisplay(title)],
+        eval_every=eval_every,
+        checkpoint_every=save_every,
+        callbacks=[ProgressDisplay(title), *_hosted(tracker)],
+        tensorboard={"auto": None, "tensorboard": True}.get(tracker, False),
         episode_metrics=episode_metrics,
         seed=seed,
         resume=resume,
@@ -244,6 +263,13 @@ def run_ppo(
     if result.stopped_by is not None:
         raise Interrupted(result.stopped_by)
     return result
+
+
+def _hosted(tracker: Tracker) -> list[Callback]:
+    """The trackers that keep metrics outside the run folder."""
+    if tracker == "wandb":
+        return [WandbTracker()]
+    return [TrackioTracker()] if tracker == "trackio" else []
 
 
 def ppo_policy_folder(run_dir: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lm_gym.scoring.protocol import Scores, checked_scores, columns_for
 from lm_gym.tools.files import read_jsonl, write_jsonl
 from lm_gym.tools.terminal import visible
 
-from .options import SampleOptions, TrainOptions
+from .options import ResponseOptions, SampleOptions, TrainOptions, TrainResponseOptions, UpdateOptions
 from .stages import answered, make_env, run_ppo
 from .train_ending import print_training
 
@@ -28,7 +29,16 @@ __all__ = ["compare_models", "generate_texts", "train_policy"]
 PROMPT_KEYS = ("prompt", "messages")
 
 
-def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: bool, console: Console) -> None:
+def train_policy(
+    options: TrainOptions,
+    update: UpdateOptions,
+    responses: TrainResponseOptions,
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    console: Console,
+) -> None:
     """PPO from files.
 
     Raises:
@@ -36,39 +46,54 @@ def train_policy(options: TrainOptions, out: Path, *, resume: bool, overwrite: b
     """
     env = make_env(
         options.model,
-        read_prompt_rows(options.prompts),
+        read_prompt_rows(options.data),
         load_reward_model(options.reward_model),
-        reward=RewardConfig(kl_coef=options.kl_coef, score_timeout_s=options.score_timeout),
-        sampling=SamplingConfig(max_new_tokens=options.max_new_tokens, temperature=options.temperature),
-    )
-    config = PPOConfig(
-        episodes_per_iteration=options.episodes,
-        minibatches=min(4, options.episodes),
-        learning_rate=options.learning_rate,
-        seed=options.seed,
+        reward=RewardConfig(kl_coef=update.kl_coef, score_timeout_s=options.score_timeout),
+        sampling=sampling_of(responses),
+        device=options.device,
+        dtype=options.dtype,
     )
     result = run_ppo(
         out,
         options.model,
         env,
-        config,
+        _ppo_config(update, options.seed),
         iterations=options.iterations,
-        eval_prompts=() if options.eval_prompts is None else read_prompt_rows(options.eval_prompts),
-        kl_target=options.kl_target,
-        kl_horizon=2.0 * options.episodes,
+        eval_prompts=() if options.eval_data is None else read_prompt_rows(options.eval_data),
+        kl_target=update.kl_target,
+        kl_horizon=2.0 * update.episodes,
         seed=options.seed,
         resume=resume,
         overwrite=overwrite,
-        separate_critic=options.separate_critic,
+        separate_critic=update.separate_critic,
+        device=options.device,
+        dtype=options.dtype,
+        eval_every=options.eval_every,
+        save_every=options.save_every,
+        tracker=options.tracker,
     )
     print_training(
         result,
         out,
         model=options.model,
         reward_model=options.reward_model,
-        prompts=options.prompts,
-        held_out=options.eval_prompts,
+        prompts=options.data,
+        held_out=options.eval_data,
         console=console,
+    )
+
+
+def _ppo_config(update: UpdateOptions, seed: int) -> PPOConfig:
+    return PPOConfig(
+        episodes_per_iteration=update.episodes,
+        minibatches=min(4, update.episodes) if update.minibatches is None else update.minibatches,
+        epochs=update.epochs,
+        learning_rate=update.learning_rate,
+        clip=update.clip,
+        gamma=update.gamma,
+        gae_lambda=update.gae_lambda,
+        entropy_coef=update.entropy_coef,
+        seed=seed,
     )
 
 
@@ -92,7 +117,7 @@ def generate_texts(
     prompts: list[str | Mapping[str, Any]] = [*given]
     prompts += [] if path is None else _without_columns(read_prompt_rows(path))
     if not prompts:
-        raise ConfigError('generate: needs --prompt "..." or --prompts FILE, got neither')
+        raise ConfigError('generate: needs --prompt "..." or --data FILE, got neither')
     if count < 1:
         raise ConfigError(f"generate: --count must be >= 1, got {count}")
     if path is not None and out is not None and path.resolve() == out.resolve():
@@ -179,9 +204,9 @@ def _comparison(one: Scores, two: Scores) -> str:
     )
 
 
-def sampling_of(options: SampleOptions) -> SamplingConfig:
+def sampling_of(options: ResponseOptions) -> SamplingConfig:
     """The sampler's settings."""
-    return SamplingConfig(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
+    return SamplingConfig(**{one.name: getattr(options, one.name) for one in fields(ResponseOptions)})
 
 
 def read_prompt_rows(path: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import types
@@ -55,7 +56,9 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    for block in capsys.readouterr().out.split("│ --")[1:]:
+    blocks = re.split(r"^[│ ] --", capsys.readouterr().out, flags=re.MULTILINE)[1:]
+    assert blocks
+    for block in blocks:
         words = block.replace("│", " ").split("(")[0].split()
         assert len(words) >= 3, block
 
