@@ -39,12 +39,12 @@ def next_steps(run: Path, *, before: Path, after: Path, reward_model: Path, prom
         ),
         NextStep(
             purpose="Read the models before and after RL side by side, and count who wins:",
-            command=command_of("compare", before, after, "--prompts", prompts, *against),
+            command=command_of("compare", before, after, "--data", prompts, *against),
         ),
         NextStep(
             purpose="Train with another KL penalty; your own prompts and reward function go in the same places:",
             command=command_of(
-                *("train", "--model", before, "--prompts", run / TRAIN_PROMPTS, "--eval-prompts", prompts, *against),
+                *("train", "--model", before, "--data", run / TRAIN_PROMPTS, "--eval-data", prompts, *against),
                 *("--kl-coef", 0.02, "--iterations", 20, "--out", run.with_name(f"{run.name}-kl-0.02")),
             ),
         ),

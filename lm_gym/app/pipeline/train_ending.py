@@ -55,7 +55,7 @@ def print_training(
     console.print(f"The trained policy: {out / POLICY}", highlight=False, soft_wrap=True)
     if chosen.name == BEST:
         console.print(f"The best one on the held-out prompts: {chosen}", highlight=False, soft_wrap=True)
-    command = ("compare", model, chosen, "--prompts", held_out or prompts, "--reward-model", reward_model)
+    command = ("compare", model, chosen, "--data", held_out or prompts, "--reward-model", reward_model)
     console.print("What to do next, to read both models side by side and count who wins:")
     console.print(f"  {command_of(*command)}", highlight=False, soft_wrap=True)
 
@@ -65,7 +65,7 @@ def _first_and_last(history: Sequence[Row]) -> list[str]:
         return []
     rows = (("first", history[0]), ("last", history[-1]))
     lines = [f"  {name} iteration: score {_shown(row.get('score'))}, KL {_shown(row.get('kl'))}" for name, row in rows]
-    return ["Before and after, on the training prompts (--eval-prompts FILE measures on held-out ones):", *lines]
+    return ["Before and after, on the training prompts (--eval-data FILE measures on held-out ones):", *lines]
 
 
 def _shown(value: float | None) -> str:

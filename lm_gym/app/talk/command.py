@@ -21,10 +21,14 @@ def chat(
     system: str | None = None,
     separator: str = "",
 ) -> None:
-    """Talk to a language model, or to two side by side; tokens appear as they are sampled.
+    """Talk to a language model, or to two side by side, token by token.
 
-    A model with a chat template is told the turns so far in it; any other continues each line as a text, and an empty
-    line goes on with the last one. /reset, /temperature X, /system TEXT and /quit are commands; Ctrl-C stops an answer.
+    A model with a chat template is told the turns so far in it.
+
+    Any other continues each line as a text; an empty line goes on with the last.
+
+    /reset, /temperature X, /system TEXT and /quit do that; Ctrl-C ends an answer.
+
     Without a terminal every line of standard input is a turn.
 
     Args:

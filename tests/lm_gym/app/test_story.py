@@ -73,7 +73,7 @@ def test_train_ends_with_before_and_after_and_a_command_that_works(
     else:
         assert re.search(r"^  first iteration: score \S+, KL \S+$", told, re.MULTILINE)
         assert re.search(r"^  last iteration: score \S+, KL \S+$", told, re.MULTILINE)
-        assert "--eval-prompts FILE measures on held-out ones" in told
+        assert "--eval-data FILE measures on held-out ones" in told
     assert str(tmp_path / "run" / "policy") in told
     command = told.splitlines()[-1].strip()
     assert str(tmp_path / "run" / ("best" if held_out else "policy")) in command
