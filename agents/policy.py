@@ -195,8 +195,8 @@ class LanguageModelPolicy:
     def refresh(self) -> None:
         """Forget what was computed with older weights; whoever changes weights calls this.
 
-        The agents here do, :meth:`load_state_dict` does, and so does :meth:`evaluate` when autograd is on, since an
-        optimiser's step is about to follow it.
+        The agents here do, :meth:`load_state_dict` does, and so does :meth:`log_probs_and_values` when autograd is on,
+        since an optimiser's step is about to follow it.
         """
         self._actor.refresh()
 
@@ -211,7 +211,9 @@ class LanguageModelPolicy:
         """
         return self._actor.act(observation, sampling)
 
-    def evaluate(self, episodes: Episodes, *, entropy: bool = True, values: bool = True) -> PolicyEvaluation:
+    def log_probs_and_values(
+        self, episodes: Episodes, *, entropy: bool = True, values: bool = True
+    ) -> PolicyEvaluation:
         """One teacher-forced pass; autograd follows if it is on.
 
         Args:
@@ -236,16 +238,16 @@ class LanguageModelPolicy:
         )
 
     @torch.no_grad()
-    def evaluate_in_batches(
+    def log_probs_and_values_in_batches(
         self, episodes: Episodes, max_batch_tokens: int, *, values: bool = True
     ) -> PolicyEvaluation:
-        """:meth:`evaluate` without gradients, at most ``max_batch_tokens`` padded tokens at a time."""
+        """:meth:`log_probs_and_values` without gradients, at most ``max_batch_tokens`` padded tokens at a time."""
         shape = episodes.response_mask.shape
         grids = [torch.zeros(shape, device=self.device) for _ in range(3)]
         final = torch.zeros(shape[0], device=self.device)
         lengths = episodes.prompt_lengths + episodes.response_lengths
         for rows in token_batches(lengths, max_batch_tokens, self.device):
-            part = self.evaluate(episodes[rows], values=values)
+            part = self.log_probs_and_values(episodes[rows], values=values)
             index = torch.from_numpy(rows).to(self.device)
             for grid, found in zip(grids, part[:3], strict=True):
                 grid[index, : found.shape[1]] = found

@@ -203,7 +203,7 @@ class SurrogateAgent:
         if not processes.any(bool(counted.any())):
             return summary
         needs_values = self.estimator.needs_values
-        old = self.policy.evaluate_in_batches(episodes, self.config.max_batch_tokens, values=needs_values)
+        old = self.policy.log_probs_and_values_in_batches(episodes, self.config.max_batch_tokens, values=needs_values)
         targets = estimated(self.estimator, episodes, old)
         mask = torch.from_numpy(episodes.response_mask & counted[:, None]).to(self.policy.device)
         advantages = targets.advantages
@@ -309,7 +309,7 @@ class SurrogateAgent:
         """
         config, needs_values = self.config, self.estimator.needs_values
         part = batch.episodes[rows]
-        now = self.policy.evaluate(part, entropy=config.entropy_coef != 0, values=needs_values)
+        now = self.policy.log_probs_and_values(part, entropy=config.entropy_coef != 0, values=needs_values)
         mask = torch.from_numpy(part.response_mask).to(now.log_probs.device)
         index = torch.from_numpy(rows).to(mask.device)
         old_log_probs, old_values, advantages, returns = (grid[index, : mask.shape[1]] for grid in batch[1:])

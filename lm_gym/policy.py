@@ -96,6 +96,6 @@ class Policy(Protocol):
         """
         ...
 
-    def evaluate(self, episodes: Episodes) -> PolicyEvaluation:
+    def log_probs_and_values(self, episodes: Episodes) -> PolicyEvaluation:
         """One teacher-forced pass, with gradients where autograd is on."""
         ...

@@ -101,8 +101,8 @@ def sampler_of(source: Policy | Sampler) -> Sampler:
     if isinstance(source, Policy):
         return source.sampler
     raise UnsupportedModelError(
-        "rollout: needs a Policy (sampler, act, evaluate) or a Sampler (stores_keep_sets, vocab_size, generate, "
-        f"refresh), got {type(source).__name__}, which lacks some of them"
+        "rollout: needs a Policy (sampler, act, log_probs_and_values) or a Sampler (stores_keep_sets, vocab_size, "
+        f"generate, refresh), got {type(source).__name__}, which lacks some of them"
     )
 
 

@@ -136,7 +136,7 @@ def evaluation(scene: Scene) -> Any:
 
 
 def look_back(scene: Scene) -> Any:
-    return [part.detach().numpy() for part in scene.policy.evaluate(scene.env.rollout(scene.policy, 4))]
+    return [part.detach().numpy() for part in scene.policy.log_probs_and_values(scene.env.rollout(scene.policy, 4))]
 
 
 def update(scene: Scene) -> Any:

@@ -50,7 +50,7 @@ def test_value_head_starts_at_zero(make_env: MakeEnv) -> None:
         policy = LanguageModelPolicy(env.reference.language_model, separate_critic=separate)  # type: ignore[union-attr]
         assert not policy.value_head.weight.any()
         assert not policy.value_head.bias.any()
-        evaluation = policy.evaluate(env.rollout(policy, 3))
+        evaluation = policy.log_probs_and_values(env.rollout(policy, 3))
         assert not evaluation.values.any()
         assert not evaluation.final_values.any()
 
@@ -214,7 +214,7 @@ def test_evaluate_equals_the_full_forward(architecture: str, make_env: MakeEnv, 
     env = make_env(architecture, temperature=0.7)
     policy = make_policy(env)
     episodes = env.rollout(policy, 5)
-    evaluation = policy.evaluate(episodes)
+    evaluation = policy.log_probs_and_values(episodes)
     for row in range(5):
         start, length = episodes.prompt_lengths[row], episodes.response_lengths[row]
         ids = np.concatenate([episodes.prompt_ids[row, :start], episodes.response_ids[row, :length]])
@@ -239,8 +239,8 @@ def test_evaluation_in_batches_is_the_evaluation(
     env = make_env()
     policy = make_policy(env, separate_critic=True)
     episodes = env.rollout(policy, 9)
-    whole = policy.evaluate(episodes)
-    for part, expected in zip(policy.evaluate_in_batches(episodes, max_batch_tokens), whole, strict=True):
+    whole = policy.log_probs_and_values(episodes)
+    for part, expected in zip(policy.log_probs_and_values_in_batches(episodes, max_batch_tokens), whole, strict=True):
         torch.testing.assert_close(part, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -260,7 +260,9 @@ def test_save_and_load(
         assert torch.equal(plain(ids).logits, policy.model(ids).logits)
     loaded = LanguageModelPolicy.from_pretrained(tmp_path / "policy", device="cpu")
     assert loaded.separate_critic is separate_critic
-    for found, expected in zip(loaded.evaluate(episodes), policy.evaluate(episodes), strict=True):
+    for found, expected in zip(
+        loaded.log_probs_and_values(episodes), policy.log_probs_and_values(episodes), strict=True
+    ):
         assert torch.equal(found, expected)
 
 
@@ -270,7 +272,7 @@ torch.set_num_threads(1)
 from lm_gym.agents import LanguageModelPolicy
 policy = LanguageModelPolicy.from_pretrained(sys.argv[1], device="cpu")
 episodes = pickle.load(open(sys.argv[2], "rb"))
-evaluation = policy.evaluate(episodes)
+evaluation = policy.log_probs_and_values(episodes)
 torch.save([tensor.detach() for tensor in evaluation], sys.argv[3])
 """
 
@@ -284,7 +286,7 @@ def test_a_fresh_process_gives_identical_values(tmp_path: Path, make_env: MakeEn
     (tmp_path / "episodes.pkl").write_bytes(pickle.dumps(episodes))
     paths = [str(tmp_path / name) for name in ("policy", "episodes.pkl", "found.pt")]
     subprocess.run([sys.executable, "-c", FRESH_PROCESS, *paths], check=True, timeout=120)
-    for found, expected in zip(torch.load(paths[2]), policy.evaluate(episodes), strict=True):
+    for found, expected in zip(torch.load(paths[2]), policy.log_probs_and_values(episodes), strict=True):
         assert torch.equal(found, expected.detach())
 
 

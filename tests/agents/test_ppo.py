@@ -113,10 +113,10 @@ def test_padding_does_not_hide_the_largest_ratio(make_env: MakeEnv, make_policy:
     env = make_env()
     agent = agent_of(make_policy(env), epochs=1, minibatches=1)
     episodes = env.rollout(agent.policy, 6)
-    old = agent.policy.evaluate_in_batches(episodes, 10_000)
+    old = agent.policy.log_probs_and_values_in_batches(episodes, 10_000)
     mask = torch.from_numpy(episodes.response_mask)
     raised = old._replace(log_probs=torch.where(mask, old.log_probs + 0.5, 0.0))
-    agent.policy.evaluate_in_batches = lambda *args, **kwargs: raised  # type: ignore[method-assign]
+    agent.policy.log_probs_and_values_in_batches = lambda *args, **kwargs: raised  # type: ignore[method-assign]
     assert not mask.all()
     assert agent.update(episodes)["ratio_max"] == pytest.approx(np.exp(-0.5), rel=1e-4)
 
@@ -131,15 +131,15 @@ def test_loss_is_the_mean_over_all_tokens(max_batch_tokens: int, make_env: MakeE
         make_policy, env, episodes, max_batch_tokens=max_batch_tokens, whiten_advantages=False, gae_lambda=1.0
     )
     with torch.no_grad():
-        values = policy.evaluate(episodes).values
+        values = policy.log_probs_and_values(episodes).values
     mask = torch.from_numpy(episodes.response_mask)
     rewards = torch.from_numpy(episodes.rewards).float()
     to_go = rewards.flip(1).cumsum(1).flip(1)
     tokens = int(mask.sum())
     assert metrics["policy_loss"] == pytest.approx(-((to_go - values)[mask].sum() / tokens).item(), abs=1e-5)
     assert metrics["value_loss"] == pytest.approx((0.5 * (to_go - values)[mask] ** 2).sum().item() / tokens, rel=1e-4)
-    loss = -(policy.evaluate(episodes).log_probs * (to_go - values))[mask].sum() / tokens
-    loss = loss + 0.5 * (0.5 * (policy.evaluate(episodes).values - to_go) ** 2)[mask].sum() / tokens
+    loss = -(policy.log_probs_and_values(episodes).log_probs * (to_go - values))[mask].sum() / tokens
+    loss = loss + 0.5 * (0.5 * (policy.log_probs_and_values(episodes).values - to_go) ** 2)[mask].sum() / tokens
     loss.backward()
     for grad, expected in zip(grads, gradients(policy), strict=True):
         torch.testing.assert_close(grad, expected, rtol=1e-3, atol=1e-5)
@@ -180,7 +180,7 @@ def test_truncated_episodes_bootstrap(make_env: MakeEnv, make_policy: MakePolicy
     episodes = env.rollout(policy, 24)
     assert episodes.truncated.any()
     assert episodes.terminated.any()
-    old = policy.evaluate_in_batches(episodes, 10_000)
+    old = policy.log_probs_and_values_in_batches(episodes, 10_000)
     targets = agent.estimator(episodes, old)
     rewards = torch.from_numpy(episodes.rewards).float().sum(1)
     bootstrap = torch.where(torch.from_numpy(episodes.truncated), old.final_values, 0.0)
@@ -198,8 +198,8 @@ def test_separate_critic_keeps_the_gradients_apart(make_env: MakeEnv, make_polic
     trunk = dict(policy.language_model.trunk.named_parameters())
     critic = dict(policy.critic.trunk.named_parameters())
     assert any(not torch.equal(trunk[name], critic[name]) for name in trunk)
-    policy_loss = policy.evaluate(episodes).log_probs.sum()
-    value_loss = policy.evaluate(episodes).values.sum()
+    policy_loss = policy.log_probs_and_values(episodes).log_probs.sum()
+    value_loss = policy.log_probs_and_values(episodes).values.sum()
     for loss, reached, untouched in ((policy_loss, trunk, critic), (value_loss, critic, trunk)):
         found = torch.autograd.grad(loss, list(reached.values()), retain_graph=True)
         assert all(grad.abs().max() > 0 for grad in found)
@@ -220,7 +220,7 @@ def test_shared_trunk_gets_both_gradients(make_env: MakeEnv, make_policy: MakePo
     env = make_env()
     policy = make_policy(env)
     episodes = env.rollout(policy, 8)
-    evaluation = policy.evaluate(episodes)
+    evaluation = policy.log_probs_and_values(episodes)
     for loss in (evaluation.log_probs.sum(), evaluation.values.sum()):
         found = torch.autograd.grad(loss, list(policy.language_model.trunk.parameters()), retain_graph=True)
         assert all(grad.abs().max() > 0 for grad in found)
@@ -235,7 +235,7 @@ def test_reward_to_go_is_the_published_form(make_env: MakeEnv, make_policy: Make
     mask = torch.from_numpy(episodes.response_mask)
     to_go = torch.from_numpy(episodes.rewards).float().flip(1).cumsum(1).flip(1)
     assert metrics["policy_loss"] == pytest.approx(-to_go[mask].mean().item(), abs=1e-5)
-    (-(policy.evaluate(episodes).log_probs * to_go)[mask].sum() / mask.sum()).backward()
+    (-(policy.log_probs_and_values(episodes).log_probs * to_go)[mask].sum() / mask.sum()).backward()
     for grad, expected in zip(grads, gradients(policy), strict=True):
         torch.testing.assert_close(grad, expected, rtol=1e-3, atol=1e-5)
 

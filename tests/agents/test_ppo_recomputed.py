@@ -97,7 +97,7 @@ def recorded_steps(policy: LanguageModelPolicy, patch: pytest.MonkeyPatch) -> It
     """The optimiser steps that are taken inside; episodes are known by their prompt texts, which must be numbers."""
     steps: list[Step] = []
     chosen: list[int] = []
-    evaluate = policy.evaluate
+    evaluate = policy.log_probs_and_values
 
     def watched(part: Episodes, **options: Any) -> Any:
         if torch.is_grad_enabled():
@@ -109,7 +109,7 @@ def recorded_steps(policy: LanguageModelPolicy, patch: pytest.MonkeyPatch) -> It
         steps.append(Step(chosen.copy(), Weights(policy), gradient))
         chosen.clear()
 
-    patch.setattr(policy, "evaluate", watched)
+    patch.setattr(policy, "log_probs_and_values", watched)
     handle = register_optimizer_step_pre_hook(before_step)
     try:
         yield steps

@@ -106,11 +106,11 @@ def test_saved_policies_load(tmp_path: Path, start: Start) -> None:
     agent, env = start()
     train(agent, env, iterations=2, run_dir=tmp_path / "run", eval_prompts=["a b"], tensorboard=False)
     episodes = env.rollout(agent.policy, 4)
-    expected = agent.policy.evaluate(episodes)
+    expected = agent.policy.log_probs_and_values(episodes)
     for name in ("best", "policy"):
         folder = tmp_path / "run" / name
         AutoModelForCausalLM.from_pretrained(folder)
-        loaded = LanguageModelPolicy.from_pretrained(folder, device="cpu").evaluate(episodes)
+        loaded = LanguageModelPolicy.from_pretrained(folder, device="cpu").log_probs_and_values(episodes)
         assert torch.equal(loaded.log_probs, expected.log_probs)  # the only evaluation was after the last iteration
         assert torch.equal(loaded.values, expected.values)
 

@@ -74,7 +74,7 @@ def measure(
     policy = LanguageModelPolicy.from_pretrained(model)
     prompts = plan.measured_prompts()
     found = evaluate(policy, env, prompts, seed=plan.seed)
-    looked = policy.evaluate_in_batches(found.episodes, max_batch_tokens=8192)
+    looked = policy.log_probs_and_values_in_batches(found.episodes, max_batch_tokens=8192)
     mask = torch.from_numpy(found.episodes.response_mask).to(looked.entropy.device)
     matched = _matched(found)
     texts = found.episodes.responses
