@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LINT_TREE := .cache/lint-tree
+LOWEST := .cache/gymnasium-lowest
 SOURCES := lm_gym agents reward_models tests examples benchmarks scripts docs/conf.py
 
-.PHONY: setup demo test test-slow test-all check format bench docs build clean
+.PHONY: setup demo test test-slow test-lowest test-all check format bench docs build clean
 
 setup: $(STAMP)
 
@@ -28,7 +29,15 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow
 
-test-all: test test-slow
+# The tests of the environments on the oldest Gymnasium that pyproject.toml admits, which goes before the installed one.
+test-lowest: setup
+	rm -rf $(LOWEST)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(LOWEST) \
+		"gymnasium==$$(sed -n 's/^ *"gymnasium>=\([0-9.]*\),.*/\1/p' pyproject.toml)"
+	PYTHONPATH=$(LOWEST) $(BIN)/python -c "import gymnasium; print('gymnasium', gymnasium.__version__)"
+	PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest -q tests/lm_gym/envs
+
+test-all: test test-lowest test-slow
 
 # The mapped folders are visible to mypy and import-linter only in a real install, looked at from outside the checkout.
 check: setup

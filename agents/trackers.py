@@ -19,6 +19,7 @@ from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.tools.extras import require
 from lm_gym.tools.files import append_jsonl, write_jsonl
+from lm_gym.tools.settings import Count, checked
 
 from .callbacks import Callback, TrainingRun
 from .metrics import tag
@@ -67,7 +68,7 @@ class TensorBoardTracker(Callback):
         """
         require("tensorboard", extra="report", purpose="TensorBoard tracking")
         self._folder = None if folder is None else Path(folder)
-        self._sample_every = _checked(sample_every)
+        self._sample_every = checked(f"{type(self).__name__}.sample_every", sample_every, Count)
         self._writer: Any = None
 
     def on_start(self, run: TrainingRun) -> None:
@@ -115,7 +116,7 @@ class WandbTracker(Callback):
         self._wandb = require("wandb", extra="wandb", purpose="Weights & Biases tracking")
         self._options = {"project": project, **options}
         self._name = name
-        self._sample_every = _checked(sample_every)
+        self._sample_every = checked(f"{type(self).__name__}.sample_every", sample_every, Count)
         self._id: str | None = None
         self._run: Any = None
 
@@ -172,7 +173,7 @@ class TrackioTracker(Callback):
         self._trackio = require("trackio", extra="trackio", purpose="trackio tracking")
         self._options = {"project": project, **options}
         self._name = name
-        self._sample_every = _checked(sample_every)
+        self._sample_every = checked(f"{type(self).__name__}.sample_every", sample_every, Count)
         self._run: Any = None
 
     def on_start(self, run: TrainingRun) -> None:
@@ -222,12 +223,6 @@ def _cell(value: Any) -> str:
     # References instead of characters: neither Markdown nor HTML makes anything of them.
     marked = "".join(f"&#{ord(one)};" if one in "\\`*_{}[]()#+-.!|~" else one for one in html.escape(value))
     return marked.replace("\r", "").replace("\n", "<br>")
-
-
-def _checked(sample_every: int) -> int:
-    if sample_every < 1:
-        raise ConfigError(f"tracker: sample_every must be >= 1 iterations, got {sample_every}")
-    return sample_every
 
 
 def _defined(run: TrainingRun) -> dict[str, float]:

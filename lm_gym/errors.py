@@ -34,7 +34,7 @@ class ConfigError(LmGymError, ValueError):
 
 
 class UnknownSettingError(ConfigError, TypeError):
-    """No setting has the name that was given; a ``TypeError`` too, as for any unexpected keyword argument."""
+    """No setting, or render mode, has the name that was given; a ``TypeError`` too, as for any unexpected keyword."""
 
 
 class DataError(LmGymError, ValueError):

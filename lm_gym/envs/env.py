@@ -8,12 +8,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from lm_gym.envs.info import step_info
+from lm_gym.envs.info import InfoKeys, shown_info, step_info
 from lm_gym.envs.rendering import Transcript
 from lm_gym.envs.task import TaskEnv, TextTask, checked_options, checked_render_mode
 from lm_gym.errors import EpisodeOverError
 from lm_gym.prompts import Prompt, load_prompts
 from lm_gym.scoring.adapters import RewardModelLike
+from lm_gym.tools.settings import checked
 
 __all__ = ["TextGenerationEnv"]
 
@@ -35,22 +36,30 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
     }
 
     def __init__(
-        self, task: TextTask, reward_model: RewardModelLike | None = None, *, render_mode: str | None = None
+        self,
+        task: TextTask,
+        reward_model: RewardModelLike | None = None,
+        *,
+        render_mode: str | None = None,
+        info_keys: InfoKeys = "all",
     ) -> None:
         """Args:
         task: prompts, reference and rules; ``TextTask.of`` makes one.
         reward_model: scores finished responses; None pays a score of 0. Columns that it asks for come from the
             prompts' rows.
         render_mode: None, "ansi" or "human".
+        info_keys: "all", or "numeric" for a fixed set of numbers and no text (see :func:`lm_gym.envs.info.shown_info`).
 
         Raises:
             ConfigError, RewardModelError: the reward model is none, or does not fit the prompts.
+            UnknownSettingError: the render mode does not exist.
         """
         self.task = task
         self.reward_model = reward_model
         self.observation_space = self.task.observation_space()  # type: ignore[assignment]
         self.action_space = self.task.action_space()
         self.render_mode = checked_render_mode(render_mode)
+        self._info_keys = checked("info_keys", info_keys, InfoKeys)
         self._mdp = self.task.mdp(1)
         self._transcript = Transcript(self.task.tokenizer)
 
@@ -75,7 +84,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         self._mdp.start([0], [prompt])
         self._transcript.start(prompt)
         self._render_if_human()
-        return self._observation(), {"prompt": prompt.text}
+        return self._observation(), shown_info({"prompt": prompt.text}, self._info_keys)
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Append one token.
@@ -102,7 +111,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
             reward,
             bool(transition.terminated[0]),
             bool(transition.truncated[0]),
-            info,
+            shown_info(info, self._info_keys),
         )
 
     def render(self) -> str | None:

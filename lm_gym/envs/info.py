@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
 
 from lm_gym.envs.mdp import Outcome, Transition
 
-__all__ = ["step_info"]
+__all__ = ["NUMERIC_KEYS", "InfoKeys", "shown_info", "step_info"]
+
+InfoKeys = Literal["all", "numeric"]
+NUMERIC_KEYS = (
+    "ref_log_prob",
+    "log_prob",
+    "kl",
+    "score",
+    "score_valid",
+    "score_std",
+    "episode_return",
+    "episode_length",
+)
+"""Keys of ``info_keys="numeric"``."""
+
+
+def shown_info(info: Mapping[str, Any], keys: InfoKeys) -> dict[str, Any]:
+    """An ``info`` as the setting ``info_keys`` has it.
+
+    Args:
+        info: of a reset or a step of one row.
+        keys: "all" leaves it as it is; "numeric" gives the same ``np.float64`` keys on every reset and step, with 0
+            where one is undefined, and no text, for libraries that stack infos.
+    """
+    if keys == "all":
+        return dict(info)
+    return {key: np.float64(info.get(key, 0.0)) for key in NUMERIC_KEYS}
 
 
 def step_info(transition: Transition, row: int, log_prob: float | None) -> dict[str, Any]:

@@ -87,7 +87,9 @@ def loaded_parts(kwargs: dict[str, Any]) -> tuple[TextTask, RewardModel | None, 
     from lm_gym.scoring.handles import load_reward_model
 
     parts = dict(kwargs)
-    options: dict[str, Any] = {key: parts.pop(key) for key in ("autoreset_mode", "render_mode") if key in parts}
+    options: dict[str, Any] = {
+        key: parts.pop(key) for key in ("autoreset_mode", "info_keys", "render_mode") if key in parts
+    }
     loading = {key: parts.pop(key) for key in ("device", "dtype", "trust_remote_code") if key in parts}
     model, tokenizer = parts.pop("model", None), parts.pop("tokenizer", None)
     reward_model = parts.pop("reward_model", None)

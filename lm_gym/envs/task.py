@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 from lm_gym.config import RewardConfig, SamplingConfig, configs_from_flat
 from lm_gym.envs.mdp import TextGenerationMDP
-from lm_gym.errors import ActionError, ConfigError
+from lm_gym.errors import ActionError, ConfigError, UnknownSettingError
 from lm_gym.models.reference import Reference
 from lm_gym.models.sampling import StopRule, with_stop_ids
 from lm_gym.prompts import Prompt, PromptSet, PromptTruncation, load_prompts
@@ -162,7 +162,8 @@ class TextTask:
         """Actions as arrays; those of rows that do not act are ignored and become 0.
 
         Args:
-            action: tokens (B,), or a mapping with ``token`` and ``log_prob`` of shape (B,) each.
+            action: tokens (B,), or a mapping with ``token`` and ``log_prob`` of shape (B,) each; a ``log_prob`` of
+                shape (B, 1) is taken for (B,).
             active: Shape: (B,), bool.
 
         Returns: tokens (B,) int64; log-probabilities (B,) float64 or None in action mode "token".
@@ -260,6 +261,8 @@ def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:
     if given.dtype.kind not in "fiu":
         raise ActionError(f"action: log_prob must be a real number, got {value!r} of type {given.dtype}")
     log_probs = given.astype(np.float64)
+    if log_probs.shape == (*active.shape, 1):  # (1,) for (): networks give it so
+        log_probs = log_probs[..., 0]
     if log_probs.shape != active.shape:
         raise ActionError(
             f"action: log_prob must hold {_count(active)} number(s), shape {active.shape}, got shape {log_probs.shape}"
@@ -289,9 +292,9 @@ def _pad_id(reference: Reference | None, tokenizer: Any) -> int:
 
 
 def checked_render_mode(mode: str | None) -> str | None:
-    """Raises: ConfigError: it is none of None, "ansi" and "human"."""
+    """Raises: UnknownSettingError: it is none of None, "ansi" and "human"."""
     if mode not in (None, "ansi", "human"):
-        raise ConfigError(f'render_mode: must be None, "ansi" or "human", got {mode!r}')
+        raise UnknownSettingError(f'render_mode: must be None, "ansi" or "human", got {mode!r}')
     return mode
 
 

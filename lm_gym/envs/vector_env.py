@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from lm_gym.envs.env import Observation, chosen_prompt
-from lm_gym.envs.info import step_info
+from lm_gym.envs.info import InfoKeys, shown_info, step_info
 from lm_gym.envs.mdp import Transition
 from lm_gym.envs.rendering import Transcript
 from lm_gym.envs.rollout import PhaseTimer, collect, sampler_of
@@ -21,6 +21,7 @@ from lm_gym.errors import ConfigError, EpisodeOverError, UnsupportedModelError
 from lm_gym.policy import Policy, Sampler
 from lm_gym.prompts import Prompt, load_prompts
 from lm_gym.scoring.adapters import RewardModelLike
+from lm_gym.tools.settings import checked
 
 __all__ = ["TextGenerationVectorEnv"]
 
@@ -45,9 +46,10 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         num_envs: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
+        info_keys: InfoKeys = "all",
     ) -> None:
         """Args:
-        task, reward_model, render_mode: see :class:`lm_gym.TextGenerationEnv`, with the same errors.
+        task, reward_model, render_mode, info_keys: see :class:`lm_gym.TextGenerationEnv`, with the same errors.
         num_envs: rows, B.
         autoreset_mode: what follows the end of a row's episode; see Gymnasium's vector documentation.
         """
@@ -63,6 +65,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.render_mode = checked_render_mode(render_mode)
+        self._info_keys = checked("info_keys", info_keys, InfoKeys)
         self._draws = self._new_draws()
         self._mdp = self.task.mdp(num_envs)
         self._row_rngs: list[np.random.Generator | None] = [None] * num_envs
@@ -92,7 +95,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         self._seed_rows(seed, rows)
         info: dict[str, Any] = {}
         for row, row_info in zip(rows, self._start(rows, options), strict=True):
-            info = self._add_info(info, row_info, int(row))
+            info = self._add_info(info, shown_info(row_info, self._info_keys), int(row))
         return self._observation(), info
 
     def step(self, actions: Any) -> VectorStep:
@@ -122,10 +125,11 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             final = self._observation()
             for row in ended:
                 row_obs = {key: value[row] for key, value in final.items()}
-                info = self._add_info(info, {"final_obs": row_obs, "final_info": infos[row]}, int(row))
+                final_info = shown_info(infos[row], self._info_keys)
+                info = self._add_info(info, {"final_obs": row_obs, "final_info": final_info}, int(row))
             self._restart(ended, infos)
         for index, row_info in enumerate(infos):
-            info = self._add_info(info, row_info, index)
+            info = self._add_info(info, shown_info(row_info, self._info_keys), index)
         return self._observation(), transition.rewards, transition.terminated, transition.truncated, info
 
     def rollout(

@@ -7,7 +7,7 @@ already in the reward, as part of the KL.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -20,6 +20,11 @@ from lm_gym.envs.policy_handle import LogProb, PolicyHandle
 from lm_gym.errors import ConfigError, EpisodeOverError
 
 __all__ = ["PolicyLogProb", "VectorPolicyLogProb"]
+
+if TYPE_CHECKING:
+    _VectorWrapper = VectorWrapper[Any, Any, Any, Any]
+else:
+    _VectorWrapper = VectorWrapper  # takes no type arguments before Gymnasium 1.4
 
 
 def _token_space(space: gymnasium.Space[Any], name: str) -> spaces.Discrete:
@@ -75,7 +80,7 @@ class PolicyLogProb(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         return result
 
 
-class VectorPolicyLogProb(VectorWrapper[Any, Any, Any, Any], RecordConstructorArgs):
+class VectorPolicyLogProb(_VectorWrapper, RecordConstructorArgs):
     """For a vector environment."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], log_prob: PolicyHandle | LogProb) -> None:

@@ -83,7 +83,7 @@ def test_a_tracker_without_a_place_or_a_count_is_refused(start: Start) -> None:
     agent, env = start()
     with pytest.raises(ConfigError, match="must be set for a run without run_dir"):
         train(agent, env, iterations=1, callbacks=[TensorBoardTracker()])
-    with pytest.raises(ConfigError, match="sample_every must be >= 1"):
+    with pytest.raises(ConfigError, match=r"TensorBoardTracker\.sample_every: must be a whole number >= 1, got 0"):
         TensorBoardTracker(sample_every=0)
 
 

@@ -77,10 +77,18 @@ def test_a_log_prob_that_is_none_is_refused(log_prob: float, single: Make) -> No
         single("token_and_log_prob").step({"token": 3, "log_prob": log_prob})
 
 
-@pytest.mark.parametrize("log_prob", ["-1.0", "low", None, -1j, np.complex64(-1), [-1.0], np.array([-1.0]), [[-1.0]]])
+@pytest.mark.parametrize("log_prob", ["-1.0", "low", None, -1j, np.complex64(-1), [], [-1.0, -1.0], [[-1.0]]])
 def test_a_log_prob_of_another_type_or_shape_is_refused(log_prob: Any, single: Make) -> None:
     with pytest.raises(ActionError, match="action: log_prob must"):
         single("token_and_log_prob").step({"token": 3, "log_prob": log_prob})
+
+
+@pytest.mark.parametrize("log_prob", [[-1.0], np.array([-1.0]), torch.tensor([-1.0])])
+def test_a_log_prob_of_shape_1_is_taken_for_a_number(log_prob: Any, single: Make) -> None:
+    """Networks give it so."""
+    env, calm = single("token_and_log_prob"), single("token_and_log_prob")
+    for _ in range(2):
+        assert env.step({"token": 3, "log_prob": log_prob})[1] == calm.step({"token": 3, "log_prob": -1.0})[1]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,8 @@ def test_the_statistics_wrapper_agrees_with_the_envs_own_episode_return(
 ) -> None:
     # With autoreset off, Gymnasium's wrapper counts right around this env only: SyncVectorEnv takes the mask out of
     # the options before the wrapper reads it (gymnasium 1.4.0), so there is nothing to compare with in that mode.
+    if mode is AutoresetMode.SAME_STEP and gymnasium.__version__.startswith(("1.2.", "1.3.")):
+        pytest.skip("Gymnasium's wrapper leaves the first reward of an episode out in this mode before 1.4")
     env: VectorEnv[Any, Any, Any] = RecordEpisodeStatistics(both(reference, mode)[0])
     env.reset(seed=2)
     checked = 0
