@@ -25,7 +25,7 @@ def main() -> None:
 
     env = gymnasium.make_vec(
         "lm_gym/Reviews-v0", num_envs=episodes, action_mode="token_and_log_prob", max_new_tokens=64, kl_coef=0.02
-    ).unwrapped
+    )
     env.reset(seed=0)
     policy = LanguageModelPolicy.from_pretrained(REVIEWS_LM)
     config = PPOConfig(episodes_per_iteration=episodes, learning_rate=3e-4)

@@ -47,7 +47,7 @@ def main() -> None:
     print(f"accuracy {found.accuracy:.3f} on {found.pairs} held-out pairs; length alone {found.length_accuracy:.3f}")
 
     env = gymnasium.make("lm_gym/Reviews-v0", max_new_tokens=4)
-    env.unwrapped.reward_model = reward_model  # between episodes, at any time
+    env.set_wrapper_attr("reward_model", reward_model)  # between episodes, at any time
     env.reset(seed=0)
     ended = False
     while not ended:

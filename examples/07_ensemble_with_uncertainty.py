@@ -30,7 +30,7 @@ def trained(reward_model: Any, iterations: int, episodes: int, prompts: list[str
     """Evaluation of a policy after PPO against a reward model."""
     env = gymnasium.make_vec(
         "lm_gym/Reviews-v0", num_envs=1, action_mode="token_and_log_prob", max_new_tokens=64, temperature=0.8
-    ).unwrapped
+    )
     env.reward_model = reward_model
     env.reset(seed=0)
     policy = LanguageModelPolicy.from_pretrained(REVIEWS_LM)
