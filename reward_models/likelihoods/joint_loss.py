@@ -56,7 +56,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.margin and self.tie_model != "half":
             raise ConfigError(
-                f'LossConfig.margin: needs tie_model="half", got a margin of {self.margin} with {self.tie_model!r}'
+                f'LossConfig.margin: must be 0 unless tie_model is "half", got {self.margin} with {self.tie_model!r}'
             )
 
 
