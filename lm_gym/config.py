@@ -16,7 +16,7 @@ from lm_gym.tools.settings import (
     Positive,
     Seed,
     Text,
-    TokenId,
+    Whole,
     checked,
     refuse_unknown,
     settings,
@@ -61,11 +61,11 @@ class SamplingConfig:
     """Keep the smallest set of tokens whose probability reaches p (nucleus sampling); None keeps all."""
     min_p: Annotated[float, Bounds(above=0, most=1)] | None = None
     """Keep the tokens at least min_p times as likely as the likeliest one; None keeps all."""
-    min_new_tokens: Annotated[int, Bounds(least=0)] = 0
+    min_new_tokens: Whole = 0
     """The sampler emits no stop token before this many tokens."""
     max_new_tokens: Count = 48
     """Cap on the response length, in tokens, the stop token included."""
-    stop_token_ids: tuple[TokenId, ...] | None = None
+    stop_token_ids: tuple[Whole, ...] | None = None
     """Tokens that end a response; None takes those of the reference model, or the tokenizer's EOS without one. With ()
     no token ends one: it goes on to the cap, or to a stop string."""
     stop_strings: tuple[Text, ...] = ()

@@ -15,14 +15,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lm_gym.errors import DataError, PromptError
+from lm_gym.errors import ConfigError, DataError, PromptError
 from lm_gym.prompt_cutting import cut_chat, cut_text
 from lm_gym.sources.messages import text_messages
 from lm_gym.sources.rows import SUFFIXES, is_row_file, read_rows
 from lm_gym.tools.extras import require
 from lm_gym.tools.json_values import check_row, require_unicode
+from lm_gym.tools.settings import Count, checked, shown
 
-__all__ = ["Prompt", "PromptSet", "PromptTruncation", "load_prompts"]
+__all__ = ["Prompt", "PromptSet", "PromptTruncation", "checked_tokenizer", "load_prompts"]
 
 PromptTruncation = Literal["error", "left", "right"]
 PromptSource = "str | Path | Sequence[str | Mapping[str, Any]] | PromptSet"
@@ -84,15 +85,15 @@ def load_prompts(
         vocab_size: of the model; None does not check the ids.
 
     Raises:
+        ConfigError: limit, truncation or tokenizer is of another kind.
         PromptError: no prompts, an empty one, one over the limit that may not or cannot be cut, a row without the keys,
             or no chat template.
     """
-    if max_prompt_tokens is not None and max_prompt_tokens < 1:
-        raise PromptError(f"prompts: max_prompt_tokens must be >= 1, got {max_prompt_tokens}")
+    max_prompt_tokens = checked("prompts: max_prompt_tokens", max_prompt_tokens, Count | None)
+    checked_tokenizer(tokenizer)
     if isinstance(source, PromptSet):
         return _fitting(source, max_prompt_tokens)
-    if truncation not in ("error", "left", "right"):
-        raise PromptError(f'prompt truncation: must be "error", "left" or "right", got {truncation!r}')
+    truncation = checked("prompt_truncation", truncation, PromptTruncation)
     rows = [_checked(row, number) for number, row in enumerate(_rows(source), start=1)]
     texts = [_render(row, number, tokenizer) for number, row in enumerate(rows, start=1)]
     if not texts:
@@ -116,6 +117,16 @@ def load_prompts(
     if truncated:
         logger.warning("%d of %d prompts were cut on the %s to %d tokens", truncated, len(texts), truncation, limit)
     return PromptSet(prompts=tuple(prompts), max_prompt_tokens=limit, truncated_count=truncated, truncation=truncation)
+
+
+def checked_tokenizer(tokenizer: Any) -> Any:
+    """The tokenizer itself. Raises: ConfigError: it is not called with text, or does not turn ids into text."""
+    if not callable(tokenizer) or not callable(getattr(tokenizer, "decode", None)):
+        raise ConfigError(
+            f"tokenizer: must be a tokenizer as transformers has them, got {shown(tokenizer)}; load one by "
+            "lm_gym.models.language_model.load_tokenizer(folder or hub id)"
+        )
+    return tokenizer
 
 
 def _fitting(prompts: PromptSet, limit: int | None) -> PromptSet:

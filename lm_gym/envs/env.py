@@ -10,7 +10,7 @@ import numpy as np
 
 from lm_gym.envs.info import InfoKeys, shown_info, step_info
 from lm_gym.envs.rendering import Transcript
-from lm_gym.envs.task import TaskEnv, TextTask, checked_options, checked_render_mode
+from lm_gym.envs.task import TaskEnv, TextTask, checked_options, checked_render_mode, checked_seed
 from lm_gym.errors import EpisodeOverError
 from lm_gym.prompts import Prompt, load_prompts
 from lm_gym.scoring.adapters import RewardModelLike
@@ -54,7 +54,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
             ConfigError, RewardModelError: the reward model is none, or does not fit the prompts.
             UnknownSettingError: the render mode does not exist.
         """
-        self.task = task
+        self.task = checked("task", task, TextTask)
         self.reward_model = reward_model
         self.observation_space = self.task.observation_space()  # type: ignore[assignment]
         self.action_space = self.task.action_space()
@@ -79,8 +79,10 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
             PromptError: the prompt cannot be used.
             ConfigError: it lacks a column that the reward model needs, or the options are no dict.
         """
-        super().reset(seed=seed)
-        [prompt] = self._checked_prompts([chosen_prompt(self.task, options, self.np_random)])
+        super().reset(seed=checked_seed(seed))
+        [prompt] = self._checked_prompts(
+            [chosen_prompt(self.task, checked_options(options, ("prompt",)), self.np_random)]
+        )
         self._mdp.start([0], [prompt])
         self._transcript.start(prompt)
         self._render_if_human()
@@ -131,7 +133,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
 
 def chosen_prompt(task: TextTask, options: Mapping[str, Any] | None, rng: np.random.Generator) -> Prompt:
     """The prompt that ``options["prompt"]`` names, else one drawn by ``rng``."""
-    options = checked_options(options)
+    options = options or {}
     if options.get("prompt") is None:
         return task.prompts.draw(rng)
     given = load_prompts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from lm_gym.errors import ConfigError
 from lm_gym.models.generate import LanguageModelSampler
 from lm_gym.policy import Policy, Sampler
 from lm_gym.prompts import Prompt
+from lm_gym.tools.settings import Bounds, checked
 
 __all__ = ["Evaluation", "evaluate", "wilson_interval"]
 
@@ -80,9 +81,11 @@ def evaluate(
     Raises:
         ConfigError: no prompts, or one lacks a column that the reward model needs.
     """
-    if not prompts:
-        raise ConfigError("evaluate: needs at least one held-out prompt, got none")
+    env = checked("evaluate: env", env, TextGenerationVectorEnv)
+    seed = checked("evaluate: seed", seed, Annotated[int, Bounds(least=0, below=2**31)])
     loaded = env.as_prompts(prompts)
+    if not loaded:
+        raise ConfigError("evaluate: needs at least one held-out prompt, got none")
     task = replace(env.task, reward=replace(env.task.reward, on_length_limit="terminate"))
 
     def collected(sampler: Sampler, seed: int) -> Episodes:

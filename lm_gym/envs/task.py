@@ -19,9 +19,10 @@ from lm_gym.envs.mdp import TextGenerationMDP
 from lm_gym.errors import ActionError, ConfigError, UnknownSettingError
 from lm_gym.models.reference import Reference
 from lm_gym.models.sampling import StopRule, with_stop_ids
-from lm_gym.prompts import Prompt, PromptSet, PromptTruncation, load_prompts
+from lm_gym.prompts import Prompt, PromptSet, PromptTruncation, checked_tokenizer, load_prompts
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import RewardModel, columns_for
+from lm_gym.tools.settings import Whole, checked, refuse_unknown, shown
 
 __all__ = ["MIN_LOG_PROB", "ActionMode", "TaskEnv", "TextTask"]
 
@@ -86,8 +87,8 @@ class TextTask:
             PromptError: see :func:`lm_gym.prompts.load_prompts`.
         """
         reward, sampling = configs_from_flat(reward, sampling, flat)
-        if action_mode not in ("token", "token_and_log_prob"):
-            raise ConfigError(f'action_mode: must be "token" or "token_and_log_prob", got {action_mode!r}')
+        action_mode = checked("action_mode", action_mode, ActionMode)
+        reference = checked("reference", reference, Reference | None)
         if reference is None and reward.kl_coef > 0:
             raise ConfigError(
                 f"kl_coef: needs a reference model, and there is none; got kl_coef = {reward.kl_coef}. "
@@ -96,7 +97,7 @@ class TextTask:
         tokenizer = reference.tokenizer if tokenizer is None and reference is not None else tokenizer
         if tokenizer is None:
             raise ConfigError("tokenizer: an environment without a reference model needs tokenizer=..., got none")
-        if tokenizer.eos_token_id is None:
+        if checked_tokenizer(tokenizer).eos_token_id is None:
             raise ConfigError(
                 f"tokenizer {type(tokenizer).__name__}: must have an EOS token, since that is how a response ends; "
                 "set tokenizer.eos_token"
@@ -244,14 +245,19 @@ class TaskEnv:
 
     @kl_coef.setter
     def kl_coef(self, value: float) -> None:
-        self._mdp.kl_coef = float(replace(self.task.reward, kl_coef=value).kl_coef)
+        self._mdp.kl_coef = replace(self.task.reward, kl_coef=value).kl_coef
 
     def state_dict(self) -> dict[str, Any]:
         """beta and the random generator; an episode that is being stepped is not in it."""
         return {"kl_coef": self.kl_coef, "np_random": dict(self.np_random.bit_generator.state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Take back what :meth:`state_dict` gave.
+
+        Raises:
+            ConfigError: it is no such state.
+        """
+        refuse_foreign_state(state, self.state_dict())
         self.kl_coef = state["kl_coef"]
         self.np_random.bit_generator.state = state["np_random"]
 
@@ -267,14 +273,22 @@ def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:
         raise ActionError(
             f"action: log_prob must hold {_count(active)} number(s), shape {active.shape}, got shape {log_probs.shape}"
         )
-    wrong = active & ~(np.isfinite(log_probs) & (log_probs <= LOG_PROB_SLACK))
+    wrong = active & ~((log_probs >= MIN_LOG_PROB) & (log_probs <= LOG_PROB_SLACK))  # a NaN is neither
     if wrong.any():
         raise ActionError(
-            "action: log_prob must be a finite log-probability in nats, at most 0 (-inf would be paid as an infinite "
-            f"reward), got {log_probs[wrong][0]} in row {int(np.flatnonzero(wrong)[0])}; "
+            f"action: log_prob must be a log-probability in nats, from {MIN_LOG_PROB:g} to 0 (far below it would "
+            f"be paid as a reward without end), got {log_probs[wrong][0]} in row {int(np.flatnonzero(wrong)[0])}; "
             "pass the log-probability under the policy that drew the token"
         )
     return np.where(active, log_probs, 0.0)
+
+
+def refuse_foreign_state(state: Any, own: Mapping[str, Any]) -> None:
+    if not isinstance(state, Mapping) or not own.keys() <= state.keys():
+        raise ConfigError(
+            f"environment state: must be what state_dict() of such an environment gave, with {sorted(own)}, got "
+            f"{shown(state)}"
+        )
 
 
 def _array(value: Any) -> np.ndarray:
@@ -298,10 +312,22 @@ def checked_render_mode(mode: str | None) -> str | None:
     return mode
 
 
-def checked_options(options: Any) -> Mapping[str, Any]:
-    """The options of ``reset``; None is none. Raises: ConfigError: they are no mapping."""
+def checked_seed(seed: Any) -> int | None:
+    """The seed of ``reset``. Raises: ConfigError: it is neither None nor a whole number >= 0."""
+    found: int | None = checked("reset: seed", seed, Whole | None)
+    return found
+
+
+def checked_options(options: Any, known: Sequence[str]) -> Mapping[str, Any]:
+    """The options of ``reset``; None is none.
+
+    Raises:
+        ConfigError: they are no mapping.
+        UnknownSettingError: one of them is none of those that are known.
+    """
     if options is not None and not isinstance(options, Mapping):
         raise ConfigError(f'reset: options must be None or a dict, such as {{"prompt": text}}, got {options!r}')
+    refuse_unknown("reset: options", options or {}, known)
     return options or {}
 
 

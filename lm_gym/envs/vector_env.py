@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ from lm_gym.envs.info import InfoKeys, shown_info, step_info
 from lm_gym.envs.mdp import Transition
 from lm_gym.envs.rendering import Transcript
 from lm_gym.envs.rollout import PhaseTimer, collect, sampler_of
-from lm_gym.envs.task import TaskEnv, TextTask, checked_options, checked_render_mode
+from lm_gym.envs.task import TaskEnv, TextTask, checked_options, checked_render_mode, checked_seed, refuse_foreign_state
 from lm_gym.episodes import Episodes
-from lm_gym.errors import ConfigError, EpisodeOverError, UnsupportedModelError
+from lm_gym.errors import ConfigError, EpisodeOverError, PromptError, UnsupportedModelError
 from lm_gym.policy import Policy, Sampler
 from lm_gym.prompts import Prompt, load_prompts
 from lm_gym.scoring.adapters import RewardModelLike
-from lm_gym.tools.settings import checked
+from lm_gym.tools.settings import Count, Whole, checked, shown
 
 __all__ = ["TextGenerationVectorEnv"]
 
@@ -53,9 +53,8 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         num_envs: rows, B.
         autoreset_mode: what follows the end of a row's episode; see Gymnasium's vector documentation.
         """
-        if num_envs < 1:
-            raise ConfigError(f"num_envs: must be >= 1, got {num_envs}")
-        self.task = task
+        num_envs = checked("num_envs", num_envs, Count)
+        self.task = checked("task", task, TextTask)
         self.num_envs = num_envs
         self.reward_model = reward_model
         self.autoreset_mode = _checked_autoreset(autoreset_mode)
@@ -157,10 +156,11 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
                 env's rules or does not store the keep sets of a truncated distribution.
             RewardModelError: the reward model failed.
         """
-        count = self.num_envs if num_episodes is None else num_episodes
-        if count < 1 or samples_per_prompt < 1 or count % samples_per_prompt:
+        count: int = checked("rollout: num_episodes", num_episodes, Count | None) or self.num_envs
+        samples_per_prompt = checked("rollout: samples_per_prompt", samples_per_prompt, Count)
+        if count % samples_per_prompt:
             raise ConfigError(
-                "rollout: needs at least one episode, a whole number of times samples_per_prompt, got "
+                "rollout: needs a number of episodes that samples_per_prompt divides, got "
                 f"{count} episodes of {samples_per_prompt} samples"
             )
         prompts = [self.task.prompts.draw(self.np_random) for _ in range(count // samples_per_prompt)]
@@ -176,9 +176,9 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
     ) -> Episodes:
         """:meth:`rollout` on given prompts (tokenised, texts, or rows with columns), ``samples_per_prompt`` episodes
         each."""
-        if not prompts:
-            raise ConfigError("rollout: needs at least one prompt, got none")
         loaded = self.as_prompts(prompts)
+        if not loaded:
+            raise ConfigError("rollout: needs at least one prompt, got none")
         draws = self.np_random if self._draws is None else self._draws
         seed = int(draws.integers(2**31))
         sampler = sampler_of(policy)
@@ -213,6 +213,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         Raises:
             ConfigError: it comes from an environment of another number of rows, or with another ``sampling.seed``.
         """
+        refuse_foreign_state(state, self.state_dict())
         if len(state["rows"]) != self.num_envs or (state["draws"] is None) != (self._draws is None):
             raise ConfigError(
                 f"environment state: must come from an environment of {self.num_envs} rows, with sampling.seed "
@@ -236,6 +237,8 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             PromptError: see there.
             ConfigError: one lacks a column that the reward model needs.
         """
+        if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
+            raise PromptError(f"prompts: must be a list of texts, rows or prompts, got {shown(prompts)}")
         return self._checked_prompts([self.as_prompt(prompt) for prompt in prompts])
 
     def as_prompt(self, prompt: Prompt | str | Mapping[str, Any]) -> Prompt:
@@ -263,10 +266,12 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
 
     def _seed_rows(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
         """Row i gets its own generator, as i single environments would have."""
-        if isinstance(seed, int | np.integer):
-            seeds: list[int | None] = [int(seed) + row for row in range(self.num_envs)]
+        seeds: Sequence[int | None]
+        if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str | bytes):
+            seeds = checked("reset: seed", seed, tuple[Whole | None, ...])
         else:
-            seeds = [None] * self.num_envs if seed is None else _checked_seeds(seed)
+            first = checked_seed(seed)
+            seeds = [None if first is None else first + row for row in range(self.num_envs)]
         if len(seeds) != self.num_envs:
             raise ConfigError(f"seed: a sequence must have num_envs = {self.num_envs} entries, got {len(seeds)}")
         for row in rows:
@@ -328,22 +333,13 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
 def _checked_autoreset(mode: AutoresetMode | str) -> AutoresetMode:
     try:
         return AutoresetMode(mode)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         choices = ", ".join(repr(choice.value) for choice in AutoresetMode)
         raise ConfigError(f"autoreset_mode: must be an AutoresetMode or one of {choices}, got {mode!r}") from error
 
 
-def _checked_seeds(seeds: Any) -> list[int | None]:
-    """Raises: ConfigError: they are no sequence of whole numbers, or of None."""
-    if isinstance(seeds, Sequence | np.ndarray) and all(
-        one is None or isinstance(one, int | np.integer) for one in seeds
-    ):
-        return [None if one is None else int(one) for one in seeds]
-    raise ConfigError(f"reset: seed must be None, a whole number, or a sequence of one for each row, got {seeds!r}")
-
-
 def _reset_mask(options: Mapping[str, Any] | None, num_envs: int) -> np.ndarray:
-    mask = checked_options(options).get("reset_mask")
+    mask = checked_options(options, ("prompt", "reset_mask")).get("reset_mask")
     if mask is None:
         return np.ones(num_envs, dtype=bool)
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (num_envs,) or not mask.any():

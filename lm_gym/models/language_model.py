@@ -25,10 +25,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.cache_utils import Cache, DynamicCache
 
 from lm_gym.errors import ModelLoadError, UnsupportedModelError
-from lm_gym.models.model_checks import check_can_be_stepped, check_is_no_wrapper
+from lm_gym.models.model_checks import check_can_be_stepped, check_is_no_wrapper, checked_device, made_by
 from lm_gym.runs.manifests import MANIFEST, check_manifest
 from lm_gym.scoring.handles import ModelHandle, import_attribute, is_import_path
 from lm_gym.tools.quiet import quiet_transformers
+from lm_gym.tools.settings import Text, checked
 
 __all__ = [
     "DType",
@@ -47,9 +48,13 @@ _loaded: WeakValueDictionary[tuple[Any, ...], LanguageModel] = WeakValueDictiona
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """``"auto"`` is CUDA where there is one, else MPS, else the CPU; anything else is taken at its word."""
+    """``"auto"`` is CUDA where there is one, else MPS, else the CPU; anything else is taken at its word.
+
+    Raises:
+        ConfigError: it is no device, or not there.
+    """
     if str(device) != "auto":
-        return torch.device(device)
+        return checked_device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -258,18 +263,24 @@ def load_language_model(
         trust_remote_code: run code that ships with a hub model. Off unless you say so.
 
     Raises:
+        ConfigError: handle, tokenizer, device or dtype is of a kind that names none.
         ModelLoadError: nothing loads from this handle.
         UnsupportedModelError: it loads and cannot be used; see :class:`LanguageModel`.
     """
     if isinstance(handle, LanguageModel):
         return frozen(handle)
+    handle = checked("model", handle, Text | Path | Callable | PreTrainedModel)
+    tokenizer = checked("tokenizer", tokenizer, Text | Path | PreTrainedTokenizerBase | None)
+    dtype = checked("dtype", dtype, DType)
+    trust_remote_code = checked("trust_remote_code", trust_remote_code, bool)
+    where = resolve_device(device)
     key = (_hashable(handle), _hashable(tokenizer), str(device), dtype)
     found = _loaded.get(key) if key[0] is not None else None
     if found is None:
         model, own = _model_and_tokenizer(handle, tokenizer, dtype, trust_remote_code)
         if isinstance(handle, PreTrainedModel) and _learns(model):
             model = _frozen_copy(model)
-        model = model.to(resolve_device(device)).eval().requires_grad_(False)
+        model = model.to(where).eval().requires_grad_(False)
         found = LanguageModel(model, own, dtype=dtype)
         if key[0] is not None:
             _loaded[key] = found
@@ -294,12 +305,11 @@ def _model_and_tokenizer(
     handle: Any, tokenizer: Any, dtype: DType, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if isinstance(handle, str) and is_import_path(handle):
-        handle = import_attribute(handle)
+        handle = checked(f"model {handle!r}", import_attribute(handle), Callable | PreTrainedModel)
     if isinstance(handle, PreTrainedModel):
         model, own = handle, None
-    elif isinstance(handle, Callable):  # type: ignore[arg-type]
-        made = handle()
-        model, own = made if isinstance(made, tuple) else (made, None)
+    elif callable(handle):
+        model, own = made_by(handle)
     else:
         weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         model = load_weights(handle, dtype=weights, trust_remote_code=trust_remote_code)

@@ -8,18 +8,19 @@ Shapes: B = rows, S = sequence positions, H = hidden width, N = any flat count o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from lm_gym.errors import UnsupportedModelError
+from lm_gym.errors import ConfigError, LmGymError, ModelLoadError, UnsupportedModelError
+from lm_gym.tools.settings import shown
 
-__all__ = ["check_can_be_stepped", "check_is_no_wrapper"]
+__all__ = ["check_can_be_stepped", "check_is_no_wrapper", "checked_device", "made_by"]
 
 
 class Model(Protocol):
@@ -46,6 +47,54 @@ class Model(Protocol):
     ) -> Tensor: ...
 
     def logits(self, hidden: Tensor) -> Tensor: ...
+
+
+def checked_device(device: Any) -> torch.device:
+    """The device of a name. Raises: ConfigError: it names none, or one that is not there."""
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ConfigError(
+            f'device: must be "auto" or the name of a device of torch, such as "cpu" or "cuda:0", got {shown(device)}'
+        ) from None
+    missing = {
+        "cuda": found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count(),
+        "mps": found.type == "mps" and not torch.backends.mps.is_available(),
+    }
+    if missing.get(found.type):
+        raise ConfigError(
+            f"device: must be there, and torch sees {torch.cuda.device_count()} GPUs of CUDA here and "
+            f'{"an" if torch.backends.mps.is_available() else "no"} MPS, got {shown(device)}; pass "auto" or "cpu"'
+        )
+    return found
+
+
+def made_by(factory: Callable[[], Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """What the factory of a language model makes: a model, with its tokenizer or without.
+
+    Raises:
+        ModelLoadError: it fails, or makes something else.
+        UnsupportedModelError: it is not a factory but peft's wrapper around a model, or makes one.
+    """
+    check_is_no_wrapper(factory)
+    try:
+        made = factory()
+    except LmGymError:
+        raise
+    except Exception as error:  # the user's own code
+        raise ModelLoadError(
+            f"language model factory {shown(factory)}: must return (model, tokenizer) when it is called without "
+            f"arguments, and raised {type(error).__name__}: {error}"
+        ) from error
+    model, tokenizer = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    check_is_no_wrapper(model)
+    known = isinstance(model, PreTrainedModel)
+    if not known or not (tokenizer is None or isinstance(tokenizer, PreTrainedTokenizerBase)):
+        raise ModelLoadError(
+            f"language model factory {shown(factory)}: must return a model of transformers and its tokenizer, got "
+            f"{shown(made)}"
+        )
+    return model, tokenizer
 
 
 def check_is_no_wrapper(model: object) -> None:

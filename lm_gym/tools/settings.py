@@ -36,7 +36,7 @@ __all__ = [
     "Seed",
     "Share",
     "Text",
-    "TokenId",
+    "Whole",
     "checked",
     "refuse_unknown",
     "settings",
@@ -78,7 +78,7 @@ class Bounds:
 
 Count = Annotated[int, Bounds(least=1)]
 """A whole number >= 1."""
-TokenId = Annotated[int, Bounds(least=0)]
+Whole = Annotated[int, Bounds(least=0)]
 """A whole number >= 0."""
 Seed = Annotated[int, Bounds(least=0, below=2**32)]
 """A whole number that every random generator takes."""
@@ -236,7 +236,7 @@ def _text(value: Any) -> str:
 
 
 def _instance(value: Any, kind: Any) -> Any:
-    _require(kind is Any or (callable(value) if kind is Callable else isinstance(value, kind)))
+    _require(kind is Any or isinstance(value, kind))
     return value
 
 
@@ -247,7 +247,6 @@ _PLAIN: dict[Any, Callable[[Any], Any]] = {
     bool: _switch,
     str: _text,
     None: lambda value: _instance(value, type(None)),
-    Path: lambda value: Path(_instance(value, str | Path)),
 }
 _NAMES = {
     int: "a whole number",
@@ -257,6 +256,7 @@ _NAMES = {
     None: "None",
     type(None): "None",
     Path: "a path",
+    Callable: "a callable",
 }
 
 
@@ -300,4 +300,5 @@ def _literals(annotation: Any) -> tuple[Any, ...]:
 
 
 def _plain(bound: float | None) -> str:
-    return "2**32" if bound == 2**32 else f"{bound:g}"
+    powers = {2.0**power: f"2**{power}" for power in (31, 32)}
+    return powers.get(bound or 0.0, f"{bound:g}")

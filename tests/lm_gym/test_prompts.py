@@ -162,7 +162,7 @@ def test_a_limit_below_one_token_is_refused(limit: int, tokenizer: Any) -> None:
 
 
 def test_an_unknown_truncation_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(PromptError, match='must be "error", "left" or "right", got \'middle\''):
+    with pytest.raises(ConfigError, match='must be "error", "left" or "right", got \'middle\''):
         load_prompts(["a"], tokenizer, truncation="middle")  # type: ignore[arg-type]
 
 

@@ -319,7 +319,10 @@ def test_a_rollout_of_no_episodes_is_refused(call: str, reference: Reference, po
     positional, keywords = arguments(reference, {})
     env = vector_env(1, *positional, **keywords)
     env.reset(seed=0)
-    with pytest.raises(ConfigError, match="rollout: needs at least one"):
+    with pytest.raises(
+        ConfigError,
+        match=r"rollout: (needs at least one prompt|num_episodes: must be None or a whole number >= 1, got 0)",
+    ):
         env.rollout(policy, 0) if call == "rollout" else env.rollout_on(policy, [])
 
 

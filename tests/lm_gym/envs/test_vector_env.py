@@ -239,7 +239,7 @@ def test_an_unknown_autoreset_mode_is_refused_with_the_choices(reference: Refere
 
 
 def test_zero_rows_are_refused(reference: Reference) -> None:
-    with pytest.raises(ConfigError, match="num_envs: must be >= 1, got 0"):
+    with pytest.raises(ConfigError, match="num_envs: must be a whole number >= 1, got 0"):
         vector_env(0, reference, PROMPTS, **SETTINGS)
 
 
@@ -255,7 +255,5 @@ def test_its_spaces_contain_what_it_returns(reference: Reference) -> None:
 @pytest.mark.parametrize("seed", ["a", "ab", 1.5, [1, 2.5], {1: 2}])
 def test_a_seed_that_is_no_number_is_named(seed: Any, reference: Reference) -> None:
     env, _ = both(reference, AutoresetMode.NEXT_STEP)
-    with pytest.raises(
-        ConfigError, match="reset: seed must be None, a whole number, or a sequence of one for each row"
-    ):
+    with pytest.raises(ConfigError, match=r"reset: seed: must be .*None or a whole number >= 0, got "):
         env.reset(seed=seed)

@@ -56,7 +56,7 @@ GOOD: list[tuple[Any, Any, Any]] = [
     (tuple[Text, ...], (), ()),
     (Text | tuple[Text, ...], "a", "a"),
     (Text | tuple[Text, ...], ["a"], ("a",)),
-    (Path, "x/y", Path("x/y")),
+    (Path, Path("x"), Path("x")),
     (Any, ..., ...),
 ]
 
