@@ -28,8 +28,10 @@ def _whole(digits: str) -> int | float:
 _DECODER = json.JSONDecoder(parse_int=_whole)
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, what: str = "JSON") -> Any:
     """Parse one JSON value; a whole number of more than 300 digits becomes infinity, as ``1e400`` does.
+
+    Args: what: names what the text must be, for the error.
 
     Raises:
         DataError: the text is no JSON, or nests too deeply to be parsed.
@@ -37,14 +39,14 @@ def parse_json(text: str) -> Any:
     try:
         return _DECODER.decode(text.lstrip("\ufeff"))
     except json.JSONDecodeError as error:
-        raise DataError(f"must be one JSON object, got {text.strip()[:60]!r} ({error})") from error
+        raise DataError(f"must be {what}, got {text.strip()[:60]!r} ({error})") from error
     except RecursionError as error:
         raise DataError(f"must nest at most {MAX_DEPTH} deep, got {text.strip()[:20]!r}...; fix the row") from error
 
 
 def parse_object(text: str) -> dict[str, Any]:
     """Parse one JSON object. Raises: DataError: see :func:`parse_json`; or it is another value."""
-    row = parse_json(text)
+    row = parse_json(text, "one JSON object")
     if not isinstance(row, dict):
         raise DataError(f"must be a JSON object, got {type(row).__name__}; put one row on a line, or name it .json")
     return row

@@ -82,7 +82,7 @@ def load_judgements(source: Any, *, skip_bad: bool = False) -> JudgementFile:
         elif skip_bad:
             skipped.append(SkippedRow(where, str(found)))
         else:
-            raise DataError(f"{where}: {found} (skip_bad=True, --skip-bad, lists bad rows and goes on)") from found
+            raise DataError(f"{where}: {found} (--skip-bad, or skip_bad=True, lists bad rows and goes on)") from found
     if not judgements:
         names = ", ".join(str(file) if isinstance(file, str | Path) else "the rows given" for file in files)
         raise DataError(

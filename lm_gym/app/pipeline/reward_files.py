@@ -235,7 +235,8 @@ def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Jud
     if found.skipped:
         console.print(f"skipped {len(found.skipped)} rows, kept {len(found.judgements)}")
     if found.without_text:
-        console.print(f"{found.without_text} judgements have a response without text; they are used")
+        of = f"{found.without_text} of {len(found.judgements)} judgements"
+        console.print(f"responses without text: in {of}; they are used", highlight=False)
     if found.columns:
         listed = ", ".join(f"{key} ({rows} rows)" for key, rows in sorted(found.columns.items()))
         console.print(f"not learned from: the columns {listed}", highlight=False)

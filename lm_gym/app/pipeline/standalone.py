@@ -17,7 +17,8 @@ from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError, OutputExistsError, PromptError
 from lm_gym.scoring.handles import load_reward_model
 from lm_gym.scoring.protocol import Scores, checked_scores, columns_for
-from lm_gym.tools.files import read_jsonl, write_jsonl
+from lm_gym.sources.rows import read_rows
+from lm_gym.tools.files import write_jsonl
 from lm_gym.tools.terminal import visible
 
 from .options import ResponseOptions, SampleOptions, TrainOptions, TrainResponseOptions, UpdateOptions
@@ -216,7 +217,7 @@ def read_prompt_rows(path: Path) -> list[dict[str, Any]]:
         PromptError: a row has neither "prompt" nor "messages".
     """
     rows: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
+    for number, row in enumerate(read_rows(path), start=1):
         if not set(PROMPT_KEYS) & set(row):
             raise PromptError(
                 f"{path}, row {number}: must have a text under 'prompt' or a chat under 'messages', got the keys "

@@ -191,6 +191,18 @@ def test_rows_from_files_and_their_errors(make_model, tokenizer, tmp_path):
         run(good)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.parquet"])
+def test_rows_from_tables_and_data_sets(make_model, tokenizer, tmp_path, name):
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_list(ROWS)
+    getattr(made, f"to_{name[2:]}")(tmp_path / name)
+    config = SupervisedConfig(max_steps=1, **QUICK)
+    supervised_finetune(make_model(), ROWS, tmp_path / "plain", config, tokenizer=tokenizer)
+    for number, source in enumerate((tmp_path / name, made)):
+        supervised_finetune(make_model(), source, tmp_path / f"{number}", config, tokenizer=tokenizer)
+        assert read_metrics(tmp_path / f"{number}")[0]["loss"] == read_metrics(tmp_path / "plain")[0]["loss"]
+
+
 def test_the_models_context_is_the_limit(make_model, tokenizer, tmp_path, caplog):
     rows = [*UNEVEN, {"prompt": "a" * 40, "completion": "b" * 8}]
     with pytest.raises(DataError, match="row 5: must have at most max_length = 48 tokens, got 49"):

@@ -222,6 +222,8 @@ def test_rows_of_published_data_sets_are_read_as_they_are(name: str, tmp_path: P
     row, wanted = PUBLISHED[name]
     found = judgement_from_row(row)
     assert found == wanted
+    beside = judgement_from_row({**row, "comment": "clear", "annotator": "w1"})
+    assert beside == Judgement(**{**vars(wanted), "comment": "clear", "annotator": "w1"})
     assert load_judgements(write_jsonl(tmp_path / "a.jsonl", [row])).judgements == [found]
 
 
@@ -238,7 +240,7 @@ def test_rows_of_published_data_sets_are_read_as_they_are(name: str, tmp_path: P
         ("Chatbot Arena", {"conversation_a": answered("x")[:1]}, "the last message must be the assistant's"),
         ("Chatbot Arena, as a table", {"response_b": '["a"]'}, "a turn for each of the 2 prompts, got 1"),
         ("Chatbot Arena, as a table", {"winner_model_b": 1}, "winner must be one of 1 0, 0 1, 0 0, got '1 1'"),
-        ("Chatbot Arena, as a table", {"prompt": '["Hi"'}, "must be one JSON object"),
+        ("Chatbot Arena, as a table", {"prompt": '["Hi"'}, "must be JSON, got"),
     ],
 )
 def test_published_rows_with_other_values_are_refused(name: str, change: dict[str, Any], message: str) -> None:

@@ -202,7 +202,7 @@ def test_a_bad_row_is_an_error_with_its_line_or_is_listed(row: dict[str, Any], m
     path.write_text("\n".join([json.dumps(good), "", json.dumps(row), json.dumps(good)]))
     sys.set_int_max_str_digits(limit)
     with pytest.raises(
-        DataError, match=r"line 3: .* \(skip_bad=True, --skip-bad, lists bad rows and goes on\)"
+        DataError, match=r"line 3: .* \(--skip-bad, or skip_bad=True, lists bad rows and goes on\)"
     ) as caught:
         load_judgements(path)
     assert message in str(caught.value)
