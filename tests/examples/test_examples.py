@@ -1,7 +1,10 @@
-"""Every example runs, in its short form."""
+"""Every example runs, in its short form; the notebook from its first cell to its last."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,18 +20,55 @@ SCRIPTS = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
 TOOLS = ROOT / "scripts"
 
 
+NOTEBOOKS = sorted((ROOT / "examples").rglob("*.ipynb"))
+
+
 def test_examples_are_found() -> None:
-    assert len(SCRIPTS) >= 7
+    assert 10 <= len(SCRIPTS) <= 12
+    assert NOTEBOOKS
+
+
+def run(script: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(script), "--smoke"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_example_runs(script: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(script), "--smoke"], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
-    )
+    done = run(script, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip()
     assert list(tmp_path.iterdir()) == []  # an example leaves nothing behind
+
+
+def test_without_wandb_the_example_says_so_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util\nfound = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'wandb' else found(name, *rest)\n"
+    )
+    command = [sys.executable, str(ROOT / "examples" / "10_callbacks_and_wandb.py"), "--smoke"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=True)
+    assert "wandb is not installed: no W&B run is written" in done.stdout
+    assert "stopped: at the end" in done.stdout
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path) -> None:
+    copy = tmp_path / notebook.name
+    shutil.copy(notebook, copy)
+    command = [str(Path(sys.executable).parent / "jupyter-execute"), "--inplace", "--timeout=240", str(copy)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells = [cell for cell in json.loads(copy.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in cells)
+    assert any("after: score" in "".join(output.get("text", "")) for cell in cells for output in cell["outputs"])
+
+
+def test_notebook_is_kept_without_outputs() -> None:
+    for notebook in NOTEBOOKS:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        assert all(not cell.get("outputs") for cell in cells), notebook
 
 
 def test_the_built_in_model_can_be_built_again(tmp_path: Path) -> None:
