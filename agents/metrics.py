@@ -78,6 +78,17 @@ TAGS = {
 """Name -> tag, by whose first part trackers group their charts."""
 
 
+HELD_OUT = {
+    "eval_score": "score",
+    "eval_reference_score": "reference_score",
+    "eval_kl": "kl",
+    "eval_return": "episode_return",
+    "eval_win_rate": "win_rate",
+    "eval_response_length": "response_length",
+}
+"""Metric of an iteration that was evaluated on held-out prompts -> field of :class:`lm_gym.Evaluation`."""
+
+
 def tag(name: str) -> str:
     """The tag of a metric: that of ``TAGS``, ``eval/...`` of an evaluation, ``custom/...`` of any other without one."""
     if name.startswith("eval_"):

@@ -28,6 +28,7 @@ from lm_gym.runs.folder import Run, open_run
 from lm_gym.runs.signals import StopRequest, stopping_at_signals
 
 from .callbacks import Agent, Callback, ProgressDisplay, TrainingRun, check_agent, check_callbacks
+from .metrics import HELD_OUT
 from .run_folder import TrainingState, training_identity
 from .trackers import JsonlTracker, TensorBoardTracker
 
@@ -251,14 +252,7 @@ class _Loop:
         if self.state.is_best(found, env.kl_coef):
             self.state.save_best(found, env.kl_coef)
             self.best = found
-        return {
-            "eval_score": found.score,
-            "eval_reference_score": found.reference_score,
-            "eval_kl": found.kl,
-            "eval_return": found.episode_return,
-            "eval_win_rate": found.win_rate,
-            "eval_response_length": found.response_length,
-        }
+        return {name: getattr(found, field) for name, field in HELD_OUT.items()}
 
     def _save_what_is_done(self, error: Exception) -> None:
         """Save the iterations before the error; a failure to do so is a note of it, since the error came first."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lm_gym import Evaluation
 from lm_gym.agents import METRICS
+from lm_gym.agents.metrics import HELD_OUT, tag
 from lm_gym.reward_models import RewardEvaluation
 
 __all__ = ["READING", "field_descriptions", "glossary", "write_glossary"]
@@ -49,15 +50,6 @@ READING = {
 }
 """Name -> how it is read, in a line."""
 
-EVALUATED = {
-    "eval_score": "score",
-    "eval_kl": "kl",
-    "eval_return": "episode_return",
-    "eval_win_rate": "win_rate",
-    "eval_response_length": "response_length",
-}
-"""Metric of a training run with held-out prompts -> field of the evaluation behind it."""
-
 
 def field_descriptions(kind: type) -> dict[str, str]:
     """The docstring under each field of a dataclass, on one line.
@@ -88,8 +80,11 @@ def glossary() -> dict[str, str]:
         raise ValueError(f"metric glossary: READING must have the names of lm_gym.agents.METRICS, apart: {apart}")
     evaluation = field_descriptions(Evaluation)
     return {
-        "training": _table(("metric", "formula", "how to read it"), [(n, f, READING[n]) for n, f in METRICS.items()]),
-        "held_out": _table(("metric", "meaning"), [(name, evaluation[field]) for name, field in EVALUATED.items()]),
+        "training": _table(
+            ("metric", "chart", "formula", "how to read it"),
+            [(name, f"`{tag(name)}`", formula, READING[name]) for name, formula in METRICS.items()],
+        ),
+        "held_out": _table(("metric", "meaning"), [(name, evaluation[field]) for name, field in HELD_OUT.items()]),
         "evaluation": _table(("field", "meaning"), list(evaluation.items())),
         "reward_model": _table(("field", "meaning"), list(field_descriptions(RewardEvaluation).items())),
     }

@@ -10,6 +10,7 @@ import pytest
 
 from lm_gym import reviews
 from lm_gym.agents import METRICS, PPO, LanguageModelPolicy, PPOConfig, train
+from lm_gym.agents.metrics import HELD_OUT
 from lm_gym.assets import REVIEWS_LM
 from scripts import metric_glossary
 from scripts.metric_glossary import field_descriptions, glossary, write_glossary
@@ -20,7 +21,7 @@ def test_every_metric_of_a_run_is_described() -> None:
     config = PPOConfig(episodes_per_iteration=4, epochs=1, minibatches=1)
     agent = PPO(LanguageModelPolicy.from_pretrained(REVIEWS_LM), config)
     result = train(agent, env.unwrapped, iterations=1, eval_prompts=reviews.prompts("held_out")[:2])
-    assert result.history[0].keys() == METRICS.keys() | metric_glossary.EVALUATED.keys()
+    assert result.history[0].keys() == METRICS.keys() | HELD_OUT.keys()
 
 
 def test_tables_are_written(tmp_path: Path) -> None:
