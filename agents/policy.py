@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lm_gym.config import SamplingConfig
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ArtifactError, ConfigError, UnsupportedModelError
-from lm_gym.models.generate import LanguageModelSampler
+from lm_gym.models.generate import LanguageModelSampler, response_texts
 from lm_gym.models.language_model import DType, LanguageModel, load_language_model, load_weights
 from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 from lm_gym.policy import PolicyEvaluation
+from lm_gym.prompts import load_prompts
 from lm_gym.runs.manifests import check_manifest, write_manifest
 from lm_gym.tools.files import replaced_folder, write_json
 from lm_gym.tools.quiet import quiet_transformers
+from lm_gym.tools.settings import shown
 
 from .acting import TokenActor
 
@@ -210,6 +213,45 @@ class LanguageModelPolicy:
         Returns: tokens (B,) int64 and their log-probabilities (B,) float32, in nats; scalars' shape for one row.
         """
         return self._actor.act(observation, sampling)
+
+    def respond(
+        self,
+        prompts: Sequence[str | Mapping[str, Any]],
+        sampling: SamplingConfig | None = None,
+        **settings: Any,
+    ) -> list[str]:
+        """Answer texts by texts: ``policy.respond(["Once upon"], temperature=0.7, max_new_tokens=32, seed=0)``.
+
+        Args:
+            prompts: texts, or rows with ``messages`` where the tokenizer has a chat template; one response each.
+            sampling: rules of sampling, ``env.sampling`` for those that it was trained by; None takes the defaults.
+            settings: fields of :class:`lm_gym.SamplingConfig` that replace those; ``seed`` fixes the draws.
+
+        Raises:
+            ConfigError: the prompts are one text, or a setting is out of range.
+            UnknownSettingError: a setting does not exist.
+            PromptError: a prompt is empty, or too long for the model together with ``max_new_tokens``.
+        """
+        if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
+            raise ConfigError(f"respond: prompts must be a list of texts, got {shown(prompts)}; write [text]")
+        rules = {field.name: getattr(sampling, field.name) for field in fields(SamplingConfig)} if sampling else {}
+        sampling = SamplingConfig(**{**rules, **settings})
+        rows = list(prompts)
+        if not rows:
+            return []
+        limit = self.language_model.max_length
+        if limit is not None and limit <= sampling.max_new_tokens:
+            raise ConfigError(
+                f"respond: max_new_tokens must leave room for a prompt in the {limit} positions of the model, got "
+                f"{sampling.max_new_tokens}; lower it"
+            )
+        found = load_prompts(
+            rows,
+            self.tokenizer,
+            max_prompt_tokens=None if limit is None else limit - sampling.max_new_tokens,
+            vocab_size=self.vocab_size,
+        )
+        return response_texts(self.language_model, [prompt.ids for prompt in found.prompts], sampling)
 
     def log_probs_and_values(
         self, episodes: Episodes, *, entropy: bool = True, values: bool = True

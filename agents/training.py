@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lm_gym.envs.evaluation import Evaluation, evaluate
-from lm_gym.envs.vector_env import TextGenerationVectorEnv
+from lm_gym.envs.wrappers import AnyEnv, sharing_beta, vector_env_of
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.kl_control import AdaptiveKL
@@ -63,7 +63,7 @@ class TrainResult:
 
 def train(
     agent: Agent,
-    env: TextGenerationVectorEnv,
+    env: AnyEnv,
     *,
     iterations: int,
     run_dir: str | Path | None = None,
@@ -83,7 +83,8 @@ def train(
 
     Args:
         agent: learns one iteration at a time.
-        env: gives episodes; its ``kl_coef`` is set by ``adaptive_kl``.
+        env: gives episodes; its ``kl_coef`` is set by ``adaptive_kl``. It may be single, or in wrappers that change no
+            reward: whole responses are rolled out of its task (:func:`lm_gym.envs.wrappers.vector_env_of`).
         iterations: of the whole run, those before a resume included. A longer run is another run: its learning rate
             decays otherwise from the first iteration on.
         run_dir: the run folder; None writes nothing.
@@ -110,8 +111,8 @@ def train(
 
     Raises:
         ConfigError: a count below 1, a controller without a KL to control, resume without a folder, a folder for
-            several processes or for an agent without a state, a callback that does not take the run, or the run in the
-            folder has other settings or inputs.
+            several processes or for an agent without a state, a callback that does not take the run, a wrapper that
+            may change the reward, or the run in the folder has other settings or inputs.
         PromptError: a held-out prompt does not fit.
         ConfigError: a held-out prompt lacks a column that the reward model needs.
         UnsupportedModelError: there is a folder, and the policy cannot be saved (an adapter is on it).
@@ -121,6 +122,7 @@ def train(
     _check_counts(iterations=iterations, eval_every=eval_every, checkpoint_every=checkpoint_every)
     check_agent(agent, has_folder=run_dir is not None)
     check_callbacks(callbacks)
+    given, env = env, vector_env_of(env, "train")
     if run_dir is None and (resume or overwrite):
         raise ConfigError("train: resume and overwrite need run_dir, got none")
     if run_dir is not None and (size := launched_processes().size) > 1:
@@ -147,11 +149,8 @@ def train(
             seed=seed,
         )
         opened = open_run(run_dir, identity, resume=resume, overwrite=overwrite)
-    with opened as run:
-        listeners = [*_trackers(run, tensorboard), *callbacks]
-        shown = any(isinstance(one, ProgressDisplay) for one in callbacks)
-        if progress and not shown and launched_processes().is_main:
-            listeners.append(ProgressDisplay(type(agent).__name__))
+    with opened as run, sharing_beta(given, env):
+        listeners = [*_trackers(run, tensorboard), *callbacks, *_display(agent, callbacks, progress)]
         if seed is not None:
             env.reset(seed=seed)
         state = TrainingState(agent, env, adaptive_kl, listeners, run)
@@ -273,6 +272,11 @@ def _check_counts(**counts: int) -> None:
             raise ConfigError(f"train: {name} must be a whole number, got {count!r}")
         if count < 1:
             raise ConfigError(f"train: {name} must be >= 1, got {count}")
+
+
+def _display(agent: Agent, callbacks: Sequence[Callback], progress: bool) -> list[Callback]:
+    shown = any(isinstance(one, ProgressDisplay) for one in callbacks)
+    return [ProgressDisplay(type(agent).__name__)] if progress and not shown and launched_processes().is_main else []
 
 
 def _trackers(run: Run | None, tensorboard: bool | None) -> list[Callback]:

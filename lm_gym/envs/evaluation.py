@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from lm_gym.envs.rollout import collect, sampler_of
-from lm_gym.envs.vector_env import TextGenerationVectorEnv
+from lm_gym.envs.wrappers import AnyEnv, vector_env_of
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.models.generate import LanguageModelSampler
@@ -60,7 +60,7 @@ class Evaluation:
 
 def evaluate(
     policy: Policy | Sampler,
-    env: TextGenerationVectorEnv,
+    env: AnyEnv,
     prompts: Sequence[Prompt | str | Mapping[str, Any]],
     *,
     seed: int = 0,
@@ -73,15 +73,15 @@ def evaluate(
 
     Args:
         policy: or a sampler.
-        env: gives rules, reference and reward model.
+        env: gives rules, reference and reward model; single or vector, bare or in wrappers that change no reward.
         prompts: held out from training; tokenised, texts, or rows with the columns that the reward model needs.
         seed: of the draws; policy and reference draw with different ones.
         reference_episodes: from an earlier call on the same prompts, to save generating them again.
 
     Raises:
-        ConfigError: no prompts, or one lacks a column that the reward model needs.
+        ConfigError: no prompts, or one lacks a column that the reward model needs, or a wrapper may change the reward.
     """
-    env = checked("evaluate: env", env, TextGenerationVectorEnv)
+    env = vector_env_of(env, "evaluate")
     seed = checked("evaluate: seed", seed, Annotated[int, Bounds(least=0, below=2**31)])
     loaded = env.as_prompts(prompts)
     if not loaded:

@@ -1,25 +1,36 @@
-"""``PolicyLogProb``: the true KL for an agent whose action is only a token.
+"""Wrappers: ``PolicyLogProb``, the true KL for an agent whose action is only a token; and the way past a wrapper.
 
 Outside, the action space is ``Discrete``; inside, the environment gets the token together with its log-probability
 under the agent's own policy, which the wrapper asks for. Use it with ``ent_coef=0`` and ``gamma=1``: the entropy is
 already in the reward, as part of the KL.
+
+Whole responses are rolled out past every wrapper: :func:`vector_env_of` takes those off that change nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorRewardWrapper, VectorWrapper
 from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers import NormalizeReward, OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics, TimeLimit
+from gymnasium.wrappers import vector as vector_wrappers
 
+from lm_gym.envs.env import TextGenerationEnv
 from lm_gym.envs.policy_handle import LogProb, PolicyHandle
+from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.errors import ConfigError, EpisodeOverError
 
-__all__ = ["PolicyLogProb", "VectorPolicyLogProb"]
+__all__ = ["AnyEnv", "PolicyLogProb", "VectorPolicyLogProb", "sharing_beta", "vector_env_of"]
+
+AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
+"""An environment of this library: single or vector, bare or wrapped."""
 
 if TYPE_CHECKING:
     _VectorWrapper = VectorWrapper[Any, Any, Any, Any]
@@ -123,3 +134,76 @@ class VectorPolicyLogProb(_VectorWrapper, RecordConstructorArgs):
         if self.env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
             self._ignored = np.logical_or(terminated, truncated)
         return result
+
+
+_WATCH_ONLY = (
+    OrderEnforcing,
+    PassiveEnvChecker,
+    PolicyLogProb,
+    RecordEpisodeStatistics,
+    VectorPolicyLogProb,
+    vector_wrappers.RecordEpisodeStatistics,
+)
+_REWARD_WRAPPERS = (
+    gymnasium.RewardWrapper,
+    NormalizeReward,
+    vector_wrappers.NormalizeReward,
+    VectorRewardWrapper,
+)
+
+
+def vector_env_of(env: AnyEnv, subject: str) -> TextGenerationVectorEnv:
+    """Return the vector environment that whole responses are rolled out in.
+
+    A wrapper that changes neither reward nor observation is taken off. A single environment becomes a vector
+    environment of one row with its task, reward model, beta and random generator; a rollout asks for as many episodes
+    as it likes.
+
+    Args:
+        env: single or vector, bare or wrapped.
+        subject: whoever asks, for messages.
+
+    Raises:
+        ConfigError: it is no environment of this library, or a wrapper may change what is paid or seen.
+    """
+    inner: Any = env
+    around = []
+    while isinstance(inner, gymnasium.Wrapper | VectorWrapper):
+        around.append(inner)
+        inner = inner.env
+    if not isinstance(inner, TextGenerationEnv | TextGenerationVectorEnv):
+        raise ConfigError(
+            f"{subject}: needs an environment of lm_gym, got {type(inner).__name__}; make it by gymnasium.make_vec(id, "
+            "num_envs=...), without a vectorization_mode, or by gymnasium.make(id)"
+        )
+    for wrapper in around:
+        if type(wrapper) not in _WATCH_ONLY:
+            raise ConfigError(
+                f"{subject}: whole responses are rolled out past every wrapper, and {type(wrapper).__name__} may "
+                f"change what an agent is paid or shown; {_instead_of(wrapper)}, or pass env.unwrapped to do without it"
+            )
+    if isinstance(inner, TextGenerationVectorEnv):
+        return inner
+    made = TextGenerationVectorEnv(inner.task, inner.reward_model, num_envs=1)
+    made.kl_coef = inner.kl_coef
+    made.np_random = inner.np_random
+    return made
+
+
+@contextmanager
+def sharing_beta(given: AnyEnv, used: TextGenerationVectorEnv) -> Iterator[None]:
+    """A block in which ``used`` stands for ``given`` (see :func:`vector_env_of`), which has its beta at the end."""
+    try:
+        yield
+    finally:
+        if isinstance(given.unwrapped, TextGenerationEnv):
+            given.unwrapped.kl_coef = used.kl_coef
+
+
+def _instead_of(wrapper: Any) -> str:
+    """The setting that does what a wrapper does."""
+    if isinstance(wrapper, _REWARD_WRAPPERS):
+        return "set score_weight, score_clip or normalizer of the environment, or change its reward model"
+    if isinstance(wrapper, TimeLimit):
+        return "set max_new_tokens of the environment (and leave max_episode_steps out)"
+    return "put what it does into the settings of the environment or into its reward model"

@@ -22,7 +22,7 @@ from lm_gym.models.language_model import LanguageModel
 from lm_gym.models.sampling import StopRule, draw, truncated_logits, with_stop_ids
 from lm_gym.policy import Generation
 
-__all__ = ["LanguageModelSampler", "generate", "stream"]
+__all__ = ["LanguageModelSampler", "generate", "response_texts", "stream"]
 
 MAX_KEEP_SET_BYTES = 1 << 30
 """Default memory limit of the keep sets of one rollout."""
@@ -59,13 +59,11 @@ class LanguageModelSampler:
 
     def generate(self, prompts: Sequence[np.ndarray], sampling: SamplingConfig) -> Generation:
         """See :meth:`lm_gym.policy.Sampler.generate`."""
-        generator = torch.Generator()
-        generator.manual_seed(sampling.seed) if sampling.seed is not None else generator.seed()
         return generate(
             self._model,
             prompts,
             sampling,
-            generator=generator,
+            generator=_generator(sampling.seed),
             max_rows=self._max_rows,
             max_keep_set_bytes=self._max_keep_set_bytes,
         )
@@ -109,6 +107,7 @@ def generate(
     *,
     generator: torch.Generator,
     max_rows: int = MAX_ROWS,
+    keep_sets: bool = True,
     max_keep_set_bytes: int = MAX_KEEP_SET_BYTES,
 ) -> Generation:
     """Sample one response per prompt.
@@ -120,6 +119,7 @@ def generate(
             the caller's business.
         generator: a CPU generator; one uniform number per row and step is drawn from it up front.
         max_rows: most rows decoded side by side.
+        keep_sets: store the keep set of each token where the distribution is truncated; learning needs them.
         max_keep_set_bytes: memory limit of the stored keep sets.
 
     Raises:
@@ -129,7 +129,7 @@ def generate(
     sampling = with_stop_ids(sampling, model.eos_ids, model.vocab_size)
     uniform = torch.rand((len(prompts), sampling.max_new_tokens), generator=generator)
     recorder = None
-    if sampling.truncates:
+    if keep_sets and sampling.truncates:
         recorder = KeepSetRecorder(
             len(prompts), sampling.max_new_tokens, model.vocab_size, max_bytes=max_keep_set_bytes
         )
@@ -139,6 +139,32 @@ def generate(
         for _ in _decode(model, prompts, rows, sampling, uniform, log):
             pass
     return log.finish()
+
+
+def response_texts(model: LanguageModel, prompts: Sequence[np.ndarray], sampling: SamplingConfig) -> list[str]:
+    """Texts of one response per prompt, each ending before its stop token or stop string.
+
+    Args:
+        model: that answers.
+        prompts: token ids, each of shape (P_i,).
+        sampling: see :func:`generate`; its seed fixes the draws.
+
+    Raises:
+        ConfigError, DivergedError: see :func:`generate`.
+    """
+    if not prompts:
+        return []
+    sampling = with_stop_ids(sampling, model.eos_ids, model.vocab_size)
+    rule = StopRule(model.tokenizer, sampling)
+    generation = generate(model, prompts, sampling, generator=_generator(sampling.seed), keep_sets=False)
+    responses = [ids[mask] for ids, mask in zip(generation.ids, generation.mask, strict=True)]
+    return [rule.text(prompt, ids, rule.reason(prompt, ids)) for prompt, ids in zip(prompts, responses, strict=True)]
+
+
+def _generator(seed: int | None) -> torch.Generator:
+    generator = torch.Generator()
+    generator.manual_seed(seed) if seed is not None else generator.seed()
+    return generator
 
 
 @torch.inference_mode()

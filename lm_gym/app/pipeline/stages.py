@@ -21,10 +21,9 @@ from lm_gym.envs.task import TextTask
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.kl_control import AdaptiveKL
-from lm_gym.models.generate import LanguageModelSampler
+from lm_gym.models.generate import response_texts
 from lm_gym.models.language_model import DType, load_language_model
 from lm_gym.models.reference import Reference
-from lm_gym.models.sampling import StopRule, with_stop_ids
 from lm_gym.prompts import load_prompts
 from lm_gym.reward_models.judgements.annotator import Annotator, Question
 from lm_gym.reward_models.judgements.record import Judgement
@@ -94,14 +93,8 @@ def answered(
     """
     language_model = load_language_model(model)
     loaded = load_prompts(list(prompts), language_model.tokenizer).prompts
-    sampling = with_stop_ids(sampling, language_model.eos_ids, language_model.vocab_size)
-    rule = StopRule(language_model.tokenizer, sampling)
     repeated = [prompt.ids for prompt in loaded for _ in range(count)]
-    generation = LanguageModelSampler(language_model).generate(repeated, replace(sampling, seed=seed))
-    texts = []
-    for row, length in enumerate(generation.mask.sum(axis=1)):
-        ids = generation.ids[row, :length]
-        texts.append(rule.text(repeated[row], ids, rule.reason(repeated[row], ids)))
+    texts = response_texts(language_model, repeated, replace(sampling, seed=seed))
     return [
         Answered(prompt=prompt.text, texts=tuple(texts[place * count : (place + 1) * count]))
         for place, prompt in enumerate(loaded)
