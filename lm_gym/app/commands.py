@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from .pipeline.options import (
     TrainResponseOptions,
     UpdateOptions,
 )
-from .settings import with_files
+from .settings import dumped, with_files
 from .talk.command import chat
 
 __all__ = ["application", "commands"]
@@ -96,7 +97,10 @@ def run(
         overwrite: Delete the run that the folder holds first.
     """
     from .pipeline.file_run import run_from_files
+    from .run_models import language_model_of
 
+    if options.model is not None:
+        options = replace(options, model=language_model_of(options.model))
     console = plain_console()
     command = _command_line()
     found = run_from_files(options, out, resume=resume, overwrite=overwrite, console=console, command=command)
@@ -171,7 +175,7 @@ def sft(
     """Fine-tune a language model on prompts and completions, or chats.
 
     Args:
-        model: Folder or hub id of the language model.
+        model: Folder, hub id or run of the language model.
         data: Rows: {"prompt", "completion"}, {"messages"}, or {"instruction", "output"}.
         out: Folder of the fine-tuned model.
         eval_data: Held-out rows.
@@ -184,8 +188,12 @@ def sft(
     """
     from lm_gym.agents import SupervisedConfig, supervised_finetune
 
+    from .run_models import language_model_of
+
     config = SupervisedConfig(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
-    result = supervised_finetune(model, data, out, config, eval_rows=eval_data, resume=resume, overwrite=overwrite)
+    result = supervised_finetune(
+        language_model_of(model), data, out, config, eval_rows=eval_data, resume=resume, overwrite=overwrite
+    )
     shown = "" if result.eval_loss is None else f"; eval loss {result.eval_loss:.3f} nats/token"
     plain_console().print(f"fine-tuned on {result.rows} rows in {out}; training loss {result.train_loss:.3f}{shown}")
 
@@ -202,7 +210,9 @@ def reward_train(
         overwrite: Delete the run or model that the folder holds first.
     """
     from .pipeline.reward_files import train_reward_model
+    from .run_models import language_model_of
 
+    options = replace(options, model=language_model_of(options.model))
     train_reward_model(options, out, resume=resume, overwrite=overwrite, console=plain_console())
 
 
@@ -217,7 +227,7 @@ def reward_eval(
     """Measure a reward model on judgements, beside the baseline of length alone.
 
     Args:
-        model: Folder, hub id, registered name, or module:attribute of the reward model.
+        model: Folder, hub id, run, registered name, module:attribute or file.py:attribute of the reward model.
         data: Files of judgements that it was not trained on.
         group_separator: Prompts that are alike before this text form a group.
         skip_bad: List rows that cannot be read instead of stopping at the first.
@@ -225,9 +235,10 @@ def reward_eval(
         json: Print JSON instead of a table.
     """
     from .pipeline.reward_files import evaluate_files
+    from .run_models import reward_model_of
 
     evaluate_files(
-        model,
+        reward_model_of(model),
         data,
         group_separator=group_separator,
         skip_bad=skip_bad,
@@ -255,9 +266,22 @@ def train(
         resume: Go on with the run that the folder holds.
         overwrite: Delete the run that the folder holds first.
     """
-    from .pipeline.standalone import train_policy
+    from lm_gym.runs.signals import Interrupted
+    from lm_gym.tools.files import write_text
 
-    train_policy(options, update, responses, out, resume=resume, overwrite=overwrite, console=plain_console())
+    from .pipeline.standalone import train_policy
+    from .run_models import SETTINGS, language_model_of, reward_model_of
+
+    record = dumped(train, {"options": options, "update": update, "responses": responses, "out": out})
+    resolved = replace(
+        options, model=language_model_of(options.model), reward_model=reward_model_of(options.reward_model)
+    )
+    try:
+        train_policy(resolved, update, responses, out, resume=resume, overwrite=overwrite, console=plain_console())
+    except Interrupted:
+        write_text(out / SETTINGS, record)
+        raise
+    write_text(out / SETTINGS, record)
 
 
 def generate(
@@ -272,7 +296,7 @@ def generate(
     """Write responses of a language model.
 
     Args:
-        model: Folder or hub id.
+        model: Folder, hub id or run.
         sampling: Settings of sampling.
         prompt: Prompts, in quotes.
         data: File of prompts: rows with "prompt" or "messages".
@@ -281,30 +305,36 @@ def generate(
         overwrite: Replace the file that is there.
     """
     from .pipeline.standalone import generate_texts
+    from .run_models import language_model_of
 
+    model = language_model_of(model)
     generate_texts(model, prompt, data, sampling, count=count, out=out, overwrite=overwrite, console=plain_console())
 
 
 def compare(
-    a: tyro.conf.Positional[str],
-    b: tyro.conf.Positional[str],
+    a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="A")],
     sampling: Annotated[SampleOptions, tyro.conf.arg(name="")],
-    data: Path,
+    b: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="B")] = None,
+    data: Path | None = None,
     reward_model: str | None = None,
     limit: int = 20,
 ) -> None:
     """Two language models side by side on the same prompts.
 
+    'lm-gym compare RUN' compares a run with the model that it began with.
+
     Args:
-        a: Folder or hub id of the first.
-        b: Folder or hub id of the second.
+        a: Folder, hub id or run of the first.
         sampling: Settings of sampling.
-        data: File of prompts: rows with "prompt" or "messages".
-        reward_model: Also score both, and count how often each wins.
+        b: Folder, hub id or run of the second; left out, the first is a run.
+        data: File of prompts: rows with "prompt" or "messages"; left out with one run, its own.
+        reward_model: Also score both, and count how often each wins; left out with one run, its own.
         limit: Most prompts shown.
     """
     from .pipeline.standalone import compare_models
+    from .run_models import compared
 
+    a, b, data, reward_model = compared(a, b, data, reward_model)
     compare_models(a, b, data, sampling, reward_model=reward_model, limit=limit, console=plain_console())
 
 

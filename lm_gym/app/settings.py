@@ -120,9 +120,9 @@ def dumped(function: Callable[..., None], given: Mapping[str, Any]) -> str:
     """
     lines = []
     for one in _settings(getattr(function, "settings_of", function)):
-        value = _plain(_found(given, one.name))
         if one.name in NOT_IN_FILES or one.name in _positional(function):
             continue
+        value = _plain(_found(given, one.name))
         if one.default is MISSING and value in ("", ".", [], ["."]):
             lines.append(f"# {one.name}: required\n")
         else:

@@ -62,7 +62,7 @@ class RewardOptions:
     """Settings of the fit of a reward model."""
 
     model: str
-    """Folder or hub id: a language model or encoder that gets a scalar head, or a sentence encoder (embedding)."""
+    """Folder, hub id or run: a language model or encoder that gets a scalar head, or a sentence encoder (embedding)."""
     data: tuple[Path, ...]
     """Files of judgements: pairs, rankings, votes, thumbs, ratings or rewards, mixed at will (.jsonl, .jsonl.gz)."""
     kind: Literal["preference", "embedding", "cross-encoder"] = "preference"

@@ -32,11 +32,11 @@ def chat(
     Without a terminal every line of standard input is a turn.
 
     Args:
-        model: Folder or hub id.
+        model: Folder, hub id or run.
         sampling: Settings of sampling.
-        other: Folder or hub id of a second model that answers the same messages.
+        other: Folder, hub id or run of a second model that answers the same messages.
         reward_model: Score every answer.
-        reference: Folder or hub id of a model to whose distribution the KL of every answer is taken, in nats.
+        reference: Folder, hub id or run of a model to whose distribution the KL of every answer is taken, in nats.
         system: System message, for models with a chat template.
         separator: Put after every message that starts a text, for models without one.
     """
@@ -44,6 +44,7 @@ def chat(
     from dataclasses import replace
 
     from lm_gym.app.pipeline.standalone import sampling_of
+    from lm_gym.app.run_models import language_model_of, reward_model_of
     from lm_gym.models.language_model import load_language_model
     from lm_gym.models.reference import Reference
     from lm_gym.scoring.handles import load_reward_model
@@ -56,12 +57,12 @@ def chat(
     for name in (model, other):
         if name is not None:
             rules = replace(sampling_of(sampling), seed=sampling.seed)
-            speakers.append(Speaker(name, load_language_model(name), rules, separator=separator))
+            speakers.append(Speaker(name, load_language_model(language_model_of(name)), rules, separator=separator))
     conversation = Conversation(
         speakers,
         console,
-        reward_model=None if reward_model is None else load_reward_model(reward_model),
-        reference=None if reference is None else Reference(load_language_model(reference)),
+        reward_model=None if reward_model is None else load_reward_model(reward_model_of(reward_model)),
+        reference=None if reference is None else Reference(load_language_model(language_model_of(reference))),
         attended=sys.stdin.isatty(),
     )
     if system is not None:
