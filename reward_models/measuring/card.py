@@ -15,6 +15,7 @@ from lm_gym.errors import DataError
 from lm_gym.reward_models.caching.score_cache import CachedRewardModel
 from lm_gym.reward_models.judgements.record import POINTS_OF_A, Judgement
 from lm_gym.reward_models.judgements.splits import prompt_itself
+from lm_gym.reward_models.scalar.text_encoding import cuts_untold
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import CountsCutTexts, HasMemberScores, RewardModel, checked_scores
 from lm_gym.tools.extras import require
@@ -60,6 +61,8 @@ class Disagreement:
     """Score of ``rejected`` minus score of ``preferred``."""
     share: float
     """Share of the votes for ``preferred``, ties counted half."""
+    votes: int
+    """Votes on the pair; 1 is one person's word, and no share of anything."""
     comments: tuple[str, ...]
     """The annotators' reasons, in their own words."""
 
@@ -81,7 +84,7 @@ class RewardModelCard:
     rank_correlation: float | None
     """Mean Spearman correlation of scores and people's places within a ranking of at least 3; None without one."""
     by_share: tuple[ShareAccuracy, ...]
-    """Accuracy by how many people agreed on the winner."""
+    """Accuracy by how many people agreed on the winner, over the pairs with two votes or more."""
     error_detection: ErrorDetection | None
     """The model's uncertainty as a detector of its errors; None for a model without one."""
     learning_curve: tuple[CurvePoint, ...]
@@ -93,7 +96,7 @@ class RewardModelCard:
     agreement: AnnotatorAgreement | None
     """People among themselves, and the model in the place of one; None without two votes on one pair."""
     probes: tuple[ProbeResult, ...]
-    """Texts that should never win, and how many real answers they beat."""
+    """Texts that should never win, and how many of the chosen answers they beat."""
     disagreements: tuple[Disagreement, ...]
     """Pairs on which the model is surest against most people."""
 
@@ -174,6 +177,9 @@ def _share_of_a(judgement: Judgement) -> float:
 
 
 def _by_share(judgements: Sequence[Judgement], margins: np.ndarray) -> tuple[ShareAccuracy, ...]:
+    """Accuracy by share of the votes; of one voice there is no share."""
+    voted = [row for row, one in enumerate(judgements) if len(votes_of(one)) > 1]
+    judgements, margins = [judgements[row] for row in voted], margins[voted]
     shares = np.array([_share_of_a(one) for one in judgements])
     winner = np.sign(shares - 0.5)
     points = 0.5 * (1 + winner * np.sign(margins))
@@ -216,6 +222,7 @@ def _disagreements(judgements: Sequence[Judgement], margins: np.ndarray) -> tupl
                 rejected=rejected,
                 margin=float(against[row]),
                 share=float(max(shares[row], 1 - shares[row])),
+                votes=len(votes_of(one)),
                 comments=tuple(vote.comment for vote in votes_of(one) if vote.comment),
             )
         )
@@ -223,7 +230,9 @@ def _disagreements(judgements: Sequence[Judgement], margins: np.ndarray) -> tupl
 
 
 def _probes(model: RewardModel, judgements: Sequence[Judgement]) -> list[ProbeResult]:
-    """Real answers of each prompt, the most often preferred first."""
+    """Probes beside the chosen answers of each prompt: those that won more comparisons than they lost, the most often
+    preferred first. A probe that beats a rejected answer says little; one that beats a chosen answer is what an agent
+    will find."""
     wins: dict[str, dict[str, float]] = {}
     for one in judgements:
         of_prompt = wins.setdefault(one.prompt, {})
@@ -232,8 +241,13 @@ def _probes(model: RewardModel, judgements: Sequence[Judgement]) -> list[ProbeRe
         for better, worse in one.pairs():
             of_prompt[one.texts[better]] += 1
             of_prompt[one.texts[worse]] -= 1
-    answers = [sorted(of_prompt, key=lambda text: -of_prompt[text]) for of_prompt in wins.values()]
-    return probe_reward_model(model, list(wins), answers)
+    chosen = {
+        prompt: [text for text in sorted(of_prompt, key=lambda text: -of_prompt[text]) if of_prompt[text] > 0]
+        for prompt, of_prompt in wins.items()
+    }
+    prompts = [prompt for prompt, texts in chosen.items() if texts]
+    with cuts_untold():
+        return probe_reward_model(model, prompts, [chosen[prompt] for prompt in prompts]) if prompts else []
 
 
 def _length_correlation(model: RewardModel, rows: Sequence[tuple[str, str]]) -> float | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ __all__ = [
     "TextEncoder",
     "TextTemplate",
     "count_tokens",
+    "cuts_untold",
     "fitting_end",
     "padded_width",
     "right_padded",
@@ -218,8 +221,23 @@ def fitting_end(tokenizer: Any, text: str, room: int) -> str:
     return ""
 
 
+_cuts_are_told: ContextVar[bool] = ContextVar("cuts_are_told", default=True)
+
+
+@contextmanager
+def cuts_untold() -> Iterator[None]:
+    """A block whose texts the user did not write, such as probes: no word on those that are cut."""
+    token = _cuts_are_told.set(False)
+    try:
+        yield
+    finally:
+        _cuts_are_told.reset(token)
+
+
 def warn_of_cut(cut: int, count: int, max_length: int) -> None:
     """Log the number of texts that were too long."""
+    if not _cuts_are_told.get():
+        return
     logger.warning(
         "reward model: %d of %d texts were longer than max_length=%d tokens; the left end of each was cut "
         "(the prompt first, the end of the response kept)",

@@ -72,19 +72,19 @@ _SPECS = (
         write=numbers,
     ),
     _Spec(
-        name="score",
-        header="Reward-model score",
-        unit="mean",
-        short="reward\nmodel",
-        definition="Mean score of the newest reward model, on its own scale; the same reward model for every row.",
-        write=numbers,
-    ),
-    _Spec(
         name="kl",
         header="KL",
         unit="nats per response",
         short="KL\nnats",
         definition="Mean over responses of the summed log-probability ratio of the model to the frozen reference.",
+        write=lambda values: [number(value, 1 if value is None or abs(value) < 100 else 0) for value in values],
+    ),
+    _Spec(
+        name="score",
+        header="Reward-model score",
+        unit="mean",
+        short="reward\nmodel",
+        definition="Mean score of the newest reward model, on its own scale; the same reward model for every row.",
         write=numbers,
     ),
     _Spec(

@@ -86,9 +86,16 @@ def changed_words(before: str, after: str) -> tuple[Piece, ...]:
     """The text after, in stretches of words that stand in the text before and words that do not."""
     old, new = (re.findall(r"\s*\S+", text.rstrip()) for text in (before, after))
     matcher = SequenceMatcher(a=[word.strip() for word in old], b=[word.strip() for word in new], autojunk=False)
-    return tuple(
-        Piece("".join(new[start:end]), tag != "equal") for tag, _, _, start, end in matcher.get_opcodes() if start < end
-    )
+    pieces: list[Piece] = []
+    for tag, _, _, start, end in matcher.get_opcodes():
+        text = "".join(new[start:end])
+        words = text.lstrip()
+        if tag != "equal" and len(words) < len(text):  # the space before a new word is not new
+            pieces.append(Piece(text[: len(text) - len(words)], False))
+            text = words
+        if text:
+            pieces.append(Piece(text, tag != "equal"))
+    return tuple(pieces)
 
 
 class _ScoreWords:
@@ -100,20 +107,30 @@ class _ScoreWords:
         self._truth_places = decimals(truths)
         self._places = decimals([finite(sample.score) for row in rows for sample in row.samples])
 
-    def of(self, sample: Sample) -> str:
-        told = f"reward model {number(finite(sample.score), self._places)}"
+    def of(self, sample: Sample, before: Sample | None) -> str:
+        """The scores, each with its difference to that of the text before."""
+        score, truth = (None, None) if before is None else (before.score, before.true_score)
+        told = f"reward model {_number_and_change(sample.score, score, self._places)}"
         if self._with_truth:
-            told += f" · true {number(finite(sample.true_score), self._truth_places)}"
+            told += f" · true {_number_and_change(sample.true_score, truth, self._truth_places)}"
         return told
+
+
+def _number_and_change(value: float | None, before: float | None, places: int) -> str:
+    now, then = finite(value), finite(before)
+    told = number(now, places)
+    return told if now is None or then is None else f"{told} ({number(now - then, places, signed=True)})"
 
 
 def _answer(row: ModelRow, series: int, sample: Sample | None, before: Sample | None, words: _ScoreWords) -> Answer:
     if sample is None:
         return Answer(model=row.name, series=series, pieces=(), scores="", remark="no sample")
-    text, scores = sample.response.strip(), words.of(sample)
+    if row.role in (None, "base", "start"):
+        before = None
+    text, scores = sample.response.strip(), words.of(sample, before)
     if not text:
         return Answer(model=row.name, series=series, pieces=(), scores=scores, remark="(empty response)")
-    if before is None or row.role in (None, "base", "start"):
+    if before is None:
         return Answer(model=row.name, series=series, pieces=(Piece(text, False),), scores=scores, remark="")
     pieces = changed_words(before.response.strip(), text)
     same = text == before.response.strip()

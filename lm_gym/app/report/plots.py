@@ -67,7 +67,7 @@ def kl_plots(curves: Sequence[Curve]) -> tuple[Plot, ...]:
 
     Nothing where no run has a KL above zero, as without a reference.
     """
-    wanted = (("score", "Reward-model score against KL"), ("true_score", "True score against KL"))
+    wanted = (("true_score", "True score against KL"), ("score", "Reward-model score against KL"))
     if _largest_kl(curves) <= 0:
         return ()
     return tuple(_kl_plot(key, title, curves) for key, title in wanted if _has(curves, key, "kl"))

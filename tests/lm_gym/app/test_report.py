@@ -249,13 +249,13 @@ def test_every_row_and_sample_is_there(page: Page) -> None:
 
 
 def test_numbers_as_they_stand_in_the_tables(page: Page) -> None:
-    assert "base 0.21 −0.62 11.3 31% 25–38% 71% 64% 31.4 −0.55 93% matched" in page.text
-    assert "round 2 best 0.74 1.92 8.0 91% 86–94% 72% 98% 36.7 +1.58 71% matched" in page.text
+    assert "base 0.21 11.3 −0.62 31% 25–38% 71% 64% 31.4 −0.55 93% matched" in page.text
+    assert "round 2 best 0.74 8.0 1.92 91% 86–94% 72% 98% 36.7 +1.58 71% matched" in page.text
     assert "round 2 256 744 79% ± 2.1 58% 74% 131 pairs 0.512 0.031 0" in page.text
 
 
 def test_headers_carry_units_and_every_column_is_defined(page: Page) -> None:
-    assert "KL nats per response Win rate 95% interval" in page.text
+    assert "KL nats per response Reward-model score mean Win rate 95% interval" in page.text
     terms = page.text[page.text.index(" Columns ") : page.text.index("How much score a run bought")]
     for name in (
         "True score",
@@ -312,7 +312,7 @@ def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:
     rows[1] = replace(rows[1], grammatical=0.97)
     page = rendered(replace(one, rows=tuple(rows)), tmp_path)
     assert "Grammatical % of responses" in page.text
-    assert "base −0.62 11.3 31% 25–38% – 31.4" in page.text
+    assert "base 11.3 −0.62 31% 25–38% – 31.4" in page.text
 
 
 def test_a_report_of_almost_nothing(tmp_path: Path) -> None:
@@ -361,14 +361,14 @@ def test_the_same_report_makes_the_same_page_over_an_old_one(page: Page, tmp_pat
 
 def test_the_terminal_table_holds_the_numbers() -> None:
     text = printed(example())
-    assert re.search(r"round 2\* +0\.74 +1\.92 +8\.0 +91% 86–94% +72% +98% +36\.7 +\+1\.58 71%", text)
+    assert re.search(r"round 2\* +0\.74 +8\.0 +1\.92 +91% 86–94% +72% +98% +36\.7 +\+1\.58 71%", text)
     assert all(len(line) <= 100 for line in text.splitlines())
     assert text.count("· true") == 10
     for row in example().rows:
         for sample in row.samples[:2]:
             assert " ".join(sample.response.split()) in " ".join(text.split())
     narrow = printed(example(), width=80)
-    assert re.search(r"before RL \(SFT\) +0\.38 +0\.02 +0\.0 +51% +76% +97% +27\.9 +\+0\.01$", narrow, re.MULTILINE)
+    assert re.search(r"before RL \(SFT\) +0\.38 +0\.0 +0\.02 +51% +76% +97% +27\.9 +\+0\.01$", narrow, re.MULTILINE)
     assert all(len(line) <= 80 for line in narrow.splitlines())
 
 

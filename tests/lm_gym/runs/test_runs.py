@@ -212,7 +212,7 @@ def test_the_other_processes_of_a_run_write_nothing(tmp_path: Path) -> None:
 
 
 def test_the_snippet_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[3] / "docs" / "runs.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "guides" / "runs.md").read_text(encoding="utf-8")
     snippet = text.partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(tmp_path)
     for _ in range(2):

@@ -67,8 +67,7 @@ def test_the_numbers_by_hand() -> None:
     assert [(one.low, one.pairs, one.accuracy) for one in card.by_share] == [
         (0.5, 1, 0.0),
         (0.7, 1, 1.0),
-        (0.9, 1, 0.0),
-    ]
+    ]  # the choice is one person's word, and no share
     assert card.agreement is not None
     assert card.agreement.pairs == 2
     assert {probe.name: probe.share_outscored for probe in card.probes}["empty"] == 0.0
@@ -85,7 +84,8 @@ def test_disagreements_come_once_each_with_their_comments() -> None:
     by_text = {one.preferred: one for one in card.disagreements}
     assert by_text["long long answer"].comments == ("says more",)
     assert by_text["y"].comments == ("because a", "because a", "because b")
-    assert by_text["y"].share == pytest.approx(2 / 3)
+    assert (by_text["y"].share, by_text["y"].votes) == (pytest.approx(2 / 3), 3)
+    assert by_text["long long answer"].votes == 1
 
 
 def test_it_is_plain_json_with_the_names_that_scripts_rely_on() -> None:
@@ -97,7 +97,7 @@ def test_it_is_plain_json_with_the_names_that_scripts_rely_on() -> None:
 
 
 def test_every_key_is_explained_in_the_docs() -> None:
-    text = (Path(__file__).resolve().parents[3] / "docs" / "reward_card.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[3] / "docs" / "rewards" / "reward_card.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     explained = set(re.findall(r"`(\w+)`", " ".join(rows)))
     found = set(reward_card(model, SAID, group_of=group_of).to_json())

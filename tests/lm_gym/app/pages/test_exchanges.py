@@ -19,9 +19,11 @@ def row(name: str, role: Role | None, response: str) -> ModelRow:
 def test_words_that_changed() -> None:
     assert changed_words("I like the lamp.", "I love the lamp. Five stars.") == (
         Piece("I", False),
-        Piece(" love", True),
+        Piece(" ", False),
+        Piece("love", True),
         Piece(" the lamp.", False),
-        Piece(" Five stars.", True),
+        Piece(" ", False),
+        Piece("Five stars.", True),
     )
     assert changed_words("", "new text") == (Piece("new text", True),)
     assert changed_words("old text", "") == ()
@@ -41,5 +43,5 @@ def test_only_models_after_the_start_are_compared_with_it() -> None:
     ]
     (exchange,) = exchanges_of(rows)
     marked = {answer.model: [piece.text for piece in answer.pieces if piece.changed] for answer in exchange.answers}
-    assert marked == {"base": [], "before": [], "after": [" c"], "same": []}
+    assert marked == {"base": [], "before": [], "after": ["c"], "same": []}
     assert [answer.remark for answer in exchange.answers] == ["", "", "", "word for word as before RL"]
