@@ -125,7 +125,8 @@ def _annotation(annotation: Mapping[str, Any], names: Sequence[str]) -> list[_Sa
         elif "rating" in value:
             verdict = Rating(value["rating"])
         elif "text" in value:
-            comment = "\n".join(map(str, [value["text"]] if isinstance(value["text"], str) else value["text"]))
+            listed = [value["text"]] if isinstance(value["text"], str) else as_list(value["text"], "text")
+            comment = "\n".join(map(str, listed))
     who = annotation.get("completed_by")
     who = who.get("email", who.get("id")) if isinstance(who, Mapping) else who
     return [] if verdict is None else [_Said(verdict, comment or None, None if who is None else str(who))]
@@ -189,19 +190,29 @@ def argilla_keys(row: Row) -> set[str]:
 
 def _argilla_parts(row: Row) -> tuple[Mapping[str, Any], list[tuple[str | None, Any]]]:
     """The fields of a record, and every submitted answer with its user."""
-    if isinstance(row.get("fields"), Mapping):
+    if isinstance(row.get("fields"), Mapping) and isinstance(row.get("responses"), Mapping):
         return row["fields"], [answer for given in row["responses"].values() for answer in _objects(given)]
     answers: list[tuple[str | None, Any]] = []
     for key, given in row.items():
         if key.endswith(ARGILLA) and given is not None:
             values = as_list(given, key)
-            users = row.get(f"{key}.users") or [None] * len(values)
-            states = row.get(f"{key}.status") or [None] * len(values)
-            rows = zip(users, values, states, strict=False)
-            answers += [(user, value) for user, value, state in rows if state in (None, "submitted")]
+            rows = zip(values, _beside(row, f"{key}.users", values), _beside(row, f"{key}.status", values), strict=True)
+            answers += [(_name(user), value) for value, user, state in rows if state in (None, "submitted")]
         elif _are_answers(given):
             answers += _objects(given)
     return {key: value for key, value in row.items() if not _are_answers(value)}, answers
+
+
+def _beside(row: Row, key: str, values: Sequence[Any]) -> Sequence[Any]:
+    """What a record says of each of some answers; nothing where it does not say."""
+    found = as_list(row.get(key) or [None] * len(values), key)
+    if len(found) != len(values):
+        raise DataError(f"{key} must have an entry for each of the {len(values)} answers, got {len(found)}")
+    return found
+
+
+def _name(user: Any) -> str | None:
+    return None if user is None else str(user)
 
 
 def _are_answers(given: Any) -> bool:
@@ -217,11 +228,7 @@ def _objects(given: Any) -> list[tuple[str | None, Any]]:
     listed = as_list(given, "responses")
     if not all(isinstance(one, Mapping) and "value" in one for one in listed):
         raise DataError(f"responses must be objects with a value and a user_id, got {str(given)[:60]!r}")
-    return [
-        (None if one.get("user_id") is None else str(one["user_id"]), one["value"])
-        for one in listed
-        if one.get("status") in (None, "submitted")
-    ]
+    return [(_name(one.get("user_id")), one["value"]) for one in listed if one.get("status") in (None, "submitted")]
 
 
 def _argilla_value(value: Any, names: Sequence[str]) -> Verdict | str:

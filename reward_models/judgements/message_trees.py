@@ -48,9 +48,10 @@ def _walk(node: Any, before: Sequence[Mapping[str, Any]], columns: Mapping[str, 
 
 
 def _message(node: Any) -> dict[str, str]:
-    if not isinstance(node, Mapping) or not isinstance(node.get("text"), str) or node.get("role") not in _ROLES:
+    role, text = (node.get("role"), node.get("text")) if isinstance(node, Mapping) else (None, None)
+    if not isinstance(text, str) or not isinstance(role, str) or role not in _ROLES:
         raise DataError(f"a message must have text and a role of {' or '.join(_ROLES)}, got {str(node)[:80]}")
-    return {"role": _ROLES[node["role"]], "content": node["text"]}
+    return {"role": _ROLES[role], "content": text}
 
 
 def _ranked(replies: Sequence[Row]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,13 @@ def test_messages_without_their_parents_are_bad_rows(tmp_path: Path) -> None:
     assert (twice.where, orphan.where) == (f"{path}, line 8", f"{path}, line 4")
     assert "message_id must be text that no other row has, got 'p1'" in twice.reason
     assert "parent_id must be the message_id of a row of the file, got 'a1'" in orphan.reason
+
+
+EXPORTED = [row for table in (LABEL_STUDIO, ARGILLA) for row, _ in table.values()]
+
+
+@pytest.mark.parametrize(
+    "row", [*EXPORTED, {"message_tree_id": "t", "prompt": tree(None)[0]}], ids=lambda row: "-".join(list(row)[:3])
+)
+def test_junk_in_a_row_is_refused_by_name(row: dict[str, Any], refuse_junk: Callable[[dict[str, Any]], None]) -> None:
+    refuse_junk(row)

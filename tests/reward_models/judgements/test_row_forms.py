@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,20 @@ def test_published_rows_with_other_values_are_refused(name: str, change: dict[st
     with pytest.raises(DataError) as caught:
         judgement_from_row({**PUBLISHED[name][0], **change})
     assert message in str(caught.value)
+
+
+OTHERS = [
+    {"prompt": "Hi", "chosen": answered("x"), "rejected": answered("y")},
+    {"chosen": "The sky is blue", "rejected": "The sky is red", "system": "Be brief.", "margin": 1},
+    {"prompt": [said("user", [{"type": "text", "text": "Hi"}])], "completion": "x", "label": 1, "comment": "c"},
+]
+
+
+@pytest.mark.parametrize(
+    "row", [*(row for row, _ in PUBLISHED.values()), *OTHERS], ids=lambda row: "-".join(list(row)[:3])
+)
+def test_junk_in_a_row_is_refused_by_name(row: dict[str, Any], refuse_junk: Callable[[dict[str, Any]], None]) -> None:
+    refuse_junk(row)
 
 
 def test_every_row_that_the_guide_shows_is_read() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from lm_gym.reward_models import (
     load_judgements,
     save_judgements,
 )
+from lm_gym.reward_models.judgements.rows import to_row
 from lm_gym.tools.files import read_jsonl, write_jsonl
 
 TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi\nthere"}]
@@ -210,6 +212,13 @@ def test_a_bad_row_is_an_error_with_its_line_or_is_listed(row: dict[str, Any], m
     assert len(loaded.judgements) == 2
     assert loaded.skipped[0].where == f"{path}, line 3"
     assert message in loaded.skipped[0].reason
+
+
+@pytest.mark.parametrize(
+    "row", [*(rows[0] for rows in FOREIGN.values()), *map(to_row, NATIVE)], ids=lambda row: "-".join(list(row)[:3])
+)
+def test_junk_in_a_row_is_refused_by_name(row: dict[str, Any], refuse_junk: Callable[[dict[str, Any]], None]) -> None:
+    refuse_junk(row)
 
 
 SAID = {"comment": "clear", "annotator": "w1", "overall_rating": 4, "margin": 0.5}
