@@ -143,7 +143,7 @@ def pretrain(
     environment variables and accelerate's singletons are as before when this returns or raises.
 
     Args:
-        texts_or_paths: files (.txt, .jsonl, .jsonl.gz) or texts; see
+        texts_or_paths: files (.txt, or of rows) or texts; see
             :func:`lm_gym.agents.supervised.documents.read_documents`.
         output_dir: a new or empty folder. While the run goes on it holds checkpoints; at the end, the model.
         config: settings; None takes the defaults.

@@ -127,7 +127,7 @@ def pretrain(
     A step of the default size takes about .3 s on two CPU cores.
 
     Args:
-        data: Text files (.txt), or rows (.jsonl, .jsonl.gz) with "text" or "prompt" and "completion".
+        data: Text files (.txt), or rows (.jsonl, .json, .csv, .parquet) with "text" or "prompt" and "completion".
         out: Folder of the model.
         layers: Transformer blocks.
         width: Width of the hidden states.

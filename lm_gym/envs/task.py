@@ -72,7 +72,7 @@ class TextTask:
 
         Args:
             reference: frozen language model, or None for no KL (then ``kl_coef`` must be 0).
-            prompts: strings, rows, a ``.jsonl`` file, a ``datasets.Dataset``, a hub id, or a PromptSet.
+            prompts: strings, rows, a file of rows, a ``datasets.Dataset``, a hub id, or a PromptSet.
             tokenizer: only without a reference.
             action_mode: "token" (``Discrete``) or "token_and_log_prob" (``Dict``).
             reward: settings of payment, or its fields as keyword arguments.
