@@ -64,7 +64,7 @@ class RewardOptions:
     model: str
     """Folder, hub id or run: a language model or encoder that gets a scalar head, or a sentence encoder (embedding)."""
     data: tuple[Path, ...]
-    """Files of judgements: pairs, rankings, votes, thumbs, ratings or rewards, mixed at will (.jsonl, .json, .csv, .parquet)."""
+    """Files of judgements: pairs, rankings, votes, thumbs, ratings, rewards, mixed at will (.jsonl, .csv, .parquet)."""
     kind: Literal["preference", "embedding", "cross-encoder"] = "preference"
     """All weights of a model; a small head on a frozen sentence encoder (seconds); a model that reads pairs."""
     eval_data: Annotated[tuple[Path, ...], NoneGiven] = ()
