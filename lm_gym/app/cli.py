@@ -27,7 +27,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Entry point of the command line.
 
     Returns: the exit status: 0; 1 if a file cannot be read or written; 2 for an error of this library (bad input, a
-        reward model that fails, training that diverges); 128 plus the number of the signal that stopped the command.
+        reward model that fails, training that diverges), and where the doctor finds something wrong; 128 plus the
+        number of the signal that stopped the command.
     """
     arguments = sys.argv[1:] if args is None else list(args)
     if arguments == ["--version"]:
@@ -41,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
     from .settings import expanded
 
     try:
-        application().cli(
+        status = application().cli(
             prog="lm-gym",
             description=DESCRIPTION,
             args=expanded(arguments, commands()),
@@ -59,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted at once; what was done since the last checkpoint, if there is one, is lost")
         return 128 + signal.SIGINT
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def _tell(console: Console, error: Exception) -> None:
@@ -73,7 +74,7 @@ Start with 'lm-gym demo': the whole loop, offline, in a few minutes.
 
 Then take the stages with your own files, or all of them by 'lm-gym run'.
 
-Every command has a --help; 'lm-gym --version' prints the version."""
+'lm-gym doctor' looks at the installation. Every command has a --help; 'lm-gym --version' prints the version."""
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from tyro.extras import SubcommandApp
 
 from lm_gym.tools.terminal import plain_console
 
+from .doctor.command import doctor
 from .pipeline.options import (
     FileRun,
     NoneGiven,
@@ -42,7 +43,7 @@ def application() -> SubcommandApp:
     return app
 
 
-def commands() -> dict[str, Callable[..., None]]:
+def commands() -> dict[str, Callable[..., Any]]:
     """Every command by its name; those of many settings take files of them."""
     return {
         "demo": demo,
@@ -56,6 +57,7 @@ def commands() -> dict[str, Callable[..., None]]:
         "chat": chat,
         "compare": with_files(compare),
         "report": report,
+        "doctor": doctor,
     }
 
 
