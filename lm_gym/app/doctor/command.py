@@ -20,10 +20,9 @@ __all__ = ["doctor"]
 
 
 def doctor(model: str | None = None, json: bool = False) -> int:
-    """Look at this installation: versions, devices, the precision that is fast here, what is missing for which extra.
+    """Look at this installation: versions, devices, fast precisions, missing extras.
 
-    The exit status is 0 only if everything that lm-gym always needs is there, in the versions that it declares, and
-    the model, if one is named, loads.
+    The exit status is 0 only if all that is needed is there, and --model loads.
 
     Args:
         model: Folder or hub id of a language model, or folder of a reward model: also see whether it loads.
