@@ -180,7 +180,7 @@ class ProgressDisplay:
 
     def on_iteration(self, run: TrainingRun) -> None:
         """Tell of the iteration."""
-        self._progress.advance_to(self._progress.done + 1, told_of(run.metrics))
+        self._progress.advance_to(self._progress.done + 1, told_of(run.metrics), more_of(run.metrics))
 
     def on_end(self, run: TrainingRun) -> None:
         """Leave the bar as it is."""
@@ -188,9 +188,14 @@ class ProgressDisplay:
 
 
 def told_of(metrics: Mapping[str, float]) -> str:
-    """One iteration in a line: score, KL and entropy, response tokens per second, and held-out results if there are."""
+    """Score, KL and entropy of an iteration."""
     names = {"score": "score", "kl": "KL", "entropy": "entropy"}
-    parts = [f"{shown} {metrics[name]:.3f}" for name, shown in names.items() if name in metrics]
+    return ", ".join(f"{shown} {metrics[name]:.3f}" for name, shown in names.items() if name in metrics)
+
+
+def more_of(metrics: Mapping[str, float]) -> str:
+    """Response tokens per second of a whole iteration, and its held-out results if there are."""
+    parts = []
     speeds = [metrics.get(f"tokens_per_second_{part}", math.inf) for part in ("rollout", "score", "update")]
     seconds_per_token = sum(1 / speed for speed in speeds if speed > 0)
     if seconds_per_token > 0:

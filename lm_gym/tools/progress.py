@@ -79,15 +79,21 @@ class StepProgress:
         self._task = self._bar.add_task(self._title, total=total, completed=done, told="")
         self._bar.start()
 
-    def advance_to(self, done: int, told: str = "") -> None:
-        """Tell of the steps done so far, and what the newest one found."""
+    def advance_to(self, done: int, told: str = "", more: str = "") -> None:
+        """Tell of the steps done so far.
+
+        Args:
+            done: number of them.
+            told: what the newest one found.
+            more: further words, for lines only: a bar has no room for them.
+        """
         self.done = done
         self._bar.update(self._task, completed=done, told=told)
         now = time.monotonic()
         wait = STEP_SECONDS if self._each else QUIET_SECONDS
         if self._lines and (now - self._last_line >= wait or (self._each and done >= self._total)):
             self._last_line = now
-            self._console.print(self._line(told, now), highlight=False, soft_wrap=True)
+            self._console.print(self._line(", ".join(filter(None, (told, more))), now), highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the terminal to others; to be called however the call ended."""

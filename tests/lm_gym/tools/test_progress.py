@@ -69,12 +69,13 @@ def test_a_terminal_gets_a_bar_and_no_line_and_no_markup() -> None:
     file = io.StringIO()
     shown = StepProgress("PPO [INST]", unit="iteration", each_step=True, console=console_of(file, terminal=True))
     shown.start(2)
-    shown.advance_to(2, "score [/b]")
+    shown.advance_to(2, "score [/b]", "and more")
     shown.stop()
     assert "2/2" in file.getvalue()
     assert "PPO [INST]" in file.getvalue()
     assert "score [/b]" in file.getvalue()
     assert "iteration 2 of 2" not in file.getvalue()
+    assert "and more" not in file.getvalue()
 
 
 def test_invisible_progress_shows_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
