@@ -10,7 +10,6 @@ Shapes: B = rows or episodes, T = longest response, H = hidden width, N = counte
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -31,7 +30,7 @@ from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches,
 from lm_gym.policy import PolicyEvaluation
 from lm_gym.prompts import load_prompts
 from lm_gym.runs.manifests import check_manifest, write_manifest
-from lm_gym.tools.files import replaced_folder, write_json
+from lm_gym.tools.files import read_json, reading, replaced_folder, write_json
 from lm_gym.tools.quiet import quiet_transformers
 from lm_gym.tools.settings import shown
 
@@ -41,6 +40,7 @@ __all__ = ["LanguageModelPolicy"]
 
 POLICY_RECORD = "lm_gym_policy.json"
 CRITIC_FILE = "critic.safetensors"
+SAVE_AGAIN = "save the policy again with save_pretrained()"
 
 
 class LanguageModelPolicy:
@@ -313,15 +313,10 @@ class LanguageModelPolicy:
 
     def _load_critic(self, folder: Path, *, whole: bool) -> None:
         path = folder / CRITIC_FILE
-        try:
+        with reading(path, "must be the whole value head of this model", remedy=SAVE_AGAIN):
             state = load_file(str(path))
-        except Exception as error:
-            raise ArtifactError(
-                f"policy folder {folder}: must hold a whole {CRITIC_FILE}; reading it failed: {error}. "
-                "Save the policy again with save_pretrained()."
-            ) from error
-        if whole:
-            self._set_critic_state(state)
+            if whole:
+                self._set_critic_state(state)
 
 
 def _check_can_learn(model: PreTrainedModel) -> None:
@@ -353,4 +348,11 @@ def _with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / POLICY_RECORD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    record = read_json(path, remedy=SAVE_AGAIN)
+    if not isinstance(record, dict) or not isinstance(record.get("separate_critic"), bool):
+        raise ArtifactError(
+            f"{path}: must be a JSON object whose separate_critic is true or false, got {shown(record)}; {SAVE_AGAIN}"
+        )
+    return record

@@ -27,6 +27,7 @@ from lm_gym.runs.folder import Run, Stateful
 from lm_gym.runs.identity import RunIdentity
 from lm_gym.scoring.protocol import RewardModel
 from lm_gym.tools.digests import digest_json, digest_tensors
+from lm_gym.tools.files import reading
 
 from .callbacks import Agent, Callback
 from .policy import LanguageModelPolicy
@@ -158,7 +159,8 @@ class TrainingState:
         if (found := self._run.newest_checkpoint()) is not None:
             self._policy.load_weights(found.folder / POLICY)
             path = found.folder / STATE
-            self._take(torch.load(path, map_location=self._policy.device, weights_only=True))
+            with reading(path, remedy="delete its checkpoint: the one before is taken"):
+                self._take(torch.load(path, map_location=self._policy.device, weights_only=True))
             self._saved = self.iterations_done
 
     def finish(self) -> None:

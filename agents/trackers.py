@@ -18,7 +18,7 @@ import numpy as np
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.tools.extras import require
-from lm_gym.tools.files import append_jsonl, write_jsonl
+from lm_gym.tools.files import append_jsonl, reading, write_jsonl
 from lm_gym.tools.settings import Count, checked
 
 from .callbacks import Callback, TrainingRun
@@ -43,9 +43,10 @@ class JsonlTracker(Callback):
         """Keep the lines before the first iteration."""
         kept: list[dict[str, Any]] = []
         if self._path.is_file():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines if line.endswith("}")]
-            kept = [row for row in rows if row["iteration"] < run.first_iteration]
+            with reading(self._path, "must hold one JSON object per line", remedy="delete the damaged line"):
+                lines = self._path.read_text(encoding="utf-8").splitlines()
+                rows = [json.loads(line) for line in lines if line.endswith("}")]
+                kept = [row for row in rows if row["iteration"] < run.first_iteration]
         write_jsonl(self._path, kept)
 
     def on_iteration(self, run: TrainingRun) -> None:

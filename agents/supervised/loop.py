@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 from lm_gym.processes import launched_processes
 from lm_gym.runs.folder import Run
 from lm_gym.runs.signals import Interrupted, StopRequest, stopping_at_signals
-from lm_gym.tools.files import append_jsonl, write_text
+from lm_gym.tools.files import append_jsonl, reading, write_text
 from lm_gym.tools.quiet import quiet_transformers
 from lm_gym.tools.trainer_progress import TrainerProgress
 
@@ -182,11 +182,12 @@ class RunWatcher(TrainerCallback):
         for line in lines:
             try:
                 row = json.loads(line)
-            except ValueError:  # the last line of a killed process may be half a line
+            except (ValueError, RecursionError):  # the last line of a killed process may be half a line
                 continue
-            if row["step"] <= step:
-                kept.append(line)
-                self._remember(row)
+            with reading(path, "must hold one JSON object with a step per line", remedy="delete the damaged line"):
+                if row["step"] <= step:
+                    kept.append(line)
+                    self._remember(row)
         if lines:
             write_text(path, "".join(line + "\n" for line in kept))
 

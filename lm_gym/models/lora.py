@@ -23,6 +23,7 @@ import torch
 
 from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.tools.extras import require
+from lm_gym.tools.files import reading
 from lm_gym.tools.settings import Count, Positive, Share, Text, settings
 
 __all__ = [
@@ -157,11 +158,9 @@ def load_adapter(model: Any, folder: Path, record: Mapping[str, Any], *, in_floa
     from safetensors.torch import load_file
 
     library = _peft()
-    try:
+    with reading(f"adapter {folder}", remedy="save the reward model again"):
         config = library.PeftConfig.from_pretrained(str(folder))
         weights = load_file(folder / ADAPTER_WEIGHTS)
-    except Exception as error:  # json, safetensors and peft each have their own
-        raise ArtifactError(f"adapter {folder}: must be whole; reading it failed: {error}") from error
     found = base_fingerprint(model, config.modules_to_save or ())
     if found != record["base_sha256"]:
         raise ArtifactError(

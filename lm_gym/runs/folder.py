@@ -44,7 +44,7 @@ from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 from lm_gym.errors import ArtifactError, ConfigError, OutputExistsError
-from lm_gym.tools.files import TEMPORARY, replaced_folder, restore_replaced, sweep_temporaries, write_json
+from lm_gym.tools.files import TEMPORARY, replaced_folder, restore_replaced, sweep_temporaries, write_json, reading
 from lm_gym.tools.locks import locked, release
 from lm_gym.runs.manifests import check_manifest, read_note, write_manifest
 from lm_gym.processes import launched_processes
@@ -363,17 +363,13 @@ def _read_marker(folder: Path) -> dict[str, Any] | None:
     path = folder / MARKER
     if not path.is_file():
         return None
-    try:
+    remedy = "delete the folder by hand, or choose another path"
+    with reading(f"run {folder}", f"must have a whole {MARKER}", remedy=remedy):
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']!r}, and this version reads format {FORMAT}")
         identity = RunIdentity(kind=found["kind"], settings=found["settings"], inputs=found["inputs"])
         return {"identity": identity, "is_cleared": found["is_cleared"], "result": found["result"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"run {folder}: must have a whole {MARKER}, and reading it failed: {error}; delete the folder by hand, "
-            "or choose another path"
-        ) from error
 
 
 def _refuse_another(folder: Path, identity: RunIdentity, found: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lm_gym.tools.digests import digest_file
 from lm_gym.errors import ArtifactError
-from lm_gym.tools.files import sync_tree, write_json
+from lm_gym.tools.files import sync_tree, write_json, reading
 
 __all__ = ["MANIFEST", "check_manifest", "read_note", "write_manifest"]
 
@@ -66,12 +66,9 @@ def read_note(folder: str | Path) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    try:
+    remedy = f"delete {MANIFEST} to take the files as they are"
+    with reading(folder, f"must hold a whole {MANIFEST}, which is written last", remedy=remedy):
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']!r}, and this version reads format {FORMAT}")
         return {"files": dict(found["files"]), "note": dict(found["note"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{folder}: must hold a whole {MANIFEST}, which is written last; reading it failed: {error}"
-        ) from error

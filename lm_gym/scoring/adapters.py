@@ -8,7 +8,7 @@ Shapes: B = rows scored in one call.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NoReturn
 
 import numpy as np
@@ -24,6 +24,7 @@ from lm_gym.scoring.binding import (
     signature_of,
 )
 from lm_gym.scoring.protocol import RewardModel, Scorer, Scores, refuse_row, require_count
+from lm_gym.tools.settings import shown
 
 __all__ = ["FunctionRewardModel", "ObjectRewardModel", "RewardFunction", "RewardModelLike", "as_reward_model"]
 
@@ -158,12 +159,22 @@ def _check_declarations(model: RewardModel, score: Callable[..., Any]) -> None:
             f"reward model {model.name}: score() is given prompts, responses and the columns it declares, and "
             f"{unfilled[0]!r} is none of them; set columns = ({unfilled[0]!r},) if it is a column of the prompts' rows"
         )
+    signature = signature_of(model.name, score)
+    try:
+        signature.bind((), (), **dict.fromkeys(columns))
+    except TypeError as error:
+        raise RewardModelError(
+            f"reward model {model.name}: score() must take prompts and responses by place, and its columns by name, "
+            f"got score{signature} ({error}); write def score(self, prompts, responses, *_, **columns)"
+        ) from error
 
 
 def _scores_from_list(name: str, values: Any, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-    if isinstance(values, str) or not hasattr(values, "__len__"):
+    unordered = isinstance(values, str | bytes | bytearray | memoryview | Mapping | Set)
+    if unordered or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
         raise RewardModelError(
-            f"reward model {name}: must return a list with one float or None per row, got {type(values).__name__}"
+            f"reward model {name}: must return a list with one float or None per row, got {shown(values)} of type "
+            f"{type(values).__name__}"
         )
     require_count(name, len(values), len(responses))
     valid = np.array([value is not None for value in values], dtype=bool)
@@ -171,11 +182,11 @@ def _scores_from_list(name: str, values: Any, prompts: Sequence[str], responses:
     for row, value in enumerate(values):
         if value is None:
             continue
-        if isinstance(value, str | bytes):
+        if isinstance(value, str | bytes | complex | np.complexfloating) or getattr(value, "ndim", 0) > 0:
             refuse_row(name, row, value, prompts, responses)
         try:
             number = float(value)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, RuntimeError):
             refuse_row(name, row, value, prompts, responses)
         if not abs(number) <= LARGEST:
             refuse_row(name, row, value, prompts, responses)

@@ -26,6 +26,7 @@ from lm_gym.errors import ArtifactError, ConfigError, ModelLoadError, RewardMode
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.binding import callable_name, required_names, signature_of
 from lm_gym.scoring.protocol import RewardModel
+from lm_gym.tools.files import read_json, reading
 
 __all__ = [
     "REWARD_MODEL_GROUP",
@@ -144,7 +145,7 @@ def load_reward_model(handle: str | Path | RewardModelLike) -> RewardModel:
         ConfigError, ArtifactError, RewardModelError: it names nothing, the folder is broken, or it is no reward model.
         ModelLoadError: the hub does not have it, or cannot be reached.
     """
-    if not isinstance(handle, str | Path):
+    if not isinstance(handle, str | Path) or handle == "":
         return as_reward_model(handle)
     if isinstance(handle, str) and is_import_path(handle):
         return _from_attribute(import_attribute(handle), handle)
@@ -204,15 +205,11 @@ def _from_folder(folder: Path) -> RewardModel:
     if not (folder / REWARD_MODEL_RECORD).is_file() and (kind := _kind_of_checkpoint(folder)):
         return kinds[kind].load().from_checkpoint(folder)
     record = folder / REWARD_MODEL_RECORD
-    try:
+    rule, remedy = f"must hold a whole {REWARD_MODEL_RECORD} with a 'kind'", "save it again with its save() method"
+    with reading(f"reward model folder {folder}", rule, remedy=remedy):
         kind = json.loads(record.read_text(encoding="utf-8"))["kind"]
         if not isinstance(kind, str):
             raise TypeError(f"'kind' is {kind!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"reward model folder {folder}: must hold a whole {REWARD_MODEL_RECORD} with a 'kind'; reading it failed: "
-            f"{error}. Save the reward model again with its save() method."
-        ) from error
     if kind not in kinds:
         raise RewardModelError(
             f"reward model folder {folder}: its kind {kind!r} must be one of the registered names {sorted(kinds)}; "
@@ -224,9 +221,9 @@ def _from_folder(folder: Path) -> RewardModel:
 def _kind_of_checkpoint(folder: Path) -> str | None:
     """Kind of reward model that reads the classification model in a folder of other tools; None if it holds none."""
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings = read_json(folder / "config.json", remedy="")
         classifies = any("SequenceClassification" in name for name in settings["architectures"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ArtifactError, KeyError, TypeError):
         return None
     if not classifies:
         return None

@@ -18,6 +18,7 @@ import numpy as np
 
 from lm_gym.config import ScoreNormalizer
 from lm_gym.errors import ConfigError, RewardModelError
+from lm_gym.tools.settings import shown
 from lm_gym.tools.time_limit import calls_within
 
 __all__ = [
@@ -53,11 +54,17 @@ class Scores:
     std: np.ndarray | None = None
     """The model's own uncertainty, in units of ``value``; None if it has none. Shape: (B,), float32."""
 
+    def __post_init__(self) -> None:
+        parts = {"value": (self.value, "fiub"), "valid": (self.valid, "b"), "std": (self.std, "fiu")}
+        for name, (given, kinds) in parts.items():
+            if given is not None or name != "std":
+                object.__setattr__(self, name, _part_of_scores(name, given, kinds))
+
     @classmethod
     def of(cls, value: Sequence[float] | np.ndarray, std: Sequence[float] | np.ndarray | None = None) -> Scores:
         """Scores in which every row counts. Args of shape (B,)."""
-        array = as_float32(value)
-        spread = None if std is None else as_float32(std)
+        array = as_float32(_part_of_scores("value", value, "fiub"))
+        spread = None if std is None else as_float32(_part_of_scores("std", std, "fiu"))
         return cls(value=array, valid=np.ones(array.shape, dtype=bool), std=spread)
 
     def __len__(self) -> int:
@@ -325,6 +332,19 @@ def _asked_columns(model: RewardModel, columns: Columns, count: int) -> dict[str
                 f"{len(columns[name])} for {count}"
             )
     return {name: list(columns[name]) for name in names}
+
+
+def _part_of_scores(name: str, given: Any, kinds: str) -> np.ndarray:
+    """A part of Scores as an array. Raises: RewardModelError: it holds something else than one number per response."""
+    try:
+        array = np.asarray(given)
+    except Exception:  # NumPy and torch each refuse in their own way
+        array = np.asarray(None)
+    fits = array.ndim > 0 and (array.dtype.kind in kinds or array.size == 0)
+    if not fits or isinstance(given, bytes | bytearray | memoryview):
+        rule = "True or False" if kinds == "b" else "a real number"
+        raise RewardModelError(f"Scores.{name}: must be an array of {rule} per response, got {shown(given)}")
+    return array
 
 
 def as_float32(values: Any) -> np.ndarray:

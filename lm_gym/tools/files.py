@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm_gym.errors import DataError, LmGymError, WriteError
+from lm_gym.errors import ArtifactError, DataError, LmGymError, WriteError
 from lm_gym.tools.json_values import parse_object
 from lm_gym.tools.locks import locked, release
 
@@ -28,7 +28,9 @@ __all__ = [
     "append_jsonl",
     "discard_folder",
     "jsonl_lines",
+    "read_json",
     "read_jsonl",
+    "reading",
     "replaced_folder",
     "restore_replaced",
     "sweep_temporaries",
@@ -40,6 +42,9 @@ __all__ = [
 ]
 
 TEMPORARY = ".tmp-"
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error)
+"""What Python itself, or torch, raises where a file is missing, cut short, or holds something else."""
+NATIVE_READERS = ("safetensors", "safetensors_rust", "sqlite3", "_pickle", "pickle")
 NATIVE_WRITERS = r"\(os error \d+\)|inline_container|PytorchStreamWriter|iostream error"  # Rust, and torch
 
 
@@ -127,8 +132,41 @@ def writing(path: str | Path) -> Iterator[None]:
 
 def _is_of_a_writer(error: Exception) -> bool:
     """True for an error by which Python, safetensors, tokenizers or torch tell that a file could not be written."""
-    by_type = isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "safetensors"
+    by_type = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("safetensors", "sqlite3")
     return by_type or re.search(NATIVE_WRITERS, str(error)) is not None
+
+
+@contextmanager
+def reading(path: str | Path, rule: str = "must be whole", *, remedy: str) -> Iterator[None]:
+    """A block that reads what this library saved: whatever damage makes of it becomes an ArtifactError.
+
+    Python, JSON, safetensors, SQLite, torch and a missing key each tell of damage by an error of their own.
+
+    Args:
+        path: what is read, the subject of the message.
+        rule: what it must be.
+        remedy: what to do.
+
+    Raises:
+        ArtifactError: names path, rule, fault and remedy.
+    """
+    try:
+        yield
+    except LmGymError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, DAMAGE) or type(error).__module__.partition(".")[0] in NATIVE_READERS):
+            raise
+        fault = f"the key {error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        raise ArtifactError(
+            f"{path}: {rule}, and reading it failed: {fault or type(error).__name__}; {remedy}"
+        ) from error
+
+
+def read_json(path: str | Path, rule: str = "must be whole JSON", *, remedy: str) -> Any:
+    """Read one JSON value that this library wrote. Raises: ArtifactError: see :func:`reading`."""
+    with reading(path, rule, remedy=remedy):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -19,6 +19,7 @@ from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import RewardModel, Scores, checked_scores, require_rows
 from lm_gym.tools.progress import counted
+from lm_gym.tools.settings import Count, checked
 
 from .text_store import TextStore, text_key
 
@@ -132,8 +133,8 @@ class CachedRewardModel(RewardModel):
                     f"CachedRewardModel: scores in a file belong to who gave them, and {self.name!r} does not say who "
                     "it is; pass identity='...', and another one whenever its settings change"
                 )
-        self._cache = ScoreCache(path, size=size)
-        self._chunk_rows, self._progress = chunk_rows, progress
+        self._cache = ScoreCache(path, size=checked("CachedRewardModel: size", size, Count))
+        self._chunk_rows, self._progress = checked("CachedRewardModel: chunk_rows", chunk_rows, Count), progress
 
     @property
     def normalizer(self) -> ScoreNormalizer | None:  # type: ignore[override]

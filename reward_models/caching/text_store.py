@@ -9,12 +9,12 @@ import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lm_gym.errors import ArtifactError
+from lm_gym.tools.files import reading, writing
 
 __all__ = ["TextStore", "text_key"]
 
@@ -44,12 +44,11 @@ class TextStore:
         self._known: dict[bytes, bytes] = {}
         self._lock = threading.Lock()
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with closing(self._open()) as store, store:
-                    store.execute("CREATE TABLE IF NOT EXISTS texts (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
-            except sqlite3.DatabaseError as error:
-                raise ArtifactError(f"cache {self.path}: must be a whole SQLite file ({error}); delete it") from error
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._reading(), closing(self._open()) as store, store:
+                store.execute("CREATE TABLE IF NOT EXISTS texts (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
+                store.execute("SELECT key, value FROM texts LIMIT 0")
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """Return the bytes of those keys that are stored."""
@@ -57,14 +56,14 @@ class TextStore:
         if self.path is None:
             with self._lock:
                 return {key: self._known[key] for key in wanted if key in self._known}
-        with closing(self._open()) as store:
+        with self._reading(), closing(self._open()) as store:
             rows = ((key, store.execute("SELECT value FROM texts WHERE key = ?", (key,)).fetchone()) for key in wanted)
             return {key: row[0] for key, row in rows if row is not None}
 
     def put(self, values: Mapping[bytes, bytes]) -> None:
         """Keep values, whole or not at all."""
         if self.path is not None:
-            with closing(self._open()) as store, store:
+            with writing(self.path), closing(self._open()) as store, store:
                 store.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?)", list(values.items()))
             return
         with self._lock:
@@ -83,6 +82,9 @@ class TextStore:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.Lock())
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return reading(f"cache {self.path}", "must be a whole SQLite file of texts", remedy="delete it")
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(str(self.path), timeout=60)

@@ -22,6 +22,7 @@ from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.handles import load_reward_model
 from lm_gym.scoring.protocol import RewardModel, SavableRewardModel, Scores, columns_of, normalized_scores
 from lm_gym.tools.files import replaced_folder
+from lm_gym.tools.settings import NotNegative, checked
 
 __all__ = ["EnsembleRewardModel"]
 
@@ -55,15 +56,12 @@ class EnsembleRewardModel(RewardModel):
         Raises:
             ConfigError: fewer than two members, an unknown rule, or a bad penalty.
         """
+        members = checked("EnsembleRewardModel: members", members, tuple[Any, ...])
         if len(members) < 2:
             raise ConfigError(f"EnsembleRewardModel: needs at least 2 members, got {len(members)}")
-        if rule not in ("mean", "worst", "mean_minus_std"):
-            raise ConfigError(f"EnsembleRewardModel: rule must be mean, worst or mean_minus_std, got {rule!r}")
-        if not (np.isfinite(penalty) and penalty >= 0):
-            raise ConfigError(f"EnsembleRewardModel: penalty must be finite and >= 0, got {penalty!r}")
         self.members = tuple(as_reward_model(member) for member in members)
-        self.rule: Rule = rule
-        self.penalty = float(penalty)
+        self.rule: Rule = checked("EnsembleRewardModel: rule", rule, Rule)
+        self.penalty: float = checked("EnsembleRewardModel: penalty", penalty, NotNegative)
         self.name = name
         self.columns, self.all_columns = columns_of(self.members)
 

@@ -20,6 +20,7 @@ from lm_gym.errors import ConfigError
 from lm_gym.models.language_model import DType, LanguageModel, load_language_model
 from lm_gym.reward_models.scalar.text_encoding import right_padded
 from lm_gym.scoring.protocol import RewardModel, Scores
+from lm_gym.tools.settings import Count, Whole, checked
 
 __all__ = ["FluencyReward", "LengthReward", "LexiconReward", "RegexReward", "RepetitionPenalty", "SimilarityReward"]
 
@@ -44,9 +45,8 @@ class LengthReward(RewardModel):
         Raises:
             ConfigError: out of range.
         """
-        if target < 0 or tolerance < 1:
-            raise ConfigError(f"LengthReward: needs target >= 0 and tolerance >= 1, got {target} and {tolerance}")
-        self.target, self.tolerance = target, tolerance
+        self.target = checked("LengthReward: target", target, Whole)
+        self.tolerance = checked("LengthReward: tolerance", tolerance, Count)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,), in [0, 1]."""
@@ -68,13 +68,12 @@ class RegexReward(RewardModel):
         Raises:
             ConfigError: no valid pattern, or ``most`` below 1.
         """
+        pattern, flags = checked("RegexReward: pattern", pattern, str), checked("RegexReward: flags", flags, int)
         try:
             self.pattern = re.compile(pattern, flags)
         except re.error as error:
             raise ConfigError(f"RegexReward: must be a regular expression, got {pattern!r} ({error})") from error
-        if most < 1:
-            raise ConfigError(f"RegexReward: most must be >= 1, got {most}")
-        self.most = most
+        self.most = checked("RegexReward: most", most, Count)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,), 0 to ``most``."""
@@ -88,9 +87,7 @@ class RepetitionPenalty(RewardModel):
 
     def __init__(self, *, ngram: int = 3) -> None:
         """Args: ngram: words of a unit, >= 1. Raises: ConfigError: below 1."""
-        if ngram < 1:
-            raise ConfigError(f"RepetitionPenalty: ngram must be >= 1, got {ngram}")
-        self.ngram = ngram
+        self.ngram = checked("RepetitionPenalty: ngram", ngram, Count)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,), in (-1, 0]; 0 for a response of less than one unit."""
@@ -115,13 +112,13 @@ class LexiconReward(RewardModel):
         Raises:
             ConfigError: no words, an entry that is not one word, or a weight that is not finite.
         """
-        entries = list(lexicon)
+        given = checked("LexiconReward: lexicon", lexicon, Iterable)
+        entries = [checked("LexiconReward: a word", entry, str) for entry in given]
         wrong = [entry for entry in entries if len(words(entry)) != 1]
         if not entries or wrong:
             raise ConfigError(f"LexiconReward: must be a list of single words, got {wrong[:1] or entries}")
-        if not np.isfinite(weight):
-            raise ConfigError(f"LexiconReward: weight must be finite, got {weight!r}")
-        self.lexicon, self.weight = frozenset(words(entry)[0] for entry in entries), weight
+        self.weight = checked("LexiconReward: weight", weight, float)
+        self.lexicon = frozenset(words(entry)[0] for entry in entries)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,), from 0 to ``weight``; 0 for a response without words."""

@@ -5,7 +5,6 @@ Knows: the protocol in ``lm_gym.scoring.protocol``. Does not know: what any term
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from lm_gym.errors import ConfigError
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import RewardModel, Scores, columns_of, normalized_scores
+from lm_gym.tools.settings import checked
 
 __all__ = ["WeightedSum"]
 
@@ -37,6 +37,7 @@ class WeightedSum(RewardModel):
             ConfigError: there is no term, a term is not such a pair, or a weight is not finite.
             RewardModelError: a term is neither a reward model nor a function.
         """
+        terms = checked("WeightedSum: terms", terms, Mapping)
         if not terms:
             raise ConfigError("WeightedSum: must have at least one term, got none")
         self._terms: dict[str, tuple[float, RewardModel]] = {}
@@ -44,9 +45,8 @@ class WeightedSum(RewardModel):
             if not isinstance(term, tuple | list) or len(term) != 2:
                 raise ConfigError(f"WeightedSum: term {name!r} must be (weight, reward model), got {term!r}")
             weight, model = term
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-                raise ConfigError(f"WeightedSum: the weight of {name!r} must be a finite number, got {weight!r}")
-            self._terms[name] = (float(weight), as_reward_model(model))
+            weight = checked(f"WeightedSum: the weight of {name!r}", weight, float)
+            self._terms[name] = (weight, as_reward_model(model))
         self.name = " + ".join(f"{weight:g}*{name}" for name, (weight, _) in self._terms.items())
         self.columns, self.all_columns = columns_of([model for _, model in self._terms.values()])
 

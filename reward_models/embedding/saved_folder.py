@@ -15,7 +15,7 @@ from torch import Tensor
 from lm_gym.errors import ArtifactError
 from lm_gym.reward_models.saving.readme import readme_of
 from lm_gym.reward_models.saving.record import read_record, write_record
-from lm_gym.tools.files import replaced_folder
+from lm_gym.tools.files import reading, replaced_folder
 from lm_gym.tools.quiet import quiet_transformers
 
 from .sentence_features import SentenceFeatures
@@ -66,4 +66,5 @@ def load(directory: str | Path, *, device: str | None) -> tuple[dict[str, Any], 
         features = SentenceFeatures.from_pretrained(folder / ENCODER, device=device)
     except OSError as error:
         raise ArtifactError(f"reward model {folder}: must hold a whole encoder; {error}") from error
-    return record, load_file(folder / HEAD_FILE), features
+    with reading(folder / HEAD_FILE, remedy="save the reward model again"):
+        return record, load_file(folder / HEAD_FILE), features

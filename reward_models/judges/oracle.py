@@ -11,7 +11,6 @@ truth of this list, never code.
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
 from lm_gym.scoring.protocol import RewardModel, Scores, checked_scores, columns_of
-from lm_gym.tools.files import replaced_folder, write_json
+from lm_gym.tools.files import read_json, replaced_folder, write_json
 
 __all__ = ["OracleRewardModel"]
 
@@ -99,12 +98,7 @@ class OracleRewardModel(RewardModel):
             ArtifactError: the file is missing or cut short, or names no built-in truth.
         """
         path = Path(directory) / REWARD_MODEL_RECORD
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"oracle {directory}: must hold a whole {REWARD_MODEL_RECORD}; reading failed: {error}"
-            ) from error
+        record = read_json(path, remedy="save the oracle again")
         truth = record.get("truth") if isinstance(record, dict) and record.get("kind") == "oracle" else None
         if truth not in BUILT_IN_TRUTHS:
             raise ArtifactError(

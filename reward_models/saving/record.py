@@ -9,7 +9,6 @@ Knows: files. Does not know: models.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from lm_gym.errors import ArtifactError
 from lm_gym.runs.manifests import MANIFEST, check_manifest, write_manifest
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
-from lm_gym.tools.files import write_json, write_text
+from lm_gym.tools.files import read_json, write_json, write_text
 
 __all__ = ["read_record", "write_record"]
 
@@ -62,12 +61,7 @@ def read_record(folder: Path, *, kind: str, format_: int, keys: Sequence[str]) -
     path = folder / REWARD_MODEL_RECORD
     if not path.is_file():
         raise ArtifactError(f"reward model {folder}: must be a folder with {REWARD_MODEL_RECORD}, and has none")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(
-            f"reward model {path}: must be whole JSON, and is not ({error}); save the model again"
-        ) from error
+    record = read_json(f"{path}", remedy="save the model again")
     if not isinstance(record, dict) or (record.get("kind"), record.get("format")) != (kind, format_):
         raise ArtifactError(f"reward model {path}: must say kind {kind!r} and format {format_}, got {str(record)[:80]}")
     missing = [key for key in keys if key not in record]

@@ -16,7 +16,7 @@ from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardModelRo
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
-from lm_gym.tools.files import write_json, write_jsonl
+from lm_gym.tools.files import reading, write_json, write_jsonl
 
 from .measure import measure
 from .next_steps import HELD_OUT_PROMPTS, TRAIN_PROMPTS, next_steps
@@ -185,7 +185,8 @@ def _judgements(plan: LoopPlan, workspace: Workspace, name: str, number: int, st
         return told_of_judgements(read_judgements(folder))
 
     def load(folder: Path) -> Split:
-        annotator.load_state_dict(json.loads((folder / ANNOTATOR_STATE).read_text(encoding="utf-8")))
+        with reading(folder / ANNOTATOR_STATE, remedy="delete the stage's folder, and go on with --resume"):
+            annotator.load_state_dict(json.loads((folder / ANNOTATOR_STATE).read_text(encoding="utf-8")))
         return read_judgements(folder)
 
     return workspace.stage(f"{name}/judgements", make, load, about=about_judgements(plan, number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
 from lm_gym.runs.signals import Interrupted
 from lm_gym.scoring.adapters import RewardFunction
 from lm_gym.scoring.protocol import RewardModel
-from lm_gym.tools.files import read_jsonl, write_json
+from lm_gym.tools.files import read_json, read_jsonl, write_json
 
 __all__ = [
     "Answered",
@@ -298,7 +297,8 @@ def truth_metrics(true_score: Any) -> EpisodeMetrics | None:
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
     """``evaluation.json`` of a reward model's folder."""
-    found: dict[str, Any] = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    remedy = "delete the stage's folder, and go on with --resume"
+    found: dict[str, Any] = read_json(folder / "evaluation.json", remedy=remedy)
     return found
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lm_gym.runs.folder import RunIdentity, open_run
-from lm_gym.tools.files import sweep_temporaries, write_json
+from lm_gym.tools.files import reading, sweep_temporaries, write_json
 from lm_gym.tools.progress import duration
 
 from .story import Chapter
@@ -119,8 +119,9 @@ class Workspace:
             started = time.perf_counter()
             found = make(path)
             write_json(mark, {"seconds": time.perf_counter() - started, "found": found})
-        done: Mapping[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
-        self.seconds[name] = float(done["seconds"])
+        with reading(mark, "must be a whole mark of a stage", remedy="delete it, and go on with --resume"):
+            done: Mapping[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
+            self.seconds[name] = float(done["seconds"])
         took = "done before" if before else duration(self.seconds[name])
         self._say(f"{part}: {done.get('found') or 'nothing to tell'} ({took})")
         return load(path)

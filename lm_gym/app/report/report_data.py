@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lm_gym.errors import ArtifactError
-from lm_gym.tools.files import write_json
+from lm_gym.tools.files import reading, write_json
 
 __all__ = ["Curve", "ModelRow", "NextStep", "Report", "RewardModelRow", "Role", "Sample"]
 
@@ -88,7 +87,8 @@ class ModelRow:
     @classmethod
     def load(cls, folder: Path) -> ModelRow:
         """Read it back."""
-        return cls.of(json.loads((folder / ROW_FILE).read_text(encoding="utf-8")))
+        with reading(folder / ROW_FILE, remedy="delete the stage's folder, and go on with --resume"):
+            return cls.of(json.loads((folder / ROW_FILE).read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ class Report:
             ArtifactError: there is no whole report in the folder.
         """
         path = Path(folder) / REPORT_FILE
-        try:
+        with reading(path, "must be a whole report that a run wrote", remedy="run the pipeline to its end first"):
             data = json.loads(path.read_text(encoding="utf-8"))
             rows = tuple(ModelRow.of(row) for row in data["rows"])
             curves = tuple(Curve(**{**curve, "history": tuple(curve["history"])}) for curve in data["curves"])
@@ -175,11 +175,6 @@ class Report:
             parts = {"rows": rows, "curves": curves, "reward_models": models, "notes": tuple(data["notes"])}
             parts["next_steps"] = steps
             return cls(**{**data, **parts})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"report {path}: must be a whole report that a run wrote; reading it failed: {error}. "
-                "Run the pipeline to its end first."
-            ) from error
 
 
 def _without_nan(value: Any) -> Any:

@@ -132,7 +132,7 @@ def test_a_class_instead_of_an_instance_is_refused() -> None:
 def test_a_broken_reward_model_folder_is_refused(card: str | None, tmp_path: Path) -> None:
     if card is not None:
         (tmp_path / REWARD_MODEL_RECORD).write_text(card)
-    with pytest.raises(ArtifactError, match=f"must hold a whole {REWARD_MODEL_RECORD} with a 'kind'.* Save the reward"):
+    with pytest.raises(ArtifactError, match=f"must hold a whole {REWARD_MODEL_RECORD} with a 'kind'.* save it again"):
         load_reward_model(tmp_path)
 
 

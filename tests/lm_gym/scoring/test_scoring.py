@@ -108,11 +108,11 @@ def returning(value: Any) -> FunctionRewardModel:
         ([1.0, b"2", 3.0], "row 1 got b'2'"),
         ([1.0, [2.0, 5.0], 3.0], r"row 1 got \[2\.0, 5\.0\]"),
         ([1.0, object(), 3.0], "row 1 got <object"),
-        ("good", "must return a list with one float or None per row, got str"),
-        (3.0, "must return a list with one float or None per row, got float"),
-        (None, "must return a list .* got NoneType"),
-        ((value for value in (1.0, 2.0, 3.0)), "must return a list .* got generator"),
-        ({"a": 1, "b": 2, "c": 3}, "row 0 got 'a'"),
+        ("good", "must return a list with one float or None per row, got 'good' of type str"),
+        (3.0, "must return a list with one float or None per row, got 3.0 of type float"),
+        (None, "must return a list .* got None of type NoneType"),
+        ((value for value in (1.0, 2.0, 3.0)), "must return a list .* of type generator"),
+        ({"a": 1, "b": 2, "c": 3}, "must return a list .* of type dict"),
     ],
 )
 def test_anything_but_one_finite_number_per_row_is_refused(value: Any, text: str) -> None:

@@ -87,7 +87,7 @@ def test_a_member_of_another_ensemble_is_found(reward_of: Any, tmp_path: Path) -
 def test_bad_ensembles_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 2 members"):
         EnsembleRewardModel(MEMBERS[:1])
-    with pytest.raises(ConfigError, match="rule must be"):
+    with pytest.raises(ConfigError, match="rule: must be"):
         EnsembleRewardModel(MEMBERS, rule="median")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="penalty"):
         EnsembleRewardModel(MEMBERS, penalty=-1.0)

@@ -94,10 +94,10 @@ def test_rules_keep_the_contract(tiny_model: Any, tokenizer_for: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LengthReward(target=3, tolerance=0), "tolerance >= 1"),
+        (lambda: LengthReward(target=3, tolerance=0), "tolerance: must be"),
         (lambda: RegexReward("("), "regular expression"),
-        (lambda: RegexReward("a", most=0), "most must be"),
-        (lambda: RepetitionPenalty(ngram=0), "ngram must be"),
+        (lambda: RegexReward("a", most=0), "most: must be"),
+        (lambda: RepetitionPenalty(ngram=0), "ngram: must be"),
         (lambda: LexiconReward([]), "single words"),
         (lambda: LexiconReward(["two words"]), "single words"),
         (lambda: SimilarityReward(" ", lambda texts: np.zeros((len(texts), 2))), "target must be a text"),
