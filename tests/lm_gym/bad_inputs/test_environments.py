@@ -259,7 +259,7 @@ POWERS: list[Case] = [
     ("None for prompts", lambda w: w.vector().rollout_on(w.policy, None), ("prompts", "None")),
     ("a number among prompts", lambda w: w.vector().rollout_on(w.policy, ["a", 3]), ("prompt", "3")),
     ("a policy to evaluate", lambda w: lm_gym.evaluate(3, w.vector(), ["a"]), ("Policy", "int")),
-    ("an env to evaluate in", lambda w: lm_gym.evaluate(w.policy, 3, ["a"]), ("env", "3")),
+    ("an env to evaluate in", lambda w: lm_gym.evaluate(w.policy, 3, ["a"]), ("evaluate", "int")),
     ("no prompts to evaluate on", lambda w: lm_gym.evaluate(w.policy, w.vector(), []), ("prompt", "none")),
     ("a text to evaluate on", lambda w: lm_gym.evaluate(w.policy, w.vector(), "a b"), ("prompts", "'a b'")),
     ("a seed in text", lambda w: lm_gym.evaluate(w.policy, w.vector(), ["a"], seed="1"), ("seed", "'1'")),
