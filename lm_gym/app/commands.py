@@ -17,6 +17,9 @@ from lm_gym.tools.terminal import plain_console
 from .doctor.command import doctor
 from .pipeline.options import (
     FileRun,
+    MaybeInt,
+    MaybePath,
+    MaybeText,
     NoneGiven,
     RewardOptions,
     SampleOptions,
@@ -54,7 +57,7 @@ def commands() -> dict[str, Callable[..., Any]]:
         "reward eval": reward_eval,
         "train": with_files(train),
         "generate": with_files(generate),
-        "chat": chat,
+        "chat": with_files(chat),
         "compare": with_files(compare),
         "report": report,
         "doctor": doctor,
@@ -118,7 +121,7 @@ def pretrain(
     vocabulary: int = 2048,
     context: int = 256,
     epochs: float = 10.0,
-    steps: int | None = None,
+    steps: MaybeInt = None,
     learning_rate: float = 2e-3,
     seed: int = 0,
     resume: bool = False,
@@ -166,7 +169,7 @@ def sft(
     model: str,
     data: Path,
     out: Path,
-    eval_data: Path | None = None,
+    eval_data: MaybePath = None,
     epochs: float = 3.0,
     learning_rate: float = 5e-5,
     batch_size: int = 8,
@@ -290,9 +293,9 @@ def generate(
     model: str,
     sampling: Annotated[SampleOptions, tyro.conf.arg(name="")],
     prompt: Annotated[tuple[str, ...], NoneGiven] = (),
-    data: Path | None = None,
+    data: MaybePath = None,
     count: int = 1,
-    out: Path | None = None,
+    out: MaybePath = None,
     overwrite: bool = False,
 ) -> None:
     """Write responses of a language model.
@@ -316,14 +319,16 @@ def generate(
 def compare(
     a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="A")],
     sampling: Annotated[SampleOptions, tyro.conf.arg(name="")],
-    b: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="B")] = None,
-    data: Path | None = None,
-    reward_model: str | None = None,
+    b: Annotated[
+        tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[B]", help_behavior_hint="(default: none)")
+    ] = None,
+    data: MaybePath = None,
+    reward_model: MaybeText = None,
     limit: int = 20,
 ) -> None:
     """Two language models side by side on the same prompts.
 
-    'lm-gym compare RUN' compares a run with the model that it began with.
+    One run, as in 'lm-gym compare RUN', is compared with the model it began with.
 
     Args:
         a: Folder, hub id or run of the first.

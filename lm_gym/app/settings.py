@@ -34,7 +34,7 @@ MISSING = inspect.Parameter.empty
 class ConfigFile:
     """A file of settings."""
 
-    config: Path | None = None
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """YAML file of settings, each under the name of its option; options beside it override it."""
     print_config: bool = False
     """Print all settings as YAML that --config takes, and do nothing else."""

@@ -10,6 +10,10 @@ import tyro
 
 __all__ = [
     "FileRun",
+    "MaybeFloat",
+    "MaybeInt",
+    "MaybePath",
+    "MaybeText",
     "ResponseOptions",
     "RewardOptions",
     "SampleOptions",
@@ -19,6 +23,10 @@ __all__ = [
 ]
 
 NoneGiven = tyro.conf.arg(help_behavior_hint="(default: none)")
+MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")]
+MaybeFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")]
+MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")]
+MaybeText = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: none)")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +37,11 @@ class ResponseOptions:
     """Longest response, in tokens."""
     temperature: float = 1.0
     """Softmax temperature, for every model alike."""
-    top_k: int | None = None
+    top_k: MaybeInt = None
     """Draw among the k most likely tokens only."""
-    top_p: float | None = None
+    top_p: MaybeFloat = None
     """Draw among the most likely tokens that together reach this probability (nucleus sampling)."""
-    min_p: float | None = None
+    min_p: MaybeFloat = None
     """Draw among the tokens at least this many times as likely as the likeliest one."""
     stop_strings: Annotated[tuple[str, ...], NoneGiven] = ()
     """Texts that end a response, which is scored and shown without them."""
@@ -115,7 +123,7 @@ class TrainOptions:
     data: Path
     """File of prompts: rows with "prompt" or "messages"; other columns ("answer", ...) go to a reward function by
     name."""
-    eval_data: Path | None = None
+    eval_data: MaybePath = None
     """Held-out prompts; the best checkpoint is chosen on them."""
     iterations: int = 100
     """PPO iterations."""
@@ -129,7 +137,7 @@ class TrainOptions:
     """Device of policy and reference: auto, cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32"] = "auto"
     """Precision of policy and reference: auto computes in bfloat16 where the hardware has it, on float32 weights."""
-    score_timeout: float | None = None
+    score_timeout: MaybeFloat = None
     """Most seconds that one call of the reward model may take; without a limit it is waited for."""
     seed: int = 0
     """Seed of prompts, draws and minibatches."""
@@ -141,8 +149,10 @@ class UpdateOptions:
 
     episodes: int = 64
     """Responses per iteration."""
-    minibatches: int | None = None
-    """Optimiser steps per pass over an iteration's responses; left out, it is 4, or fewer with fewer responses."""
+    minibatches: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 4, or --episodes)")
+    ] = None
+    """Optimiser steps per pass over an iteration's responses."""
     epochs: int = 4
     """Passes over each iteration's responses (also --n-epochs)."""
     learning_rate: float = 1e-5
@@ -157,7 +167,7 @@ class UpdateOptions:
     """Weight of an entropy bonus in the loss; the KL penalty holds the entropy already (also --ent-coef)."""
     kl_coef: float = 0.05
     """Price of a nat of KL to the reference, in units of the score; the start value with --kl-target (also --beta)."""
-    kl_target: float | None = None
+    kl_target: MaybeFloat = None
     """KL per response, in nats, that an adaptive controller of --kl-coef holds."""
     separate_critic: bool = False
     """Give the value head a trunk of its own."""
@@ -171,11 +181,11 @@ class FileRun:
     """Files of judgements by people, in any form that reward training reads."""
     texts: Annotated[tuple[Path, ...], NoneGiven] = ()
     """Text files to train a language model from scratch on, together with the answers of the training judgements."""
-    model: str | None = None
+    model: MaybeText = None
     """Folder, hub id or run of a language model to start from, instead of training one."""
     separator: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: a line break)")] = "\n"
     """Text between a prompt and its answer; a chat has none."""
-    group_separator: str | None = None
+    group_separator: MaybeText = None
     """Prompts that are alike before this text are held out together."""
     held_out: float = 0.25
     """Share of the prompt groups that is kept for measuring."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from lm_gym.app.pipeline.options import SampleOptions
+from lm_gym.app.pipeline.options import MaybeText, SampleOptions
 from lm_gym.tools.terminal import plain_console
 
 __all__ = ["chat"]
@@ -15,11 +15,13 @@ __all__ = ["chat"]
 def chat(
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")],
     sampling: Annotated[SampleOptions, tyro.conf.arg(name="")],
-    other: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="OTHER")] = None,
-    reward_model: str | None = None,
-    reference: str | None = None,
-    system: str | None = None,
-    separator: str = "",
+    other: Annotated[
+        tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[OTHER]", help_behavior_hint="(default: none)")
+    ] = None,
+    reward_model: MaybeText = None,
+    reference: MaybeText = None,
+    system: MaybeText = None,
+    separator: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: nothing)")] = "",
 ) -> None:
     """Talk to a language model, or to two side by side, token by token.
 
@@ -27,7 +29,7 @@ def chat(
 
     Any other continues each line as a text; an empty line goes on with the last.
 
-    /reset, /temperature X, /system TEXT and /quit do that; Ctrl-C ends an answer.
+    Commands: /reset, /temperature X, /system TEXT, /quit; Ctrl-C ends an answer.
 
     Without a terminal every line of standard input is a turn.
 

@@ -114,9 +114,10 @@ def test_every_setting_of_train_reaches_the_run(
 
 @pytest.mark.parametrize("command", WITH_FILES)
 def test_what_is_printed_is_taken_again(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = read_settings(command, ["a", "b"] if command == "compare" else [], capsys)
+    models = ["a", "b"] if command in ("compare", "chat") else []
+    first = read_settings(command, models, capsys)
     assert not {"resume", "overwrite", "config", "print_config"} & set(first)
-    given = ["--seed", "7"] if command != "compare" else ["a", "b", "--seed", "7"]
+    given = [*models, "--seed", "7"]
     changed = read_settings(command, given, capsys)
     assert changed == {**first, "seed": 7}
     file = tmp_path / "settings.yaml"
