@@ -27,7 +27,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from lm_gym.errors import ModelLoadError, UnsupportedModelError
 from lm_gym.models.model_checks import check_can_be_stepped, check_is_no_wrapper, checked_device, made_by
 from lm_gym.runs.manifests import MANIFEST, check_manifest
-from lm_gym.scoring.handles import ModelHandle, import_attribute, is_import_path
+from lm_gym.scoring.handles import ModelHandle, asking_the_hub, import_attribute, is_import_path
 from lm_gym.tools.quiet import quiet_transformers
 from lm_gym.tools.settings import Text, checked
 
@@ -372,7 +372,7 @@ def _load(kind: Any, handle: str | Path, **kwargs: Any) -> Any:
             f"{kind.__name__} {str(handle)!r}: must be a folder with a saved model, and there is no such folder"
         )
     try:
-        with quiet_transformers():
+        with quiet_transformers(), nullcontext() if Path(handle).is_dir() else asking_the_hub():
             return kind.from_pretrained(str(handle), **kwargs)
     except Exception as error:  # a cut file, an unknown architecture, no network: each library has its own errors
         raise ModelLoadError(

@@ -14,13 +14,17 @@ import importlib.util
 import inspect
 import json
 import re
+import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from lm_gym.errors import ArtifactError, ConfigError, ModelLoadError, RewardModelError
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
@@ -32,6 +36,7 @@ __all__ = [
     "REWARD_MODEL_GROUP",
     "REWARD_MODEL_RECORD",
     "ModelHandle",
+    "asking_the_hub",
     "import_attribute",
     "is_import_path",
     "load_reward_model",
@@ -190,11 +195,32 @@ def _is_factory(attribute: Callable[..., Any]) -> bool:
     return not required_names(signature) and inspect.Parameter.VAR_KEYWORD not in kinds
 
 
+@contextmanager
+def asking_the_hub() -> Iterator[None]:
+    """A block that may ask the hub. While its name cannot be resolved, only files that were fetched before are read.
+
+    Otherwise every file would be asked for six times in half a minute, with a warning each time.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if not (before or getproxies()):  # a proxy resolves names by itself
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def _fetched(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(SAFE_FILES)))
+        with asking_the_hub():
+            return Path(snapshot_download(hub_id, allow_patterns=list(SAFE_FILES)))
     except Exception as error:  # the hub, the network and the cache each have their own
         raise ModelLoadError(
             f"reward model {hub_id!r}: there is no such folder, and the hub has no such model or cannot be reached "

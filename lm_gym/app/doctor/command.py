@@ -25,7 +25,7 @@ def doctor(model: str | None = None, json: bool = False) -> int:
     The exit status is 0 only if all that is needed is there, and --model loads.
 
     Args:
-        model: Folder or hub id of a language model, or folder of a reward model: also see whether it loads.
+        model: Folder, hub id or run, or folder of a reward model: also see whether it loads.
         json: Print JSON instead of tables.
     """
     packages = [python_version(), *installed_packages()]

@@ -32,9 +32,10 @@ def _reward_model(handle: str) -> dict[str, Any]:
 
 
 def _language_model(handle: str) -> dict[str, Any]:
+    from lm_gym.app.run_models import language_model_of
     from lm_gym.models.language_model import load_language_model
 
-    loaded = load_language_model(handle)
+    loaded = load_language_model(language_model_of(handle))
     weights = sum(weight.numel() for weight in loaded.model.parameters())
     return {
         "kind": "language model",

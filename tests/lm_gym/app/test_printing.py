@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,15 @@ def test_no_escape_sequence_of_a_text_reaches_the_terminal(tmp_path: Path, capsy
     bad = write_jsonl(tmp_path / "bad.jsonl", [{"prompt": "p", "chosen": "a", "rejected": 3, "\x1b[2J": "[/b]"}])
     assert main(["reward", "eval", "--model", "lm_gym.reviews:true_score", "--data", str(bad)]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_model_that_is_nowhere_is_told_at_once_where_there_is_no_network() -> None:
+    """Not after half a minute of retries, each with a warning of its own."""
+    command = [sys.executable, "-m", "lm_gym.app.cli", "generate", "--model", "no-such-model", "--prompt", "a"]
+    kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    env = kept | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "https://no-such-host.invalid"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 2
+    assert "ModelLoadError: AutoModelForCausalLM 'no-such-model'" in done.stderr
+    assert "Give a local folder if there is no network." in " ".join(done.stderr.split())
+    assert "Retry" not in done.stderr
