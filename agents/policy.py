@@ -182,8 +182,12 @@ class LanguageModelPolicy:
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Everything that learns, in the language model, the value head, and the critic's trunk if it has one."""
+        yield from (weight for weight in self.weights() if weight.requires_grad)
+
+    def weights(self) -> Iterator[nn.Parameter]:
+        """All weights, frozen ones too, in the order of :meth:`parameters`."""
         parts = [self.model, self.value_head, *([] if self.critic is None else [self.critic.trunk])]
-        yield from (weight for part in parts for weight in part.parameters() if weight.requires_grad)
+        yield from (weight for part in parts for weight in part.parameters())
 
     def state_dict(self) -> dict[str, Any]:
         """Weights of model and critic."""
