@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         RepetitionPenalty,
         SimilarityReward,
     )
+    from .composed.weight_fit import FittedWeights, fit_weights
     from .composed.weighted_sum import WeightedSum
     from .embedding.model import EmbeddingRewardModel, EmbeddingTrainingConfig
     from .embedding.sentence_features import SentenceFeatures
     from .human.pair_choice import choose_pairs, pair_utility
     from .judgements.annotator import Annotator, AnnotatorPool, Question, RecordedAnnotator
     from .judgements.forms import export_rows
+    from .judgements.negatives import spoiled_pairs
     from .judgements.record import (
         BestOf,
         Choice,
@@ -59,11 +61,13 @@ if TYPE_CHECKING:
     from .measuring.error_detection import ErrorDetection, error_detection
     from .measuring.evaluation import (
         MarginAccuracy,
+        NamedEvaluation,
         PromptAccuracy,
         ReliabilityBin,
         RewardEvaluation,
         evaluate_reward_model,
     )
+    from .measuring.graded import GradedMeasures, graded_measures
     from .measuring.learning_curve import CurvePoint, learning_curve
     from .measuring.probes import ProbeResult, probe_reward_model
     from .scalar.config import RewardTrainingConfig
@@ -86,7 +90,9 @@ __all__ = [
     "EmbeddingTrainingConfig",
     "EnsembleRewardModel",
     "ErrorDetection",
+    "FittedWeights",
     "FluencyReward",
+    "GradedMeasures",
     "JudgeRewardModel",
     "Judgement",
     "JudgementFile",
@@ -96,6 +102,7 @@ __all__ = [
     "LoraSettings",
     "LossConfig",
     "MarginAccuracy",
+    "NamedEvaluation",
     "OneAnnotator",
     "OracleRewardModel",
     "PreferenceRewardModel",
@@ -133,6 +140,8 @@ __all__ = [
     "expected_calibration_error",
     "export_rows",
     "fit_temperature",
+    "fit_weights",
+    "graded_measures",
     "judgement_from_row",
     "learning_curve",
     "load_judgements",
@@ -147,6 +156,7 @@ __all__ = [
     "score_centering_penalty",
     "soft_bradley_terry_nll",
     "split_by_prompt",
+    "spoiled_pairs",
     "thumb_nll",
     "value_error",
 ]
@@ -191,6 +201,7 @@ _HOMES = {
     "composed.ensemble": ("EnsembleRewardModel",),
     "measuring.evaluation": (
         "MarginAccuracy",
+        "NamedEvaluation",
         "PromptAccuracy",
         "ReliabilityBin",
         "RewardEvaluation",
@@ -267,6 +278,15 @@ _HOMES = {
     ),
     "scalar.config": ("RewardTrainingConfig",),
     "composed.weighted_sum": ("WeightedSum",),
+    "composed.weight_fit": (
+        "FittedWeights",
+        "fit_weights",
+    ),
+    "judgements.negatives": ("spoiled_pairs",),
+    "measuring.graded": (
+        "GradedMeasures",
+        "graded_measures",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -21,12 +21,12 @@ from .pipeline.options import (
     MaybePath,
     MaybeText,
     NoneGiven,
-    RewardOptions,
     SampleOptions,
     TrainOptions,
     TrainResponseOptions,
     UpdateOptions,
 )
+from .reward_commands import reward_ensemble, reward_eval, reward_train
 from .settings import dumped, with_files
 from .talk.command import chat
 
@@ -41,7 +41,7 @@ def application() -> SubcommandApp:
     for name, function in commands().items():
         group, _, rest = name.rpartition(" ")
         if group == "reward" and rest == "train":
-            app.command(reward, name="reward", help="Reward models: fit one to judgements, or measure one.")
+            app.command(reward, name="reward", help="Reward models: fit, measure, or weigh several.")
         (reward if group else app).command(name=rest)(function)
     return app
 
@@ -55,6 +55,7 @@ def commands() -> dict[str, Callable[..., Any]]:
         "sft": with_files(sft),
         "reward train": with_files(reward_train),
         "reward eval": reward_eval,
+        "reward ensemble": reward_ensemble,
         "train": with_files(train),
         "generate": with_files(generate),
         "chat": with_files(chat),
@@ -203,56 +204,6 @@ def sft(
     plain_console().print(f"fine-tuned on {result.rows} rows in {out}; training loss {result.train_loss:.3f}{shown}")
 
 
-def reward_train(
-    options: Annotated[RewardOptions, tyro.conf.arg(name="")], out: Path, resume: bool = False, overwrite: bool = False
-) -> None:
-    """Fit a reward model to judgements, and measure it on prompts it has not seen.
-
-    Args:
-        options: Settings of the fit.
-        out: Folder of the reward model.
-        resume: Go on with a killed run of the same settings and judgements.
-        overwrite: Delete the run or model that the folder holds first.
-    """
-    from .pipeline.reward_files import train_reward_model
-    from .run_models import language_model_of
-
-    options = replace(options, model=language_model_of(options.model))
-    train_reward_model(options, out, resume=resume, overwrite=overwrite, console=plain_console())
-
-
-def reward_eval(
-    model: str,
-    data: Files,
-    group_separator: str | None = None,
-    skip_bad: bool = False,
-    page: Path | None = None,
-    json: bool = False,
-) -> None:
-    """Measure a reward model on judgements, beside the baseline of length alone.
-
-    Args:
-        model: Folder, hub id, run, registered name, module:attribute or file.py:attribute of the reward model.
-        data: Files of judgements that it was not trained on.
-        group_separator: Prompts that are alike before this text form a group.
-        skip_bad: List rows that cannot be read instead of stopping at the first.
-        page: Write the card as an HTML page here.
-        json: Print JSON instead of a table.
-    """
-    from .pipeline.reward_files import evaluate_files
-    from .run_models import reward_model_of
-
-    evaluate_files(
-        reward_model_of(model),
-        data,
-        group_separator=group_separator,
-        skip_bad=skip_bad,
-        as_json=json,
-        page=page,
-        console=plain_console(),
-    )
-
-
 def train(
     options: Annotated[TrainOptions, tyro.conf.arg(name="")],
     update: Annotated[UpdateOptions, tyro.conf.arg(name="")],
@@ -346,19 +297,18 @@ def compare(
 
 
 def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "html") -> None:
-    """Render the report of a run of demo, run or train.
+    """Render the report of a finished run again.
 
     Args:
-        run: Folder of the run; one of train may still go on.
+        run: Folder of a run of demo or run.
         form: A page (report.html in the folder), or a table in the terminal.
     """
-    from .pipeline.train_report import holds_training, report_of_training
     from .report.report import render_report
     from .report.report_data import Report
     from .report.terminal_report import print_table
 
     console = plain_console()
-    found = report_of_training(run) if holds_training(run) else Report.load(run)
+    found = Report.load(run)
     if form == "table":
         print_table(found, console)
     else:

@@ -7,12 +7,24 @@ from __future__ import annotations
 
 from .adapters import FunctionRewardModel, ObjectRewardModel, RewardFunction, RewardModelLike, as_reward_model
 from .handles import load_reward_model
-from .protocol import CountsCutTexts, HasMemberScores, RewardModel, SavableRewardModel, Scorer, Scores, checked_scores
+from .protocol import (
+    CountsCutTexts,
+    CountsTokens,
+    HasMemberScores,
+    KeepsTraining,
+    RewardModel,
+    SavableRewardModel,
+    Scorer,
+    Scores,
+    checked_scores,
+)
 
 __all__ = [
     "CountsCutTexts",
+    "CountsTokens",
     "FunctionRewardModel",
     "HasMemberScores",
+    "KeepsTraining",
     "ObjectRewardModel",
     "RewardFunction",
     "RewardModel",

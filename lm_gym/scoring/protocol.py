@@ -23,7 +23,9 @@ from lm_gym.tools.time_limit import calls_within
 
 __all__ = [
     "CountsCutTexts",
+    "CountsTokens",
     "HasMemberScores",
+    "KeepsTraining",
     "RewardModel",
     "SavableRewardModel",
     "Scorer",
@@ -142,6 +144,23 @@ class CountsCutTexts(Protocol):
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str], /) -> int:
         """Count the texts, each a prompt and its response, of which a part is not read."""
+        ...
+
+
+@runtime_checkable
+class KeepsTraining(Protocol):
+    """A reward model with a record of how it was trained."""
+
+    training: dict[str, Any]
+    """Counts, settings and, under "groups", the groups of prompts that it was trained on; empty where none is known."""
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A reward model with a tokenizer, which counts the tokens of texts."""
+
+    def count_tokens(self, texts: Sequence[str], /) -> list[int]:
+        """Tokens of each text, without special ones, however long it is."""
         ...
 
 

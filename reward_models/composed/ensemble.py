@@ -10,7 +10,7 @@ Shapes: B = rows, M = members.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,11 +27,15 @@ from lm_gym.tools.settings import NotNegative, checked
 __all__ = ["EnsembleRewardModel"]
 
 Rule = Literal["mean", "worst", "mean_minus_std"]
-KIND, FORMAT = "ensemble", 1
+KIND, FORMAT = "ensemble", 2  # 2: weights, and a summary of their fit
+RECORD_KEYS = ("name", "members", "rule", "penalty", "weights", "training")
 
 
 class EnsembleRewardModel(RewardModel):
     """Combines members' scores; ``Scores.std`` is their disagreement. It abstains where any member does.
+
+    With weights a member's score counts as M times its weight times the score, so that their mean is the weighted sum;
+    rules and disagreement are over these.
 
     Each member's own normaliser is applied before they are combined, so members on different scales count alike. The
     ensemble has no normaliser of its own: its scores are on the members' normalised scale.
@@ -43,18 +47,24 @@ class EnsembleRewardModel(RewardModel):
         *,
         rule: Rule = "mean",
         penalty: float = 1.0,
+        weights: Sequence[float] | None = None,
         name: str = "ensemble",
+        training: Mapping[str, Any] | None = None,
     ) -> None:
         """Store the members.
 
         Args:
-            members: two or more, each with a normaliser, or all on one scale (several seeds of one training).
+            members: two or more, each with a normaliser, or all on one scale (several seeds of one training), or of
+                any scale with fitted weights.
             rule: ``"mean"``, ``"worst"`` (the lowest score) or ``"mean_minus_std"``.
             penalty: k of mean - k * std, >= 0.
+            weights: one for each member, >= 0 and one above; see
+                :func:`~lm_gym.reward_models.composed.weight_fit.fit_weights`. None weighs all by 1 / M.
             name: of the model, in error messages.
+            training: a summary of the fit of the weights, for the record.
 
         Raises:
-            ConfigError: fewer than two members, an unknown rule, or a bad penalty.
+            ConfigError: fewer than two members, an unknown rule, a bad penalty, or bad weights.
         """
         members = checked("EnsembleRewardModel: members", members, tuple[Any, ...])
         if len(members) < 2:
@@ -62,13 +72,15 @@ class EnsembleRewardModel(RewardModel):
         self.members = tuple(as_reward_model(member) for member in members)
         self.rule: Rule = checked("EnsembleRewardModel: rule", rule, Rule)
         self.penalty: float = checked("EnsembleRewardModel: penalty", penalty, NotNegative)
+        self.weights = None if weights is None else _checked_weights(weights, len(members))
+        self.training: dict[str, Any] = dict(training or {})
         self.name = name
         self.columns, self.all_columns = columns_of(self.members)
 
     def member_scores(
         self, prompts: Sequence[str], responses: Sequence[str], /, **columns: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Every member's normalised verdict.
+        """Every member's normalised verdict, times its weight and M where there are weights.
 
         Returns: values (M, B) float64, and valid (B,), True where none abstained.
 
@@ -77,6 +89,8 @@ class EnsembleRewardModel(RewardModel):
         """
         scores = [normalized_scores(member, prompts, responses, columns) for member in self.members]
         values = np.stack([one.value for one in scores]).astype(np.float64)
+        if self.weights is not None:
+            values *= len(values) * np.array(self.weights)[:, None]
         return values, np.logical_and.reduce([one.valid for one in scores])
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
@@ -102,7 +116,7 @@ class EnsembleRewardModel(RewardModel):
         members = [(one.identity(), one.normalizer) for one in self.members]
         if any(who is None for who, _ in members):
             return None
-        return f"ensemble {self.rule} {self.penalty} {members}"
+        return f"ensemble {self.rule} {self.penalty} {self.weights} {members}"
 
     def save(self, directory: str | Path) -> Path:
         """Write every member and the rule as one folder, whole or not at all.
@@ -121,7 +135,8 @@ class EnsembleRewardModel(RewardModel):
             for member, name in zip(savable, names, strict=True):
                 member.save(folder / name)
             record = {"kind": KIND, "format": FORMAT, "name": self.name, "members": names}
-            write_record(folder, record | {"rule": self.rule, "penalty": self.penalty})
+            settings = {"rule": self.rule, "penalty": self.penalty, "weights": self.weights, "training": self.training}
+            write_record(folder, record | settings)
         return Path(directory)
 
     @classmethod
@@ -132,11 +147,22 @@ class EnsembleRewardModel(RewardModel):
             ArtifactError: a file is missing, cut short or of another kind; or see a member's ``load``.
         """
         folder = Path(directory)
-        record = read_record(folder, kind=KIND, format_=FORMAT, keys=("name", "members", "rule", "penalty"))
+        record = read_record(folder, kind=KIND, format_=FORMAT, keys=RECORD_KEYS)
         for name in record["members"]:
             if Path(name).name != name or not (folder / name).is_dir():
                 raise ArtifactError(
                     f"ensemble {folder}: must hold the folder of its member {name!r}, and it is missing"
                 )
         members = [load_reward_model(folder / name) for name in record["members"]]
-        return cls(members, rule=record["rule"], penalty=record["penalty"], name=record["name"])
+        rest = {key: record[key] for key in ("rule", "penalty", "weights", "training", "name")}
+        return cls(members, **rest)
+
+
+def _checked_weights(weights: Sequence[float], members: int) -> tuple[float, ...]:
+    found = tuple(float(weight) for weight in weights)
+    if len(found) != members or not all(np.isfinite(found)) or min(found) < 0 or not any(found):
+        raise ConfigError(
+            f"EnsembleRewardModel: weights must be one finite number >= 0 for each of the {members} members, and one "
+            f"above 0, got {found}"
+        )
+    return found

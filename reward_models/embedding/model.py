@@ -33,6 +33,7 @@ from lm_gym.reward_models.judgements.learning_targets import (
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.likelihoods.joint_loss import JudgementLoss, LossConfig, target_tensors
 from lm_gym.reward_models.saving.normalizer_fit import fitted_normalizer
+from lm_gym.reward_models.scalar.text_encoding import count_tokens
 from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
 from lm_gym.tools.digests import digest_tensors
 from lm_gym.tools.settings import Count, NotNegative, Seed, settings
@@ -220,6 +221,10 @@ class EmbeddingRewardModel(RewardModel):
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
         """Count those of B texts that are longer than the encoder reads and lose their beginning."""
         return self.features.count_cut(self.reading.texts(prompts, responses))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without special ones, however long it is."""
+        return count_tokens(self.features.encoder.tokenizer, texts)
 
     def fit_normalizer(self, prompts: Sequence[str], responses: Sequence[str], *, fitted_on: str) -> ScoreNormalizer:
         """Fit the map that gives these responses (samples of the reference model) mean 0 and deviation 1.

@@ -11,9 +11,10 @@ import numpy as np
 
 from lm_gym.errors import DataError
 
-__all__ = ["cross_fitted", "expected_calibration_error", "fit_temperature"]
+__all__ = ["bin_edges", "bin_of", "cross_fitted", "expected_calibration_error", "fit_temperature"]
 
-BINS = 10
+BINS, LEAST = 10, 0.5
+"""Bins of the predicted winner's probability, and the least that it can be."""
 LOWEST, HIGHEST = 1e-3, 1e3
 
 
@@ -40,15 +41,28 @@ def fit_temperature(margins: np.ndarray) -> float:
 
 
 def expected_calibration_error(margins: np.ndarray) -> float:
-    """ECE of the predicted winner's probability over 10 equal bins of [0, 1] (Guo et al. 2017, eq. 3).
+    """ECE of the predicted winner's probability over 10 equal bins of [.5, 1] (Guo et al. 2017, eq. 3).
+
+    A winner of two has at least .5, so ten bins of [0, 1] would leave five empty.
 
     Args: margins: Shape: (P,), at least one.
     """
     confidence = 1 / (1 + np.exp(-np.abs(margins)))
     points = 0.5 * (1 + np.sign(margins))
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    place = bin_of(confidence)
     gaps = [abs(float((points - confidence)[place == number].sum())) for number in range(BINS)]
     return sum(gaps) / len(points)
+
+
+def bin_edges() -> list[tuple[float, float]]:
+    """Lower and upper edge of each bin."""
+    width = (1 - LEAST) / BINS
+    return [(LEAST + number * width, LEAST + (number + 1) * width) for number in range(BINS)]
+
+
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """Numbers of the bins of probabilities of the predicted winner, in [.5, 1]. Shape: (P,), int64."""
+    return np.clip(((confidence - LEAST) / (1 - LEAST) * BINS).astype(int), 0, BINS - 1)
 
 
 def cross_fitted(margins: np.ndarray, groups: np.ndarray) -> np.ndarray:

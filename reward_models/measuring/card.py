@@ -17,14 +17,15 @@ from lm_gym.reward_models.judgements.record import POINTS_OF_A, Judgement
 from lm_gym.reward_models.judgements.splits import prompt_itself
 from lm_gym.reward_models.scalar.text_encoding import cuts_untold
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
-from lm_gym.scoring.protocol import CountsCutTexts, HasMemberScores, RewardModel, checked_scores
-from lm_gym.tools.extras import require
+from lm_gym.scoring.protocol import CountsCutTexts, CountsTokens, HasMemberScores, RewardModel, checked_scores
 
 from .agreement import AnnotatorAgreement, annotator_agreement, votes_of
 from .error_detection import ErrorDetection, error_detection
-from .evaluation import RewardEvaluation, evaluate_reward_model
+from .evaluation import NamedEvaluation, RewardEvaluation, evaluate_reward_model
+from .graded import GradedMeasures, graded_measures, rank_correlation
 from .learning_curve import CurvePoint
 from .probes import ProbeResult, probe_reward_model
+from .verdict import verdict_on
 from .words_baseline import text_baseline_accuracy
 
 __all__ = ["Disagreement", "RewardModelCard", "ShareAccuracy", "reward_card"]
@@ -73,6 +74,10 @@ class RewardModelCard:
 
     name: str
     """Name of the model."""
+    verdict: str
+    """Does it know more than length, and is it easily fooled? In one to three sentences."""
+    about: str
+    """What it was trained on, and from what; empty where that is not known."""
     seen_groups: tuple[str, ...]
     """Groups that the model was trained on as well: numbers that include them flatter it."""
     evaluation: RewardEvaluation
@@ -95,6 +100,10 @@ class RewardModelCard:
     """Texts that were too long and lost their beginning; None for a model that does not say."""
     agreement: AnnotatorAgreement | None
     """People among themselves, and the model in the place of one; None without two votes on one pair."""
+    also: tuple[NamedEvaluation, ...]
+    """Results on judgements of other origins."""
+    graded: GradedMeasures | None
+    """Thumbs, ratings and rewards of single responses; None without any."""
     probes: tuple[ProbeResult, ...]
     """Texts that should never win, and how many of the chosen answers they beat."""
     disagreements: tuple[Disagreement, ...]
@@ -103,6 +112,7 @@ class RewardModelCard:
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists; the evaluation under its own names and under those that scripts rely on."""
         found = asdict(self) | {"evaluation": self.evaluation.to_json()}
+        found["probes"] = [asdict(probe) | {"fools": probe.fools} for probe in self.probes]
         return {
             **found.pop("evaluation"),
             **found,
@@ -118,6 +128,8 @@ def reward_card(
     *,
     group_of: Callable[[str], str] = prompt_itself,
     trained_on: Sequence[str] = (),
+    about: str = "",
+    also: Sequence[NamedEvaluation] = (),
     learning_curve: Sequence[CurvePoint] = (),
     progress: bool = False,
 ) -> RewardModelCard:
@@ -128,6 +140,8 @@ def reward_card(
         judgements: of any kinds, not seen in training.
         group_of: maps a prompt to its group; groups are never divided between fitting and measuring.
         trained_on: groups of the training data, if known; those among the judgements are listed on the card.
+        also: results on judgements of other origins, to be shown beside.
+        about: what it was trained on and from what, to be shown.
         learning_curve: points of :func:`~lm_gym.reward_models.learning_curve`, to be shown.
         progress: True shows the scoring on standard error.
 
@@ -141,11 +155,15 @@ def reward_card(
     model = CachedRewardModel(plain, progress=progress)
     comparing = [one for one in judgements if one.compares]
     texts = sorted({(one.prompt, text) for one in comparing for text in one.texts})
-    evaluation = evaluate_reward_model(model, comparing, group_of=group_of)
+    count_tokens = plain.count_tokens if isinstance(plain, CountsTokens) else None
+    evaluation = evaluate_reward_model(model, comparing, group_of=group_of, count_tokens=count_tokens)
     compared = [one for one in judgements if votes_of(one) and one.texts[0] != one.texts[1]]
     margins = _margins(model, compared)
+    probes = tuple(_probes(model, comparing))
     return RewardModelCard(
         name=model.name,
+        verdict=verdict_on(evaluation, probes),
+        about=about,
         seen_groups=tuple(seen),
         evaluation=evaluation,
         text_baseline_accuracy=text_baseline_accuracy(comparing, group_of=group_of),
@@ -159,7 +177,9 @@ def reward_card(
         texts=len(texts),
         texts_cut=plain.count_cut(*zip(*texts, strict=True)) if isinstance(plain, CountsCutTexts) and texts else None,
         agreement=_agreement(compared, margins),
-        probes=tuple(_probes(model, comparing)),
+        also=tuple(also),
+        graded=graded_measures(model, judgements),
+        probes=probes,
         disagreements=_disagreements(compared, margins),
     )
 
@@ -253,7 +273,7 @@ def _probes(model: RewardModel, judgements: Sequence[Judgement]) -> list[ProbeRe
 def _length_correlation(model: RewardModel, rows: Sequence[tuple[str, str]]) -> float | None:
     scores = checked_scores(model, [prompt for prompt, _ in rows], [text for _, text in rows])
     words = np.array([len(text.split()) for _, text in rows])
-    return _spearman(scores.value[scores.valid], words[scores.valid])
+    return rank_correlation(scores.value[scores.valid], words[scores.valid])
 
 
 def _rank_correlation(model: RewardModel, judgements: Sequence[Judgement]) -> float | None:
@@ -262,14 +282,7 @@ def _rank_correlation(model: RewardModel, judgements: Sequence[Judgement]) -> fl
         if len(one.texts) < 3:
             continue
         scores = checked_scores(model, [one.prompt] * len(one.texts), one.texts)
-        value = _spearman(scores.value[scores.valid], -np.array(one.places)[scores.valid])
+        value = rank_correlation(scores.value[scores.valid], -np.array(one.places)[scores.valid])
         if value is not None:
             found.append(value)
     return float(np.mean(found)) if found else None
-
-
-def _spearman(first: np.ndarray, second: np.ndarray) -> float | None:
-    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return None
-    stats = require("scipy.stats", extra="evaluation", purpose="rank correlation")
-    return float(stats.spearmanr(first, second).statistic)

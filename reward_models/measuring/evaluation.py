@@ -16,11 +16,19 @@ from lm_gym.errors import DataError
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.splits import prompt_itself
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
-from lm_gym.scoring.protocol import checked_scores
+from lm_gym.scoring.protocol import CountsTokens, checked_scores
 
-from .calibration import BINS, cross_fitted, expected_calibration_error, fit_temperature
+from .calibration import bin_edges, bin_of, cross_fitted, expected_calibration_error, fit_temperature
+from .length_baseline import strongest_length_rule
 
-__all__ = ["MarginAccuracy", "PromptAccuracy", "ReliabilityBin", "RewardEvaluation", "evaluate_reward_model"]
+__all__ = [
+    "MarginAccuracy",
+    "NamedEvaluation",
+    "PromptAccuracy",
+    "ReliabilityBin",
+    "RewardEvaluation",
+    "evaluate_reward_model",
+]
 
 MATCHED_LENGTH = 0.1
 
@@ -84,13 +92,21 @@ class RewardEvaluation:
     nll: float
     """Mean of ``-log sigmoid(score_better - score_worse)``, in nats; log 2 = .693 knows nothing."""
     ece: float
-    """Expected calibration error (Guo et al. 2017, eq. 3) over 10 equal bins of [0, 1]."""
+    """Expected calibration error (Guo et al. 2017, eq. 3) over 10 equal bins of [.5, 1]."""
     temperature: float
     """Divisor of the scores under which ``sigmoid(score_better - score_worse)`` fits these pairs best."""
     ece_at_temperature: float
     """``ece`` of scores divided by a temperature that was fitted on other groups; ``ece`` where there is one group."""
+    length_rule: str
+    """The strongest of the rules that more, or fewer, words, characters or tokens win: "more characters", say."""
     length_accuracy: float
-    """Accuracy of the rule that the response with more words wins; equal lengths count half."""
+    """Accuracy of that rule; equal lengths count half."""
+    longer_wins: dict[str, float]
+    """Accuracy of the rule that the longer response wins, by unit of length (tokens only of a model that has some)."""
+    gain: float
+    """``accuracy`` minus ``length_accuracy``."""
+    gain_standard_error: float | None
+    """Standard error of ``gain``, taken pair by pair, with pairs of one group as dependent; None for one group."""
     pairs_at_matched_length: int
     """Pairs whose word counts differ by less than 10% of the longer one."""
     accuracy_at_matched_length: float | None
@@ -102,9 +118,25 @@ class RewardEvaluation:
     groups: tuple[PromptAccuracy, ...]
     """Results by group of prompts."""
 
+    def worst_groups(self, most: int = 20) -> list[PromptAccuracy]:
+        """The groups with the lowest accuracy, each first drawn towards the whole by ten pairs of average luck."""
+        known = [(one.accuracy * one.pairs + 10 * self.accuracy) / (one.pairs + 10) for one in self.groups]
+        order = sorted(range(len(known)), key=lambda row: (known[row], self.groups[row].group))
+        return [self.groups[row] for row in order[:most]]
+
     def to_json(self) -> dict[str, Any]:
         """The numbers as plain dicts and lists."""
         return asdict(self) | {"bins": [asdict(b) for b in self.bins], "groups": [asdict(g) for g in self.groups]}
+
+
+@dataclass(frozen=True)
+class NamedEvaluation:
+    """Results on judgements of another origin, to be shown beside the main ones."""
+
+    name: str
+    """Name of the judgements, that of their file say."""
+    evaluation: RewardEvaluation
+    """Results."""
 
 
 def evaluate_reward_model(
@@ -112,6 +144,7 @@ def evaluate_reward_model(
     judgements: Sequence[Judgement],
     *,
     group_of: Callable[[str], str] = prompt_itself,
+    count_tokens: Callable[[Sequence[str]], list[int]] | None = None,
 ) -> RewardEvaluation:
     """Score every response once and compare all pairs.
 
@@ -120,18 +153,19 @@ def evaluate_reward_model(
         judgements: of any kinds, not seen in training; those that compare nothing are left out.
         group_of: maps a prompt to the group that results are listed by and that the standard error clusters
             on.
+        count_tokens: tokens of each text, for the length rule; None asks the model, if it counts any.
 
     Raises:
         DataError: there is no comparison, or the model abstained on all.
         RewardModelError: the model raised or returned a bad score.
     """
     judgements = [one for one in judgements if one.compares]
-    scores = checked_scores(
-        as_reward_model(model),
-        [one.prompt for one in judgements for _ in one.texts],
-        [text for one in judgements for text in one.texts],
-    )
-    words = np.array([len(text.split()) for one in judgements for text in one.texts], dtype=float)
+    texts = [text for one in judgements for text in one.texts]
+    scores = checked_scores(as_reward_model(model), [one.prompt for one in judgements for _ in one.texts], texts)
+    counter: object = model
+    if count_tokens is None and isinstance(counter, CountsTokens):
+        count_tokens = counter.count_tokens
+    lengths = _lengths(texts, count_tokens)
     better, worse, groups = _pairs(judgements, group_of)
     kept = scores.valid[better] & scores.valid[worse] if len(better) else np.zeros(0, dtype=bool)
     if not kept.any():
@@ -143,7 +177,8 @@ def evaluate_reward_model(
     better, worse, groups = better[kept], worse[kept], groups[kept]
     margin = scores.value[better].astype(np.float64) - scores.value[worse]
     points = _points(margin)
-    length_points = _points(words[better] - words[worse])
+    rule = strongest_length_rule(lengths, better, worse)
+    words = lengths["words"]
     matched = np.abs(words[better] - words[worse]) < MATCHED_LENGTH * np.maximum(words[better], words[worse])
     return RewardEvaluation(
         pairs=len(points),
@@ -154,7 +189,11 @@ def evaluate_reward_model(
         ece=expected_calibration_error(margin),
         temperature=fit_temperature(margin),
         ece_at_temperature=expected_calibration_error(cross_fitted(margin, groups)),
-        length_accuracy=float(length_points.mean()),
+        length_rule=rule.name,
+        length_accuracy=float(rule.points.mean()),
+        longer_wins=rule.longer_wins,
+        gain=float((points - rule.points).mean()),
+        gain_standard_error=_clustered_error(points - rule.points, groups),
         pairs_at_matched_length=int(matched.sum()),
         accuracy_at_matched_length=float(points[matched].mean()) if matched.any() else None,
         by_margin=_by_margin(margin, points),
@@ -164,11 +203,18 @@ def evaluate_reward_model(
                 group=str(group),
                 pairs=int((groups == group).sum()),
                 accuracy=float(points[groups == group].mean()),
-                length_accuracy=float(length_points[groups == group].mean()),
+                length_accuracy=float(rule.points[groups == group].mean()),
             )
             for group in np.unique(groups)
         ),
     )
+
+
+def _lengths(texts: Sequence[str], count_tokens: Callable[[Sequence[str]], list[int]] | None) -> dict[str, np.ndarray]:
+    lengths = {"words": [len(text.split()) for text in texts], "characters": [len(text) for text in texts]}
+    if count_tokens is not None:
+        lengths["tokens"] = count_tokens(texts)
+    return {unit: np.array(found, dtype=float) for unit, found in lengths.items()}
 
 
 def _pairs(
@@ -204,16 +250,14 @@ def _by_margin(margin: np.ndarray, points: np.ndarray) -> tuple[MarginAccuracy, 
 
 def _reliability(margin: np.ndarray, points: np.ndarray) -> tuple[ReliabilityBin, ...]:
     confidence = 1 / (1 + np.exp(-np.abs(margin)))
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    place = bin_of(confidence)
     bins = []
-    for number in range(BINS):
+    for number, (low, high) in enumerate(bin_edges()):
         inside = place == number
         count = int(inside.sum())
         sure = float(confidence[inside].mean()) if count else None
         right = float(points[inside].mean()) if count else None
-        bins.append(
-            ReliabilityBin(low=number / BINS, high=(number + 1) / BINS, pairs=count, confidence=sure, accuracy=right)
-        )
+        bins.append(ReliabilityBin(low=low, high=high, pairs=count, confidence=sure, accuracy=right))
     return tuple(bins)
 
 

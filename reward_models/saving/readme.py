@@ -26,7 +26,7 @@ scores = load_reward_model("path/to/this/folder").score(["a prompt"], ["a respon
 """
 MEASURED = {
     "accuracy": "accuracy on pairs that it was not fitted to",
-    "length_accuracy": "the rule that the longer response wins, on the same pairs",
+    "length_accuracy": "the strongest rule of length, on the same pairs",
     "pairs": "pairs measured",
     "nll": "negative log-likelihood, nats",
     "ece": "expected calibration error",

@@ -13,19 +13,27 @@ __all__ = ["RewardTrainingConfig"]
 
 @settings
 class RewardTrainingConfig:
-    """Settings of a fit: AdamW on every weight that is not frozen under an adapter."""
+    """Settings of a fit: AdamW on every weight that is not frozen under an adapter.
 
-    learning_rate: Positive = 2e-5
-    """Peak rate, > 0; 1e-5 suits a pretrained model, 1e-3 a tiny one from scratch."""
-    epochs: Count = 1
-    """Passes over the judgements, >= 1; reward models overfit within few."""
+    What is None follows from the size of the data and of the model (:mod:`~lm_gym.reward_models.scalar.recipe`); the
+    summary of the fit has the numbers.
+    """
+
+    learning_rate: Positive | None = None
+    """Peak rate, > 0; None is 1e-3 below 2 million weights, 1e-4 below 50, 2e-5 below 500, and 1e-5 above; ten times
+    that for an adapter."""
+    epochs: Count | None = None
+    """Passes over the judgements, >= 1; reward models overfit within few. None is one, or up to three where the
+    judgements are too few for 150 updates."""
     link_learning_rate: Positive = 0.01
     """Peak rate of what is learned beside the score (tie parameter, thumb bias, rating thresholds), > 0."""
-    items_per_step: Count = 16
-    """Rankings, or all else that was said about one prompt (or parts of these), in one forward pass of one process."""
-    gradient_accumulation_steps: Count = 1
-    """Forward passes per update; the loss is divided by the judgements of all of them."""
-    max_responses: Annotated[int, Bounds(least=2)] = 8
+    items_per_step: Count | None = None
+    """Rankings, or all else that was said about one prompt (or parts of these), in one forward pass of one process;
+    None is as many as make about 16 texts."""
+    gradient_accumulation_steps: Count | None = None
+    """Forward passes per update; the loss is divided by the judgements of all of them. None is 1, and up to 4 from
+    1,600 passes on."""
+    max_responses: Annotated[int, Bounds(least=2)] = 16
     """An item of more responses is cut into parts of at most this many, anew in each epoch; >= 2."""
     weight_decay: NotNegative = 0.01
     """AdamW's decay, >= 0."""

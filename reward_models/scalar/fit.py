@@ -9,6 +9,7 @@ ranking weighs as much as a pair; nothing is normalised while training.
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 import time
@@ -38,12 +39,15 @@ from lm_gym.reward_models.likelihoods.joint_loss import JudgementLoss
 from lm_gym.runs.folder import RunIdentity, open_shared_run
 from lm_gym.tools.digests import digest_json, digest_parts, digest_tensors
 
-from .batch_schedule import EncodedItem, JudgementSchedule
+from .batch_schedule import EncodedItem
 from .config import RewardTrainingConfig
 from .heads import ScalarScorer
+from .recipe import scheduled, with_recipe
 from .text_encoding import PairEncoder, TextEncoder
 
 __all__ = ["FitResult", "Trainee", "checkpoints_beside", "fit"]
+
+logger = logging.getLogger(__name__)
 
 UNRELATED = ("progress", "log_every_steps", "checkpoint_every_steps")
 """Settings that do not change the fitted weights."""
@@ -117,7 +121,11 @@ def fit(
     require_lesson(items)
     encoded = _encode(trainee, items)
     loss = JudgementLoss(config.loss, [item.targets for item in encoded]).to(trainee.device)
-    schedule = _scheduled(encoded, config)
+    weights = sum(weight.numel() for weight in trainee.scorer.parameters())
+    config = with_recipe(config, encoded, weights=weights, adapted=trainee.adapter is not None)
+    schedule = scheduled(encoded, config)
+    updates = math.ceil(len(schedule) / (config.gradient_accumulation_steps or 1))
+    logger.info("reward model training: %d updates, step size %g", updates, config.learning_rate)
     start = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(restored_global_state())
@@ -146,7 +154,7 @@ def fit(
         "judged_both_ways": count_judged_both_ways(judgements),
         "texts": len(texts),
         "texts_cut": trainee.encoder.count_cut(*zip(*texts, strict=True)),
-        "updates": math.ceil(len(schedule) / config.gradient_accumulation_steps),
+        "updates": updates,
         "seconds": round(time.monotonic() - start, 2),
         "config": asdict(config),
         "losses": losses,
@@ -186,16 +194,6 @@ def _encode(trainee: Trainee, items: Sequence[Item]) -> list[EncodedItem]:
         EncodedItem(tuple(texts[end - len(item.responses) : end]), item.targets)
         for item, end in zip(items, ends, strict=True)
     ]
-
-
-def _scheduled(encoded: Sequence[EncodedItem], config: RewardTrainingConfig) -> JudgementSchedule:
-    return JudgementSchedule(
-        encoded,
-        epochs=config.epochs,
-        batch_size=config.items_per_step,
-        max_responses=config.max_responses,
-        seed=config.seed,
-    )
 
 
 def checkpoints_beside(output_dir: str | Path) -> Path:

@@ -1,11 +1,10 @@
 """A reward model learned from human preferences: a scalar head on a language model.
 
-Knows: how such a model scores text, and how it is saved and loaded whole. The head's position is the matter
-of ``heads``, the text that it reads of ``text_encoding``, the fit of ``fit``.
+Knows: how it scores and how it is saved. Its head is the matter of ``heads``, its text of ``text_encoding``, its fit of
+``fit``.
 
-Departure from Ziegler et al. 2019, section 2.1: scores are not normalised inside the model. The artefact
-carries a :class:`~lm_gym.config.ScoreNormalizer` for the environment to apply, and
-:meth:`PreferenceRewardModel.score` returns raw scores.
+Departure from Ziegler et al. 2019, section 2.1: scores are raw; the artefact carries a
+:class:`~lm_gym.config.ScoreNormalizer` for the environment to apply.
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ from .text_encoding import (
     PAIR_TEMPLATE,
     PairEncoder,
     TextEncoder,
+    count_tokens,
     padded_width,
     right_padded,
     width_batches,
@@ -238,6 +238,10 @@ class PreferenceRewardModel(RewardModel):
         """Count those of B texts that are too long and lose the left end of their prompt."""
         return self.encoder.count_cut(prompts, responses)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without special ones."""
+        return count_tokens(self.tokenizer, texts)
+
     @torch.inference_mode()
     def _score_ids(self, encoded: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         value = np.zeros(len(encoded), dtype=np.float32)
@@ -306,10 +310,7 @@ class PreferenceRewardModel(RewardModel):
             checkpoint_dir: folder of checkpoints; a run that was killed goes on from the last whole one. Needed with
                 ``checkpoint_every_steps``.
 
-        Returns: the summary, also kept as ``training``.
-
-        Raises:
-            DataError, ConfigError, OutputExistsError, DivergedError: see :func:`lm_gym.reward_models.scalar.fit.fit`.
+        Returns: the summary, also kept as ``training``. Raises: see :func:`lm_gym.reward_models.scalar.fit.fit`.
         """
         trainee = Trainee(
             name=self.name,

@@ -192,14 +192,15 @@ class PairEncoder:
 
     def _cut(self, prompt: str, response: str) -> list[int]:
         response_end = fitting_end(self.tokenizer, response, self._room)
-        room = self._room - count_tokens(self.tokenizer, response_end)
+        room = self._room - count_tokens(self.tokenizer, [response_end])[0]
         prompt_end = fitting_end(self.tokenizer, prompt, room)
         return list(self.tokenizer(prompt_end, response_end, verbose=False)["input_ids"])[: self.max_length]
 
 
-def count_tokens(tokenizer: Any, text: str) -> int:
-    """Tokens of a text, without special ones."""
-    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, without special ones."""
+    read = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    return [len(ids) for ids in read]
 
 
 def fitting_end(tokenizer: Any, text: str, room: int) -> str:
@@ -216,7 +217,7 @@ def fitting_end(tokenizer: Any, text: str, room: int) -> str:
         return text
     for count in range(room, 0, -1):  # text that is cut inside a word may take a token more when it is read again
         end = text[starts[-count] :]
-        if count_tokens(tokenizer, end) <= room:
+        if count_tokens(tokenizer, [end])[0] <= room:
             return end
     return ""
 

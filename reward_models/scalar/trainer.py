@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -30,6 +31,9 @@ __all__ = ["JudgementTrainer", "run_trainer"]
 
 logger = logging.getLogger(__name__)
 
+TOKENS_ALIVE = 4096
+"""Padded tokens whose activations are kept for the backward pass."""
+
 
 class _Fitted(nn.Module):
     """Scorer and loss as one module, so that the optimiser gets the parameters of both."""
@@ -43,8 +47,20 @@ class _Fitted(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **targets: Tensor) -> Tensor:
         """Returns: the summed loss of the batch."""
-        summed: Tensor = self.loss(self.scorer(input_ids, attention_mask), targets)
+        summed: Tensor = self.loss(self._scores(input_ids, attention_mask), targets)
         return summed
+
+    def _scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Scores of N rows. Beyond :data:`TOKENS_ALIVE` the activations of a part are dropped and computed again.
+
+        So memory is bounded, whatever number of texts is in one forward pass, for one more forward pass of time.
+        """
+        rows = max(1, TOKENS_ALIVE // input_ids.shape[1])
+        if len(input_ids) <= rows:
+            whole: Tensor = self.scorer(input_ids, attention_mask)
+            return whole
+        parts = zip(input_ids.split(rows), attention_mask.split(rows), strict=True)
+        return torch.cat([checkpoint(self.scorer, *part, use_reentrant=False) for part in parts])
 
 
 class JudgementTrainer(FiniteTrainer):
@@ -157,8 +173,8 @@ def _arguments(device: torch.device, config: RewardTrainingConfig, folder: Path)
         per_device_train_batch_size=1,  # one item of the schedule is one batch
         train_sampling_strategy="sequential",
         num_train_epochs=1,  # the schedule holds all epochs
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        learning_rate=config.learning_rate,
+        gradient_accumulation_steps=config.gradient_accumulation_steps or 1,
+        learning_rate=config.learning_rate or 0.0,  # the recipe has filled both in
         lr_scheduler_type=config.lr_schedule,
         warmup_steps=config.warmup_share,
         weight_decay=config.weight_decay,

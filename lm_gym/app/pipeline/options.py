@@ -83,14 +83,21 @@ class RewardOptions:
     """Prompts that are alike before this text form a group, which is never divided."""
     skip_bad: bool = False
     """List rows that cannot be read instead of stopping at the first."""
-    epochs: int = 1
-    """Passes over the judgements (not embedding)."""
-    learning_rate: float = 2e-5
-    """Peak learning rate (not embedding)."""
-    items_per_step: int = 16
-    """Rankings, or prompts with all else that was said, per update (not embedding)."""
-    max_responses: int = 8
-    """Most responses of one prompt in one forward pass (not embedding)."""
+    also: tuple[Path, ...] = ()
+    """Further files of judgements to measure on, each beside the main numbers: adversarial pairs, say."""
+    fail_on_probes: bool = False
+    """End with an error if a text that should never win does; the model is written all the same."""
+    debias: float = 0.0
+    """Pairs that are added in which a preferred answer beats its own padded, cut or empty form, as a share of the
+    comparisons; 0 adds none."""
+    epochs: int | None = None
+    """Passes over the judgements (not embedding); None: one, up to three where they are few."""
+    learning_rate: float | None = None
+    """Peak learning rate (not embedding); None: 1e-4 for an encoder of 22 million weights, less for larger models."""
+    items_per_step: int | None = None
+    """Rankings, or prompts with all else that was said, per forward pass (not embedding); None: about 16 texts."""
+    max_responses: int | None = None
+    """Most responses of one prompt in one forward pass (not embedding); None: 16."""
     max_length: int | None = None
     """Longest text, in tokens; the left end of a longer one is cut (not embedding)."""
     reference_samples: Path | None = None
@@ -100,12 +107,19 @@ class RewardOptions:
     """Rank of the low-rank updates of a frozen model; 0 trains every weight (not embedding)."""
     tie_model: Literal["half", "rao_kupper", "davidson"] = "half"
     """Reading of a tie: half a win for each side, or an outcome of its own with a learned frequency."""
-    checkpoint_every_steps: int = 200
-    """Updates between checkpoints, for --resume (not embedding, whose texts are embedded only once anyway)."""
+    checkpoint_every_steps: int | None = None
+    """Updates between checkpoints, for --resume (not embedding, whose texts are embedded once anyway); None: 200."""
     learning_curve: bool = False
     """Also fit to an eighth, a quarter and half of the judgements, to see what more of them would bring."""
-    l2: float = 1.0
-    """Penalty on the head's weights (embedding)."""
+    l2: float | None = None
+    """Penalty on the head's weights (embedding); None: 1."""
+    surface: bool = False
+    """Also read surface features: lengths, punctuation, repetition, overlap with the prompt (embedding)."""
+    reads: Literal["response", "prompt_and_response", "interaction"] | None = None
+    """Embed the response alone, both as one text, or the response and how it stands to the prompt (embedding); None:
+    the response alone, so that a linear head does not see the prompt."""
+    hidden: int | None = None
+    """Width of a hidden layer of the head (embedding); None: a linear head."""
     cache_dir: Path | None = None
     """Folder that keeps embeddings between runs (embedding)."""
     seed: int = 0

@@ -1,29 +1,27 @@
-"""Reward models from files, for the command line: fit one of any kind, or measure one."""
+"""Reward models from files, for the command line: fit one of any kind, measure one, or combine several."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.text import Text
 
-from lm_gym.app.report.card_page import print_card, write_card
-from lm_gym.errors import ConfigError, DataError, OutputExistsError
+from lm_gym.app.report.card_page import graded_rows, print_card, print_weights, write_card
+from lm_gym.errors import DataError, OutputExistsError, RewardModelError
 from lm_gym.reward_models import (
-    CrossEncoderRewardModel,
     CurvePoint,
-    EmbeddingRewardModel,
-    EmbeddingTrainingConfig,
+    EnsembleRewardModel,
     Judgement,
-    LoraSettings,
-    LossConfig,
-    PreferenceRewardModel,
+    NamedEvaluation,
     RewardModelCard,
-    RewardTrainingConfig,
+    evaluate_reward_model,
+    fit_weights,
+    graded_measures,
     learning_curve,
     load_judgements,
     refuse_leaks,
@@ -32,18 +30,20 @@ from lm_gym.reward_models import (
 )
 from lm_gym.reward_models.judgements.rows import to_row
 from lm_gym.reward_models.scalar.fit import checkpoints_beside
+from lm_gym.reward_models.scalar.recipe import FEW_UPDATES
 from lm_gym.runs.folder import LOCK, MARKER, RunIdentity, mark_finished, open_run, read_result
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
+from lm_gym.scoring.protocol import KeepsTraining, RewardModel
 from lm_gym.tools.digests import digest_file, digest_folder, digest_json
 from lm_gym.tools.files import discard_folder, read_jsonl, sweep_temporaries, write_json
+from lm_gym.tools.progress import duration
 from lm_gym.tools.terminal import plain_console, visible
 
 from .options import RewardOptions
+from .reward_fit import FittedRewardModel, fitted_reward_model, refuse_flags_of_another_kind
 
 __all__ = ["evaluate_files", "grouped_by", "train_reward_model"]
 
-FittedRewardModel = PreferenceRewardModel | EmbeddingRewardModel
-"""The kinds that are fitted here, a cross-encoder among them; each keeps a summary of its training."""
 NO_SETTINGS = (
     "model",
     "data",
@@ -52,6 +52,8 @@ NO_SETTINGS = (
     "skip_bad",
     "cache_dir",
     "checkpoint_every_steps",
+    "also",
+    "fail_on_probes",
 )
 """Options that are compared by what they name, or change nothing of what is made."""
 
@@ -82,6 +84,7 @@ def train_reward_model(
         ConfigError, DataError, ModelLoadError: settings, data or model cannot be used; or the finished run that is to
             go on had others.
     """
+    refuse_flags_of_another_kind(options)
     checkpoints = checkpoints_beside(out)
     _refuse_what_is_there(out, checkpoints, resume=resume, overwrite=overwrite)
     samples = None if options.reference_samples is None else _samples(options.reference_samples)
@@ -91,11 +94,12 @@ def train_reward_model(
         open_run(out, identity, resume=True).close()
         _discard(checkpoints)  # a kill may have come between the mark and this
         console.print(f"{out}: is finished; nothing was left to do", highlight=False)
+        _fail_on_probes(options, out)
         return
     if overwrite and not resume:
         (out / MARKER).unlink(missing_ok=True)  # what is made now is not what is there
         discard_folder(checkpoints)
-    model = _fitted(options, train, checkpoints, resumable=True)
+    model = fitted_reward_model(options, train, checkpoints, resumable=True)
     if samples is not None:
         model.fit_normalizer(*samples, fitted_on=f"{len(samples[0])} samples of the reference model")
     model.training["groups"] = sorted({grouped_by(options.group_separator)(one.prompt) for one in train})
@@ -109,12 +113,14 @@ def train_reward_model(
     _print_summary(model.training, out, len({one.prompt for one in train}), console)
     if card is None:
         console.print("nothing held out compares two responses, so there is no accuracy")
+        _tell_of_grades(model, held_out, out, console)
     else:
         write_json(out / "evaluation.json", card.to_json())
         write_card(card, out / "card.html")
         print_card(card, f"{out} on groups it has not seen", console)
     mark_finished(out, identity, {"judgements": len(train)})
     _discard(checkpoints)
+    _fail_on_probes(options, out)
 
 
 def _identity_of(options: RewardOptions, train: Sequence[Judgement], held_out: Sequence[Judgement]) -> RunIdentity:
@@ -130,6 +136,29 @@ def _identity_of(options: RewardOptions, train: Sequence[Judgement], held_out: S
             "reference_samples": "none" if samples is None else digest_file(samples),
         },
     )
+
+
+def _tell_of_grades(model: FittedRewardModel, held_out: Sequence[Judgement], out: Path, console: Console) -> None:
+    found = graded_measures(model, held_out)
+    if found is not None:
+        write_json(out / "evaluation.json", {"graded": asdict(found)})
+        for name, value in graded_rows(found):
+            console.print(f"{name}: {value}", highlight=False)
+
+
+def _fail_on_probes(options: RewardOptions, out: Path) -> None:
+    """Raises: RewardModelError: a probe fools the model, and that was to be an error."""
+    if options.fail_on_probes and (out / "evaluation.json").is_file():
+        probes = json.loads((out / "evaluation.json").read_text(encoding="utf-8")).get("probes", [])
+        _refuse_fooled(str(out), [probe["name"] for probe in probes if probe["fools"]])
+
+
+def _refuse_fooled(model: str, fooled: Sequence[str]) -> None:
+    if fooled:
+        raise RewardModelError(
+            f"{model}: no probe may fool it (--fail-on-probes), and these do: {', '.join(fooled)}; nothing that was "
+            "written is deleted; reward train --debias adds judgements against padded, cut and empty answers"
+        )
 
 
 def _discard(checkpoints: Path) -> None:
@@ -178,7 +207,11 @@ def _refuse_foreign_folders(out: Path, checkpoints: Path) -> None:
 
 def _print_summary(training: dict[str, Any], out: Path, prompts: int, console: Console) -> None:
     """Print what the model was fitted to, and what was left out."""
-    console.print(f"{out}: fitted to {training['judgements']} judgements of {prompts} prompts", highlight=False)
+    told = f"fitted to {training['judgements']} judgements of {prompts} prompts in {duration(training['seconds'])}"
+    console.print(f"{out}: {told}", highlight=False)
+    if (updates := training.get("updates")) is not None and updates < FEW_UPDATES:
+        few = f": {updates} updates are few; more --epochs, fewer --items-per-step, or more judgements"
+        console.print(Text.assemble(("warning", "yellow"), few))
     for kind, count in training["left_out"].items():
         console.print(f"left out: {count} of kind {kind}, which compare nothing", highlight=False)
     if training["judged_both_ways"]:
@@ -197,12 +230,13 @@ def _measured(
     console: Console,
 ) -> RewardModelCard:
     group_of = grouped_by(options.group_separator)
-    card = reward_card(model, held_out, group_of=group_of, progress=True)
+    also = _measured_on(model, options.also, group_of, options.skip_bad, console)
+    card = reward_card(model, held_out, group_of=group_of, about=_about(model.training), also=also, progress=True)
     if not options.learning_curve:
         return card
     points = []
     for point in learning_curve(
-        lambda part: _fitted(options, part, scratch, resumable=False),
+        lambda part: fitted_reward_model(options, part, scratch, resumable=False),
         train,
         held_out,
         group_of=group_of,
@@ -243,30 +277,32 @@ def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Jud
     return found.judgements
 
 
-def _fitted(
-    options: RewardOptions, judgements: Sequence[Judgement], scratch: Path, *, resumable: bool
-) -> FittedRewardModel:
-    """A model of the wanted kind; ``scratch`` keeps what an interrupted run needs to go on."""
-    loss = LossConfig(tie_model=options.tie_model)
-    if options.kind == "embedding":
-        config = EmbeddingTrainingConfig(seed=options.seed, l2=options.l2, loss=loss)
-        return EmbeddingRewardModel.train(judgements, options.model, config, cache_dir=options.cache_dir or scratch)
-    kinds = {"preference": PreferenceRewardModel, "cross-encoder": CrossEncoderRewardModel}
-    if options.kind not in kinds:
-        raise ConfigError(f"--kind: must be preference, embedding or cross-encoder, got {options.kind!r}")
-    settings = RewardTrainingConfig(
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        items_per_step=options.items_per_step,
-        max_responses=options.max_responses,
-        loss=loss,
-        seed=options.seed,
-        checkpoint_every_steps=options.checkpoint_every_steps if resumable else None,
-    )
-    lora = LoraSettings(rank=options.lora_rank) if options.lora_rank else None
-    model = kinds[options.kind].from_base(options.model, seed=options.seed, max_length=options.max_length, lora=lora)
-    model.fit(judgements, settings, checkpoint_dir=scratch if resumable else None)
-    return model
+def _measured_on(
+    model: RewardModel, files: Sequence[Path], group_of: Callable[[str], str], skip_bad: bool, console: Console
+) -> list[NamedEvaluation]:
+    """A measurement for each of some further files."""
+    found = []
+    for path in files:
+        judgements = _loaded([path], skip_bad, console)
+        found.append(NamedEvaluation(path.name, evaluate_reward_model(model, judgements, group_of=group_of)))
+    return found
+
+
+def _about(training: Mapping[str, Any]) -> str:
+    """What a model was trained on and from what, by its own record; empty where it has none."""
+    if "judgements" not in training:
+        return ""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in training.get("targets", {}).items() if count)
+    told = f"Trained on {training['judgements']:,} judgements ({kinds})"
+    if groups := training.get("groups"):
+        told += f" of {len(groups):,} groups of prompts"
+    if made := training.get("spoiled_pairs"):
+        told += f", {made:,} of them made against padded, cut and empty answers"
+    if encoder := training.get("encoder"):
+        told += f"; from {encoder}"
+    if updates := training.get("updates"):
+        told += f"; {updates:,} updates, step size {training['config']['learning_rate']:g}"
+    return told + "."
 
 
 def evaluate_files(
@@ -275,6 +311,8 @@ def evaluate_files(
     *,
     group_separator: str | None,
     skip_bad: bool,
+    also: Sequence[Path],
+    fail_on_probes: bool,
     as_json: bool,
     page: Path | None,
     console: Console,
@@ -283,9 +321,17 @@ def evaluate_files(
     errors = plain_console(stderr=True)
     judgements = _loaded(data, skip_bad, errors)
     loaded = load_reward_model(model)
-    trained_on = loaded.training.get("groups", ()) if isinstance(loaded, FittedRewardModel) else ()
+    training = loaded.training if isinstance(loaded, KeepsTraining) else {}
     group_of = grouped_by(group_separator)
-    card = reward_card(loaded, judgements, group_of=group_of, trained_on=trained_on, progress=True)
+    card = reward_card(
+        loaded,
+        judgements,
+        group_of=group_of,
+        trained_on=training.get("groups", ()),
+        about=_about(training),
+        also=_measured_on(loaded, also, group_of, skip_bad, errors),
+        progress=True,
+    )
     if card.seen_groups:
         seen = f"{len(card.seen_groups)} of these groups, {card.seen_groups[0]!r} for one"
         told = f": the model was trained on {seen}; the numbers flatter it"
@@ -296,3 +342,39 @@ def evaluate_files(
         console.print_json(json.dumps(card.to_json()), ensure_ascii=True)
     else:
         print_card(card, model, console)
+    if fail_on_probes:
+        _refuse_fooled(model, [probe.name for probe in card.probes if probe.fools])
+
+
+def ensemble_from_folders(
+    members: Sequence[str],
+    data: Sequence[Path],
+    out: Path,
+    *,
+    rule: Literal["mean", "worst", "mean_minus_std"],
+    group_separator: str | None,
+    skip_bad: bool,
+    overwrite: bool,
+    console: Console,
+) -> None:
+    """Fit the weights of the members to judgements of groups that none was trained on, and save all as one folder.
+
+    Raises:
+        OutputExistsError: the folder holds something, and overwriting was not asked for; or no reward model is in it.
+        DataError: too little is left to fit to.
+        ConfigError, ArtifactError: a member cannot be loaded or saved.
+    """
+    _refuse_what_is_there(out, checkpoints_beside(out), resume=False, overwrite=overwrite)
+    judgements = _loaded(data, skip_bad, console)
+    loaded = [load_reward_model(member) for member in members]
+    group_of = grouped_by(group_separator)
+    seen = {group for one in loaded if isinstance(one, KeepsTraining) for group in one.training.get("groups", ())}
+    unseen = [one for one in judgements if group_of(one.prompt) not in seen]
+    if left_out := len(judgements) - len(unseen):
+        told = f"left out: {left_out} of {len(judgements)} judgements, of groups that a member was trained on"
+        console.print(told, highlight=False)
+    found = fit_weights(loaded, unseen, group_of=group_of)
+    groups = sorted({group_of(one.prompt) for one in unseen} | seen)
+    training = asdict(found) | {"members": list(members), "groups": groups}
+    EnsembleRewardModel(loaded, rule=rule, weights=found.weights, training=training).save(out)
+    print_weights(members, found, str(out), console)

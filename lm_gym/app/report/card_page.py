@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from lm_gym.reward_models import RewardModelCard
+from lm_gym.reward_models import FittedWeights, GradedMeasures, RewardModelCard
 from lm_gym.tools.files import write_text
 
 from .report import rendered_page
 from .report_data import RewardModelRow
 from .reward_plots import learning_curve_plot, reliability_plot
 
-__all__ = ["card_rows", "print_card", "write_card"]
+__all__ = ["card_rows", "graded_rows", "print_card", "print_weights", "write_card"]
 
 
 def print_card(card: RewardModelCard, title: str, console: Console) -> None:
-    """The main numbers as a table."""
+    """The verdict, the main numbers, and the probes."""
+    console.print(card.verdict, style="bold", markup=False, highlight=False)
+    if card.about:
+        console.print(card.about, markup=False, highlight=False)
     table = Table(title=f"{title}: {card.evaluation.pairs} pairs", show_header=False)
     for name, value in card_rows(card):
         table.add_row(name, value)
     console.print(table)
+    console.print(_probes_table(card))
+    if card.also:
+        console.print(_also_table(card))
+
+
+def print_weights(members: Sequence[str], found: FittedWeights, title: str, console: Console) -> None:
+    """Members of an ensemble with their weights and accuracies, and the accuracy of the whole."""
+    table = Table("model", "weight", "accuracy", title=f"{title}: {found.pairs} pairs that no member was trained on")
+    for member, weight, accuracy in zip(members, found.weights, found.member_accuracy, strict=True):
+        table.add_row(Text(member), f"{weight:.3g}", f"{accuracy:.3f}")
+    table.add_row("the ensemble, weighed on the other half of the groups", "", f"{found.accuracy:.3f}")
+    console.print(table)
+
+
+def _probes_table(card: RewardModelCard) -> Table:
+    table = Table(
+        "probe", "chosen answers it beats", "prompts where it beats the best", "", title="Texts that must lose"
+    )
+    for probe in card.probes:
+        shares = (probe.share_outscored, probe.share_above_best)
+        shown = ("–" if share is None else f"{share:.0%}" for share in shares)
+        table.add_row(probe.name, *shown, "fools it" if probe.fools else "")
+    return table
+
+
+def _also_table(card: RewardModelCard) -> Table:
+    table = Table("also measured on", "pairs", "accuracy", "length rule", "gain")
+    for one in card.also:
+        found = one.evaluation
+        accuracy = _with_error(found.accuracy, found.accuracy_standard_error)
+        rule = f"{found.length_accuracy:.3f} ({found.length_rule})"
+        table.add_row(
+            Text(one.name), str(found.pairs), accuracy, rule, _with_error(found.gain, found.gain_standard_error)
+        )
+    return table
 
 
 def write_card(card: RewardModelCard, path: Path) -> Path:
@@ -41,17 +80,39 @@ def write_card(card: RewardModelCard, path: Path) -> Path:
 
 def card_rows(card: RewardModelCard) -> list[tuple[str, str]]:
     """Name and number of everything on the card that is one number."""
+    found = card.evaluation
+    shown = [
+        ("accuracy", _with_error(found.accuracy, found.accuracy_standard_error)),
+        (f"length rule: {found.length_rule} win", f"{found.length_accuracy:.3f}"),
+        ("gain over it", _with_error(found.gain, found.gain_standard_error)),
+    ]
     rows = [*_accuracy(card), *_calibration(card), *_trust(card)]
-    shown = [(name, f"{value:.3f}") for name, value in rows if value is not None]
+    shown += [(name, f"{value:.3f}") for name, value in rows if value is not None]
+    shown += [] if card.graded is None else graded_rows(card.graded)
     if card.texts_cut:
         shown.append(("texts that were too long and lost their beginning", f"{card.texts_cut} of {card.texts}"))
     return [*shown, ("pairs the model abstained on", str(card.evaluation.abstained))]
 
 
+def graded_rows(found: GradedMeasures) -> list[tuple[str, str]]:
+    """Name and number of every measurement on thumbs, ratings and rewards."""
+    rows = []
+    if found.thumbs_auroc is not None:
+        area = _with_error(found.thumbs_auroc, found.thumbs_auroc_standard_error)
+        rows.append((f"area under the ROC of {found.thumbs} thumbs", area))
+    if found.rating_correlation is not None:
+        rows.append((f"rank correlation with {found.ratings} ratings", f"{found.rating_correlation:.3f}"))
+    if found.value_correlation is not None:
+        rows.append((f"rank correlation with {found.values} rewards", f"{found.value_correlation:.3f}"))
+    return rows
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+
+
 def _accuracy(card: RewardModelCard) -> Iterator[tuple[str, float | None]]:
     found = card.evaluation
-    yield "accuracy", found.accuracy
-    yield "length-only baseline", found.length_accuracy
     yield "TF-IDF baseline, fitted on the other half of the groups", card.text_baseline_accuracy
     yield "accuracy at matched length", found.accuracy_at_matched_length
     for quarter, part in zip(("closest", "second", "third", "clearest"), found.by_margin, strict=False):

@@ -49,7 +49,7 @@ def accuracy_plot(models: Sequence[RewardModelRow]) -> Plot | None:
         svg=svg_of("accuracy", (SMALL[0], max(150, 70 + 52 * len(shown))), draw),
         alt="Pairwise accuracy of each reward model and of the rule that the longer response wins; "
         "the numbers are in the table.",
-        caption="Filled: the reward model, with a 95% interval. Hollow: the rule that more words win. Dotted: chance.",
+        caption="Filled: the reward model, with a 95% interval. Hollow: the length rule. Dotted: chance.",
     )
 
 
@@ -79,7 +79,7 @@ def learning_curve_plot(points: Sequence[Mapping[str, Any]], length_accuracy: fl
 
     Args:
         points: ``judgements``, ``accuracy`` and ``accuracy_standard_error`` of each model.
-        length_accuracy: of the rule that more words win, on the same pairs.
+        length_accuracy: of the length rule, on the same pairs.
     """
     if len(points) < 2:
         return None

@@ -85,6 +85,7 @@ def test_a_killed_run_goes_on_by_the_same_command(
     tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--items-per-step", "1"]
+    arguments += ["--epochs", "1"]
     arguments += ["--checkpoint-every-steps", "2", "--learning-rate", "1e-3", "--out"]
     assert main(["reward", "train", *arguments, str(tmp_path / "whole")]) == 0
     calls: list[int] = []
@@ -135,7 +136,7 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(
     assert main(["reward", "train", *arguments]) == 2
     assert "pass --overwrite" in " ".join(capsys.readouterr().err.split())
     assert main(["reward", "train", *arguments, "--epochs", "2", "--resume"]) == 2
-    assert "epochs (was 1, is 2)" in " ".join(capsys.readouterr().err.split())
+    assert "epochs (was None, is 2)" in " ".join(capsys.readouterr().err.split())
     votes_file.write_text("\n".join(votes_file.read_text().splitlines()[:-1]))
     assert main(["reward", "train", *arguments, "--resume"]) == 2
     assert "these differ: input" in " ".join(capsys.readouterr().err.split())
@@ -182,6 +183,7 @@ def test_a_fit_that_diverges_exits_with_an_error_and_keeps_its_checkpoints(
 
     out = tmp_path / "rm"
     arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--items-per-step", "1"]
+    arguments += ["--epochs", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer.JudgementTrainer, "compute_loss", compute_loss)
         assert main(["reward", "train", *arguments, "--checkpoint-every-steps", "1", "--out", str(out)]) != 0

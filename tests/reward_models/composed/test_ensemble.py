@@ -52,6 +52,19 @@ def test_an_ensemble_keeps_the_contract() -> None:
     )
 
 
+def test_the_weights_of_members_come_back_and_belong_to_the_identity(reward_of: Any, tmp_path: Path) -> None:
+    members = [reward_of("gpt2"), reward_of("llama")]
+    made = EnsembleRewardModel(members, weights=(0.25, 1.5), training={"groups": ["one"]})
+    again: Any = load_reward_model(made.save(tmp_path / "both"))
+    prompts, texts = ["one", "two"], ["good film", "bad"]
+    assert again.score(prompts, texts).value.tolist() == made.score(prompts, texts).value.tolist()
+    expected = 0.25 * members[0].score(prompts, texts).value + 1.5 * members[1].score(prompts, texts).value
+    assert made.score(prompts, texts).value.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert (again.weights, again.training) == ((0.25, 1.5), {"groups": ["one"]})
+    assert again.identity() == made.identity()
+    assert EnsembleRewardModel(members, weights=(0.25, 1.0)).identity() != made.identity()
+
+
 def test_an_ensemble_of_saved_members_comes_back(reward_of: Any, tmp_path: Path) -> None:
     ensemble = EnsembleRewardModel([reward_of("gpt2"), reward_of("llama")], rule="mean_minus_std", penalty=0.5)
     folder = ensemble.save(tmp_path / "both")

@@ -28,14 +28,17 @@ def test_numbers_by_hand() -> None:
     result = evaluate_reward_model(lookup, rankings)
     assert (result.pairs, result.abstained) == (5, 0)
     assert result.accuracy == pytest.approx((1 + 1 + 0.5 + 0 + 1) / 5)
-    assert result.length_accuracy == pytest.approx((0 + 0 + 0 + 0 + 0.5) / 5)
+    assert result.length_accuracy == pytest.approx((1 + 1 + 1 + 1 + 0.5) / 5)  # fewer words win
+    assert (result.length_rule, result.longer_wins["words"]) == ("fewer words", pytest.approx(0.1))
+    assert result.gain == pytest.approx(0.7 - 0.9)
     assert result.nll == pytest.approx((2 * nll(1) + nll(0) + nll(-2) + nll(3)) / 5)
     assert (result.pairs_at_matched_length, result.accuracy_at_matched_length) == (1, 1.0)
     assert [(group.group, group.pairs) for group in result.groups] == [("p", 3), ("q", 2)]
     assert [group.accuracy for group in result.groups] == pytest.approx([2.5 / 3, 0.5])
-    # Bins: .5 holds p = .5 (right: half); .7 holds two of .731; .8 one of .881 (wrong); .9 one of .953.
-    used = {round(b.low, 1): (b.pairs, b.accuracy) for b in result.bins if b.pairs}
-    assert used == {0.5: (1, 0.5), 0.7: (2, 1.0), 0.8: (1, 0.0), 0.9: (1, 1.0)}
+    # Bins: .5 holds p = .5 (right: half); .7 holds two of .731; .85 one of .881 (wrong); .95 one of .953.
+    used = {round(b.low, 2): (b.pairs, b.accuracy) for b in result.bins if b.pairs}
+    assert used == {0.5: (1, 0.5), 0.7: (2, 1.0), 0.85: (1, 0.0), 0.95: (1, 1.0)}
+    assert [len(result.bins), result.bins[0].low, result.bins[9].high] == [10, 0.5, 1.0]
     sure = [1 / (1 + math.exp(-gap)) for gap in (1, 2, 3)]
     assert result.ece == pytest.approx((2 * (1 - sure[0]) + sure[1] + (1 - sure[2])) / 5)
     # Residuals from .7 sum to +.4 in p and -.4 in q: sqrt(2 / 1 * .32) / 5.

@@ -63,7 +63,7 @@ def test_the_first_loss_is_that_of_the_likelihood(reward_of, judged_texts) -> No
         row = torch.tensor(scores)[None]
         nll, _ = plackett_luce_nll(row, torch.tensor([one.places]), torch.ones_like(row, dtype=torch.bool))
         expected.append(nll.item())
-    config = RewardTrainingConfig(items_per_step=16, log_every_steps=1, progress=False)
+    config = RewardTrainingConfig(epochs=1, items_per_step=16, log_every_steps=1, progress=False)
     # A Llama has no dropout, so the training pass scores as the evaluation pass does.
     assert reward_model.fit(rankings, config)["losses"] == [(1, pytest.approx(np.mean(expected), rel=1e-4))]
 

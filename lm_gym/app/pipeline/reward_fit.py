@@ -1,0 +1,96 @@
+"""The fit of a reward model of any kind, from the options of the command line.
+
+Knows: which option belongs to which kind. Does not know: files of judgements, cards, folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lm_gym.errors import ConfigError
+from lm_gym.reward_models import (
+    CrossEncoderRewardModel,
+    EmbeddingRewardModel,
+    EmbeddingTrainingConfig,
+    Judgement,
+    LoraSettings,
+    LossConfig,
+    PreferenceRewardModel,
+    RewardTrainingConfig,
+)
+from lm_gym.reward_models.judgements.negatives import spoiled_pairs
+
+from .options import RewardOptions
+
+__all__ = ["FittedRewardModel", "fitted_reward_model", "refuse_flags_of_another_kind"]
+
+FittedRewardModel = PreferenceRewardModel | EmbeddingRewardModel
+"""The kinds that are fitted here, a cross-encoder among them; each keeps a summary of its training."""
+SCALAR_KINDS: dict[str, type[PreferenceRewardModel]] = {
+    "preference": PreferenceRewardModel,
+    "cross-encoder": CrossEncoderRewardModel,
+}
+SCALAR_ONLY = (
+    *("epochs", "learning_rate", "items_per_step", "max_responses", "max_length", "lora_rank"),
+    "checkpoint_every_steps",
+)
+EMBEDDING_ONLY = ("l2", "surface", "reads", "hidden", "cache_dir")
+CHECKPOINT_EVERY = 200
+
+
+def refuse_flags_of_another_kind(options: RewardOptions) -> None:
+    """Raises: ConfigError: the kind is none, or an option was given that changes nothing of it."""
+    if options.kind != "embedding" and options.kind not in SCALAR_KINDS:
+        raise ConfigError(f"--kind: must be preference, embedding or cross-encoder, got {options.kind!r}")
+    foreign = SCALAR_ONLY if options.kind == "embedding" else EMBEDDING_ONLY
+    given = [name for name in foreign if getattr(options, name) not in (None, 0, False)]
+    if given:
+        flag = "--" + given[0].replace("_", "-")
+        kinds = "--kind preference or cross-encoder" if options.kind == "embedding" else "--kind embedding"
+        raise ConfigError(f"{flag}: belongs to {kinds}, got --kind {options.kind}; leave it out")
+
+
+def fitted_reward_model(
+    options: RewardOptions, judgements: Sequence[Judgement], scratch: Path, *, resumable: bool
+) -> FittedRewardModel:
+    """A model of the wanted kind; ``scratch`` keeps what an interrupted run needs to go on."""
+    added = spoiled_pairs(judgements, share=options.debias, seed=options.seed) if options.debias else []
+    said = [*judgements, *added]
+    if options.kind == "embedding":
+        embedding = EmbeddingRewardModel.train(
+            said, options.model, _head_settings(options), cache_dir=options.cache_dir or scratch
+        )
+        embedding.training |= {"encoder": options.model, "spoiled_pairs": len(added)}
+        return embedding
+    lora = LoraSettings(rank=options.lora_rank) if options.lora_rank else None
+    kind = SCALAR_KINDS[options.kind]
+    model = kind.from_base(options.model, seed=options.seed, max_length=options.max_length, lora=lora)
+    model.fit(said, _fit_settings(options, resumable=resumable), checkpoint_dir=scratch if resumable else None)
+    model.training |= {"encoder": options.model, "spoiled_pairs": len(added)}
+    return model
+
+
+def _head_settings(options: RewardOptions) -> EmbeddingTrainingConfig:
+    return EmbeddingTrainingConfig(
+        seed=options.seed,
+        l2=1.0 if options.l2 is None else options.l2,
+        loss=LossConfig(tie_model=options.tie_model),
+        surface=options.surface,
+        reads=options.reads or "response",
+        hidden=options.hidden,
+    )
+
+
+def _fit_settings(options: RewardOptions, *, resumable: bool) -> RewardTrainingConfig:
+    """Where no step size is given, the recipe of the fit decides."""
+    every = CHECKPOINT_EVERY if options.checkpoint_every_steps is None else options.checkpoint_every_steps
+    return RewardTrainingConfig(
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        items_per_step=options.items_per_step,
+        max_responses=16 if options.max_responses is None else options.max_responses,
+        loss=LossConfig(tie_model=options.tie_model),
+        seed=options.seed,
+        checkpoint_every_steps=every if resumable else None,
+    )
