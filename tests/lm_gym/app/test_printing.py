@@ -30,7 +30,7 @@ def test_texts_and_paths_are_printed_as_they_are(
     train = ["train", "--model", MODEL, "--reward-model", "lm_gym.reviews:true_score", "--prompts", str(prompts)]
     train += ["--episodes", "4", "--max-new-tokens", "8", "--iterations", "1", "--out", "r[/b]"]
     assert main(train) == 0
-    assert "done: r[/b]/policy" in capsys.readouterr().out
+    assert "r[/b]" in capsys.readouterr().out
     assert main(["generate", "--model", "nothing [/here]", "--prompt", "a"]) == 2
     assert "nothing [/here]" in " ".join(capsys.readouterr().err.split())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 from rich.panel import Panel
@@ -69,3 +71,10 @@ def test_a_bar_takes_its_description_literally(
     assert f"scoring with {INSTRUCTION} {{x}} [/b]" in drawn
     assert "\x07" not in drawn
     assert "\x1b]0;" not in drawn
+
+
+def test_no_other_module_makes_a_console_of_its_own() -> None:
+    root = Path(__file__).resolve().parents[3]
+    files = [path for folder in ("lm_gym", "agents", "reward_models") for path in (root / folder).rglob("*.py")]
+    own = [path.name for path in files if re.search(r"(?<!\w)Console\(|rich import print", path.read_text("utf-8"))]
+    assert own == ["terminal.py"]
