@@ -28,12 +28,15 @@ __all__ = [
     "Document",
     "DocumentRule",
     "PackedBlocks",
+    "Texts",
     "encode_documents",
     "read_documents",
     "split_documents",
     "train_tokenizer",
 ]
 
+Texts = str | Path | Sequence[str | Path | Mapping[str, Any]]
+"""Files, texts and rows, one or many."""
 END_OF_TEXT = "<|endoftext|>"
 """The one special token of a tokenizer made here: begins, ends and pads."""
 DocumentRule = Literal["paragraph", "file"]
@@ -54,26 +57,28 @@ class Document:
         return sum(len(part.encode()) for part in self.parts)
 
 
-def read_documents(sources: str | Path | Sequence[str | Path], *, rule: DocumentRule = "paragraph") -> list[Document]:
-    """Read documents from files and texts.
+def read_documents(sources: Texts, *, rule: DocumentRule = "paragraph") -> list[Document]:
+    """Read documents from files, texts and rows.
 
     Args:
         sources: one or many. A ``Path``, or a string without a line break that ends in .txt or as a file of
-            rows does (:mod:`lm_gym.sources.rows`), is a file; any other string is a text. Rows have ``text``,
-            or ``prompt`` and ``completion``, or ``prompt`` and ``responses`` (each response becomes a document
-            after its prompt).
+            rows does (:mod:`lm_gym.sources.rows`), is a file; any other string is a text. Rows, in a file, a
+            list or a ``datasets.Dataset``, have ``text``, or ``prompt`` and ``completion``, or ``prompt`` and
+            ``responses`` (each response becomes a document after its prompt).
         rule: division of a .txt file or a text. "paragraph" makes a document of each run of lines between
             blank lines; "file" makes one of the whole.
 
     Raises:
         DataError: a file is missing, empty or not readable, or a row has none of the forms.
     """
-    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    given: list[Any] = [sources] if isinstance(sources, str | Path) else []
+    if not given:
+        given = list(sources) if isinstance(sources, list | tuple) else read_rows(sources, name="texts")
     documents: list[Document] = []
     for number, source in enumerate(given, start=1):
         found = list(_from_source(source, rule, f"text {number}"))
         if not found:
-            name = source if _is_file(source) else f"text {number}"
+            name = source if isinstance(source, str | Path) and _is_file(source) else f"text {number}"
             raise DataError(f"{name}: must hold some text, got none but white space; remove it or fill it")
         documents += found
     if not documents:
@@ -85,10 +90,12 @@ def _is_file(source: str | Path) -> bool:
     return isinstance(source, Path) or ("\n" not in source and (source.endswith(".txt") or is_row_file(source)))
 
 
-def _from_source(source: str | Path, rule: DocumentRule, name: str) -> Iterator[Document]:
-    if not isinstance(source, str | Path):
-        raise DataError(f"{name}: must be a string or a path, got {type(source).__name__}")
-    if not _is_file(source):
+def _from_source(source: Any, rule: DocumentRule, name: str) -> Iterator[Document]:
+    if isinstance(source, Mapping):
+        yield from _from_row(source, name)
+    elif not isinstance(source, str | Path):
+        raise DataError(f"{name}: must be a string, a path or a row, got {type(source).__name__}")
+    elif not _is_file(source):
         require_unicode(str(source), name)
         yield from _cut(str(source), rule)
     elif str(source).endswith(".txt"):
@@ -132,7 +139,7 @@ def _from_row(row: Mapping[str, Any], name: str) -> Iterator[Document]:
     else:
         raise DataError(
             f"{name}: must have the keys {{text}}, {{prompt, completion}} or {{prompt, responses (a list)}}, "
-            f"got {sorted(row)}; rename the keys of the data"
+            f"got {sorted(map(str, row))}; rename the keys of the data"
         )
     for parts in pairs:
         if not all(isinstance(part, str) and part.strip() for part in parts):

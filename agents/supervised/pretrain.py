@@ -33,6 +33,7 @@ from .documents import (
     Document,
     DocumentRule,
     PackedBlocks,
+    Texts,
     encode_documents,
     read_documents,
     split_documents,
@@ -129,7 +130,7 @@ class PretrainResult:
 
 
 def pretrain(
-    texts_or_paths: str | Path | Sequence[str | Path],
+    texts_or_paths: Texts,
     output_dir: str | Path,
     config: PretrainConfig | None = None,
     *,
@@ -143,7 +144,7 @@ def pretrain(
     environment variables and accelerate's singletons are as before when this returns or raises.
 
     Args:
-        texts_or_paths: files (.txt, or of rows) or texts; see
+        texts_or_paths: files (.txt, or of rows), texts or rows; see
             :func:`lm_gym.agents.supervised.documents.read_documents`.
         output_dir: a new or empty folder. While the run goes on it holds checkpoints; at the end, the model.
         config: settings; None takes the defaults.

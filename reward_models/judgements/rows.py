@@ -36,6 +36,9 @@ FIELDS = {kind: tuple(field.name for field in fields(verdict)) for kind, verdict
 OPTIONAL = ("comment", "overall_rating", "margin", "annotator", "origin", "columns")
 
 
+HOW_TO_SKIP = " (--skip-bad of lm-gym reward, or skip_bad=True, lists bad rows and goes on)"
+
+
 class SkippedRow(NamedTuple):
     """A row that could not be read."""
 
@@ -82,7 +85,7 @@ def load_judgements(source: Any, *, skip_bad: bool = False) -> JudgementFile:
         elif skip_bad:
             skipped.append(SkippedRow(where, str(found)))
         else:
-            raise DataError(f"{where}: {found} (--skip-bad, or skip_bad=True, lists bad rows and goes on)") from found
+            raise DataError(f"{where}: {found}{HOW_TO_SKIP}") from found
     if not judgements:
         names = ", ".join(str(file) if isinstance(file, str | Path) else "the rows given" for file in files)
         raise DataError(

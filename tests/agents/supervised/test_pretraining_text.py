@@ -51,6 +51,18 @@ def test_rows_of_every_form(tmp_path):
     assert [document.group for document in documents] == ["a", "p", "q", "q"]
 
 
+def test_rows_and_data_sets_are_documents_too():
+    rows = [{"text": "one"}, {"prompt": "p ", "completion": "c"}]
+    assert texts(read_documents(rows)) == ["one", "p |c"]
+    datasets = pytest.importorskip("datasets")
+    assert texts(read_documents(datasets.Dataset.from_list(rows[1:]))) == ["p |c"]
+    for wrong in (3, None, {"text": "one"}, b"one"):
+        with pytest.raises(DataError, match=r"texts: must be a file, a datasets\.Dataset or a list of rows, got"):
+            read_documents(wrong)
+    with pytest.raises(DataError, match=r"text 1: must have the keys .*, got \['3'\]"):
+        read_documents([{3: "x"}])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -83,7 +95,7 @@ def test_other_bad_input(tmp_path):
         read_documents(tmp_path / "a.txt")
     with pytest.raises(DataError, match="must be given at least one text or file"):
         read_documents([])
-    with pytest.raises(DataError, match="text 1: must be a string or a path, got int"):
+    with pytest.raises(DataError, match="text 1: must be a string, a path or a row, got int"):
         read_documents([3])
     with pytest.raises(DataError, match="text 1: must be Unicode text, got half of a surrogate pair"):
         read_documents("a\ud83d")
