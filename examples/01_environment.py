@@ -49,7 +49,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
 
     def model(observation: dict[str, np.ndarray]) -> tuple[Any, Any]:
-        return policy.act(observation, env.unwrapped.sampling)  # your agent goes here
+        return policy.act(observation, env.get_wrapper_attr("sampling"))  # your agent goes here
 
     def chance(observation: dict[str, np.ndarray]) -> tuple[Any, Any]:
         return rng.integers(policy.vocab_size), -np.log(policy.vocab_size)

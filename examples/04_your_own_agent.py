@@ -59,7 +59,7 @@ def main() -> None:
 
     rules = {"action_mode": "token_and_log_prob", "max_new_tokens": length, "kl_coef": 0.02}
     for collect in (by_rollout, by_steps) if options.smoke else (by_steps if options.steps else by_rollout,):
-        env = gymnasium.make_vec("lm_gym/Reviews-v0", num_envs=rows, **rules).unwrapped
+        env = gymnasium.make_vec("lm_gym/Reviews-v0", num_envs=rows, **rules)
         env.reset(seed=0)
         policy = LanguageModelPolicy.from_pretrained(REVIEWS_LM)
         optimizer = torch.optim.Adam(policy.parameters(), lr=3e-4)

@@ -78,7 +78,7 @@ def main() -> None:
             prompts=str(files / "prompts.jsonl"),
             action_mode="token_and_log_prob",
             max_new_tokens=64,
-        ).unwrapped
+        )
         env.reward_model = reward_model
         policy = LanguageModelPolicy.from_pretrained(start)
         held_out = [one.prompt for one in parts.held_out][:48]

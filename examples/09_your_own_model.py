@@ -60,7 +60,7 @@ def main() -> None:
         reward_model=lively,
         action_mode="token_and_log_prob",
         max_new_tokens=16 if options.smoke else 48,
-    ).unwrapped
+    )
     env.reset(seed=0)
     before = evaluate(policy, env, prompts)
     config = PPOConfig(episodes_per_iteration=episodes, learning_rate=options.learning_rate)

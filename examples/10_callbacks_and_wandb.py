@@ -51,7 +51,7 @@ def main() -> None:
 
     env = gymnasium.make_vec(
         "lm_gym/Reviews-v0", num_envs=1, action_mode="token_and_log_prob", kl_coef=0.0, max_new_tokens=32
-    ).unwrapped
+    )
     config = PPOConfig(episodes_per_iteration=episodes, learning_rate=1e-3)
     agent = PPO(LanguageModelPolicy.from_pretrained(REVIEWS_LM), config)
     callbacks: list[Callback] = [StopsWhenItStrays(limit=4.0, patience=3)]

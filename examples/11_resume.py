@@ -35,9 +35,7 @@ class StopsAfter(Callback):
 
 def run(folder: Path, iterations: int, episodes: int, *callbacks: Callback) -> LanguageModelPolicy:
     """The same call every time; agent and environment are made as at the start."""
-    env = gymnasium.make_vec(
-        "lm_gym/Reviews-v0", num_envs=1, action_mode="token_and_log_prob", max_new_tokens=32
-    ).unwrapped
+    env = gymnasium.make_vec("lm_gym/Reviews-v0", num_envs=1, action_mode="token_and_log_prob", max_new_tokens=32)
     policy = LanguageModelPolicy.from_pretrained(REVIEWS_LM)
     agent = PPO(policy, PPOConfig(episodes_per_iteration=episodes, learning_rate=3e-4))
     result = train(agent, env, iterations=iterations, run_dir=folder, resume=True, callbacks=callbacks, progress=False)

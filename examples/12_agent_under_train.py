@@ -73,7 +73,7 @@ def main() -> None:
 
     env = gymnasium.make_vec(
         "lm_gym/Reviews-v0", num_envs=1, action_mode="token_and_log_prob", max_new_tokens=48, kl_coef=0.02
-    ).unwrapped
+    )
     agent = Reinforce(LanguageModelPolicy.from_pretrained(REVIEWS_LM), episodes=episodes, learning_rate=3e-4)
     with tempfile.TemporaryDirectory() as folder:
         result = train(

@@ -34,6 +34,12 @@ def test_a_folder_holds_a_dozen_pages_at_most(folder: Path) -> None:
     assert sum(one.is_file() for one in folder.iterdir()) <= MOST_FILES
 
 
+def test_nobody_is_told_to_unwrap_an_environment() -> None:
+    examples = [*(ROOT / "examples").rglob("*.py"), *(ROOT / "examples").rglob("*.ipynb")]
+    assert len(examples) > 7
+    assert [page.name for page in (*PAGES, *examples) if ".unwrapped" in page.read_text(encoding="utf-8")] == []
+
+
 def test_papers_are_tied_to_code_and_test() -> None:
     rows = [line for line in (DOCS / "reference" / "papers.md").read_text(encoding="utf-8").splitlines() if "`" in line]
     assert len(rows) > 15
