@@ -190,7 +190,8 @@ class ProgressDisplay:
 def told_of(metrics: Mapping[str, float]) -> str:
     """Score, KL and entropy of an iteration."""
     names = {"score": "score", "kl": "KL", "entropy": "entropy"}
-    return ", ".join(f"{shown} {metrics[name]:.3f}" for name, shown in names.items() if name in metrics)
+    told = ", ".join(f"{shown} {metrics[name]:.3f}" for name, shown in names.items() if name in metrics)
+    return told.replace("-0.000", "0.000")
 
 
 def more_of(metrics: Mapping[str, float]) -> str:

@@ -27,7 +27,7 @@ def verdict_on(evaluation: RewardEvaluation, probes: Sequence[ProbeResult]) -> s
 def _against_length(found: RewardEvaluation) -> str:
     rule = f"the length rule ({found.length_rule} win: {found.length_accuracy:.3f})"
     if found.pairs < FEW_PAIRS:
-        return f"Too few pairs to tell whether it beats {rule}: {found.pairs}."
+        return f"Too few pairs to tell whether it beats the length rule ({found.length_rule} win): {found.pairs}."
     error = found.gain_standard_error
     if error is None:
         side = "above" if found.gain > 0 else "not above"

@@ -31,6 +31,7 @@ def test_told_of_an_iteration() -> None:
     assert more_of(metrics | speeds) == "50 tokens/s"
     assert more_of({"eval_score": 2.0, "eval_kl": 4.0}) == "held-out score 2.000 at KL 4.000"
     assert more_of(metrics) == ""
+    assert told_of({"kl": -1e-5}) == "KL 0.000"
 
 
 @pytest.mark.parametrize("progress", [True, False])

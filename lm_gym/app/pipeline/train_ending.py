@@ -47,7 +47,11 @@ def print_training(
         console.print(f"  start: score {_shown(best.get('eval_reference_score'))}, KL 0.000", highlight=False)
         after = f"score {_shown(best['eval_score'])}, KL {_shown(best['eval_kl'])}"
         told = f"  best:  {after}, win rate over the start {_share(best['eval_win_rate'])}"
-        console.print(f"{told} (after iteration {int(best['iteration'] or 0) + 1} of {len(history)})", highlight=False)
+        console.print(
+            f"{told} (after iteration {int(best['iteration'] or 0) + 1} of {len(history)})",
+            highlight=False,
+            soft_wrap=True,
+        )
     else:
         for line in _first_and_last(history):
             console.print(line, highlight=False, soft_wrap=True)

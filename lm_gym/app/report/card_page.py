@@ -1,4 +1,7 @@
-"""A reward model's card as a table on a terminal and as one HTML page."""
+"""A reward model's card as a table on a terminal and as one HTML page.
+
+A number over fewer than 30 pairs is given as what it counts, never as a share with decimals.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lm_gym.reward_models import FittedWeights, GradedMeasures, RewardModelCard
+from lm_gym.envs.evaluation import wilson_interval
+from lm_gym.reward_models import FittedWeights, GradedMeasures, RewardEvaluation, RewardModelCard
+from lm_gym.reward_models.measuring.verdict import FEW_PAIRS
 from lm_gym.tools.files import write_text
 
+from .finding import TWO_SIDED_95
 from .report import rendered_page
 from .report_data import RewardModelRow
 from .reward_plots import learning_curve_plot, reliability_plot
@@ -58,11 +64,9 @@ def _also_table(card: RewardModelCard) -> Table:
     table = Table("also measured on", "pairs", "accuracy", "length rule", "gain")
     for one in card.also:
         found = one.evaluation
-        accuracy = _with_error(found.accuracy, found.accuracy_standard_error)
-        rule = f"{found.length_accuracy:.3f} ({found.length_rule})"
-        table.add_row(
-            Text(one.name), str(found.pairs), accuracy, rule, _with_error(found.gain, found.gain_standard_error)
-        )
+        rule = f"{_short_share(found.length_accuracy, found.pairs)} ({found.length_rule})"
+        gain = _with_error(found.gain, found.gain_standard_error) if found.pairs >= FEW_PAIRS else "–"
+        table.add_row(Text(one.name), str(found.pairs), _accuracy_told(found), rule, gain)
     return table
 
 
@@ -71,23 +75,35 @@ def write_card(card: RewardModelCard, path: Path) -> Path:
     found = card.evaluation
     shown = RewardModelRow(name=card.name, trained_on=0, evaluation=found.to_json())
     plots = (
-        reliability_plot(shown, number=0),
+        reliability_plot(shown, number=0) if found.pairs >= FEW_PAIRS else None,
         learning_curve_plot([asdict(point) for point in card.learning_curve], found.length_accuracy),
     )
-    content = {"card": card, "rows": card_rows(card), "plots": [plot for plot in plots if plot is not None]}
+    content = {
+        "card": card,
+        "rows": card_rows(card),
+        "plots": [plot for plot in plots if plot is not None],
+        "share": _short_share,
+        "told": _accuracy_told,
+        "few": FEW_PAIRS,
+    }
     return write_text(path, rendered_page("card.html.j2", content))
 
 
 def card_rows(card: RewardModelCard) -> list[tuple[str, str]]:
     """Name and number of everything on the card that is one number."""
     found = card.evaluation
-    shown = [
-        ("accuracy", _with_error(found.accuracy, found.accuracy_standard_error)),
-        (f"length rule: {found.length_rule} win", f"{found.length_accuracy:.3f}"),
-        ("gain over it", _with_error(found.gain, found.gain_standard_error)),
-    ]
-    rows = [*_accuracy(card), *_calibration(card), *_trust(card)]
-    shown += [(name, f"{value:.3f}") for name, value in rows if value is not None]
+    many = found.pairs >= FEW_PAIRS
+    shown = [("accuracy", _accuracy_told(found))]
+    shown.append((f"length rule: {found.length_rule} win", _share(found.length_accuracy, found.pairs)))
+    if many:
+        shown.append(("gain over it", _with_error(found.gain, found.gain_standard_error)))
+    shown += [(name, _share(value, pairs)) for name, value, pairs in _accuracy(card) if value is not None]
+    if many:
+        numbers = [*_calibration(card), *_correlations(card)]
+        shown += [(name, f"{value:.3f}") for name, value in numbers if value is not None]
+    else:
+        shown.append(("calibration, temperature, correlations", f"too few pairs to tell ({found.pairs})"))
+    shown += _people(card)
     shown += [] if card.graded is None else graded_rows(card.graded)
     if card.texts_cut:
         shown.append(("texts that were too long and lost their beginning", f"{card.texts_cut} of {card.texts}"))
@@ -111,14 +127,41 @@ def _with_error(value: float, error: float | None) -> str:
     return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
 
 
-def _accuracy(card: RewardModelCard) -> Iterator[tuple[str, float | None]]:
+def _accuracy_told(found: RewardEvaluation) -> str:
+    """Accuracy with an interval: clustered by group where there are several, else as of independent pairs."""
+    error = found.accuracy_standard_error
+    if found.pairs < FEW_PAIRS or error is None:
+        return _share(found.accuracy, found.pairs)
+    low, high = max(0.0, found.accuracy - TWO_SIDED_95 * error), min(1.0, found.accuracy + TWO_SIDED_95 * error)
+    return f"{_with_error(found.accuracy, error)} ({_interval(low, high)})"
+
+
+def _share(share: float, pairs: int) -> str:
+    """A share of pairs with its 95 % interval, or what was counted where that says more."""
+    if pairs < FEW_PAIRS:
+        return f"{share * pairs:g} of {pairs}: too few pairs to tell"
+    return f"{share:.3f} ({_interval(*wilson_interval(share, pairs))})"
+
+
+def _short_share(share: float, pairs: int) -> str:
+    """The same without words, for tables by group."""
+    return f"{share * pairs:g} of {pairs}" if pairs < FEW_PAIRS else f"{share:.0%}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"95% interval {low:.2f} to {high:.2f}"
+
+
+def _accuracy(card: RewardModelCard) -> Iterator[tuple[str, float | None, int]]:
     found = card.evaluation
-    yield "TF-IDF baseline, fitted on the other half of the groups", card.text_baseline_accuracy
-    yield "accuracy at matched length", found.accuracy_at_matched_length
+    yield "TF-IDF baseline, fitted on the other half of the groups", card.text_baseline_accuracy, found.pairs
+    yield "accuracy at matched length", found.accuracy_at_matched_length, found.pairs_at_matched_length
+    if found.pairs < FEW_PAIRS:
+        return  # parts of too few
     for quarter, part in zip(("closest", "second", "third", "clearest"), found.by_margin, strict=False):
-        yield f"accuracy on the {quarter} quarter of its calls", part.accuracy
+        yield f"accuracy on the {quarter} quarter of its calls", part.accuracy, part.pairs
     for share in card.by_share:
-        yield f"accuracy where {share.low:.0%} to {share.high:.0%} of the votes agree", share.accuracy
+        yield f"accuracy where {share.low:.0%} to {share.high:.0%} of the votes agree", share.accuracy, share.pairs
 
 
 def _calibration(card: RewardModelCard) -> Iterator[tuple[str, float | None]]:
@@ -133,11 +176,23 @@ def _calibration(card: RewardModelCard) -> Iterator[tuple[str, float | None]]:
         yield "the size of the difference finds them", card.error_detection.by_margin
 
 
-def _trust(card: RewardModelCard) -> Iterator[tuple[str, float | None]]:
+def _correlations(card: RewardModelCard) -> Iterator[tuple[str, float | None]]:
     yield "correlation of score and length", card.length_correlation
     yield "rank correlation within a prompt", card.rank_correlation
+
+
+def _people(card: RewardModelCard) -> Iterator[tuple[str, str]]:
+    """Agreement of people, where enough pairs have several votes."""
     people = card.agreement
-    if people is not None:
-        yield "agreement of annotators, Krippendorff's alpha", people.alpha
-        yield "an annotator agrees with most others", people.people_with_majority
-        yield "the model agrees with them", people.model_with_majority
+    if people is None:
+        return
+    if people.pairs < FEW_PAIRS:
+        yield "agreement of annotators", f"too few pairs with two votes to tell ({people.pairs})"
+        return
+    for name, value in (
+        ("agreement of annotators, Krippendorff's alpha", people.alpha),
+        ("an annotator agrees with most others", people.people_with_majority),
+        ("the model agrees with them", people.model_with_majority),
+    ):
+        if value is not None:
+            yield name, f"{value:.3f}"
