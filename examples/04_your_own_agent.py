@@ -25,7 +25,7 @@ def by_rollout(env: Any, policy: LanguageModelPolicy, rows: int) -> tuple[np.nda
     Returns: returns (B,), scores (B,), log-probabilities of the responses (B,), which carry the gradient.
     """
     episodes = env.rollout(policy, rows)
-    return episodes.rewards.sum(axis=1), episodes.scores, policy.evaluate(episodes).log_probs.sum(dim=1)
+    return episodes.rewards.sum(axis=1), episodes.scores, policy.log_probs_and_values(episodes).log_probs.sum(dim=1)
 
 
 def by_steps(env: Any, policy: LanguageModelPolicy, rows: int) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 Command:  python examples/09_your_own_model.py [--model FOLDER_OR_HUB_ID] [--device cuda]
 Time:     about 1 minute on two CPU cores with the built-in model
-Expected: answers before and after; the share of prompts whose answer ends with an exclamation mark rises
+Expected: answers before and after; the share of training responses that say "love" rises from about .1
 
 A model with a chat template is given its prompts as chats (``{"messages": [...]}``), another one as text.
 """
@@ -19,16 +19,16 @@ from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, train
 from lm_gym.assets import REVIEWS_LM
 
 QUESTIONS = (
-    "Write a review of a desk lamp.",
-    "Write a review of a kettle.",
-    "Write a review of a pair of boots.",
-    "Write a review of a bicycle.",
+    "Review of a desk lamp:",
+    "Review of a kettle:",
+    "Review of a pillow:",
+    "Review of a backpack:",
 )
 
 
-def lively(prompts: list[str], completions: list[str]) -> list[float]:
-    """1 for an exclamation mark and no more than two of them; 0 otherwise."""
-    return [float(0 < text.count("!") <= 2) for text in completions]
+def warm(prompts: list[str], completions: list[str]) -> list[float]:
+    """1 for saying "love" once, 0 otherwise."""
+    return [float(text.count("love") == 1) for text in completions]
 
 
 def prompts_for(tokenizer: Any) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def main() -> None:
         model=options.model,  # the frozen reference; loaded once, and the policy learns on a copy
         device=options.device,
         prompts=prompts,
-        reward_model=lively,
+        reward_model=warm,
         action_mode="token_and_log_prob",
         max_new_tokens=16 if options.smoke else 48,
     )

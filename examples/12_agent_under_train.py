@@ -41,7 +41,7 @@ class Reinforce:
         returns = torch.from_numpy(episodes.rewards.sum(axis=1)).float()
         mean = float(returns.mean())
         self._baseline = mean if self._baseline is None else 0.9 * self._baseline + 0.1 * mean
-        log_probs = self.policy.evaluate(episodes).log_probs.sum(dim=1)
+        log_probs = self.policy.log_probs_and_values(episodes).log_probs.sum(dim=1)
         loss = -((returns - self._baseline) * log_probs).mean()
         self._optimizer.zero_grad()
         loss.backward()
