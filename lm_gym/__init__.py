@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lm_gym.scoring.handles import load_reward_model
     from lm_gym.scoring.protocol import RewardModel, Scores
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "AdaptiveKL": "kl_control",
