@@ -191,7 +191,7 @@ def _own_name(token: str, command: str, settings: Mapping[str, _Setting]) -> str
 
 def _value_of(flag: str, args: Sequence[str]) -> str | None:
     found = None
-    for token, following in zip(args, [*args[1:], None], strict=True):
+    for token, following in zip(args, [*args, None][1:], strict=True):
         if token == flag:
             found = following
         elif token.startswith(f"{flag}="):

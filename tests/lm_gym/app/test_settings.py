@@ -225,3 +225,11 @@ def test_expanding_leaves_other_command_lines_alone() -> None:
         assert expanded(args, COMMANDS) == args
     with pytest.raises(ConfigError, match="reading it failed"):
         expanded(["train", "--config=/no/such.yaml"], COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"demo", "doctor"}))  # these need none
+def test_a_command_without_arguments_is_no_traceback(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    assert stop.value.code == 2
+    assert "equired" in capsys.readouterr().err
