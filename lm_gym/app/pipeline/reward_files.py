@@ -280,10 +280,14 @@ def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Jud
 def _measured_on(
     model: RewardModel, files: Sequence[Path], group_of: Callable[[str], str], skip_bad: bool, console: Console
 ) -> list[NamedEvaluation]:
-    """A measurement for each of some further files."""
+    """A measurement for each of some further files; groups that the model was trained on are told of."""
     found = []
+    trained_on = set(model.training.get("groups", ())) if isinstance(model, KeepsTraining) else set()
     for path in files:
         judgements = _loaded([path], skip_bad, console)
+        if seen := {group_of(one.prompt) for one in judgements} & trained_on:
+            told = f": the model was trained on {len(seen)} of the groups in {path}; its numbers flatter it"
+            console.print(Text.assemble(("warning", "yellow"), visible(told)))
         found.append(NamedEvaluation(path.name, evaluate_reward_model(model, judgements, group_of=group_of)))
     return found
 
@@ -302,6 +306,9 @@ def _about(training: Mapping[str, Any]) -> str:
         told += f"; from {encoder}"
     if updates := training.get("updates"):
         told += f"; {updates:,} updates, step size {training['config']['learning_rate']:g}"
+    config = training.get("config", {})
+    if config.get("reads") == "response" and not config.get("surface"):
+        told += "; it reads the response, not the prompt"
     return told + "."
 
 

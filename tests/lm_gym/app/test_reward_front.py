@@ -94,7 +94,7 @@ def test_an_embedding_model_with_every_flag_and_an_ensemble_with_a_second(
     for words in ("Also measured on", "Too few pairs to tell", "the worst first"):
         assert words in page, words
     assert main(["reward", "train", *shared, "--out", str(tmp_path / "b")]) == 0
-    capsys.readouterr()
+    assert "it reads the response, not the prompt" in flat(capsys.readouterr().out)
 
     members, out = [str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "both"
     assert main(["reward", "ensemble", *members, "--data", str(pairs_file), "--out", str(out)]) == 0
@@ -104,8 +104,11 @@ def test_an_embedding_model_with_every_flag_and_an_ensemble_with_a_second(
     assert len(made.weights) == 2
     assert main(["reward", "ensemble", *members, "--data", str(pairs_file), "--out", str(out)]) == 2
     assert "pass --overwrite" in flat(capsys.readouterr().err)
-    assert main(["reward", "eval", "--model", str(out), "--data", str(pairs_file)]) == 0
-    assert "40 of these groups" in flat(capsys.readouterr().err)
+    again = ["--data", str(pairs_file), "--also", str(pairs_file), str(other)]
+    assert main(["reward", "eval", "--model", str(out), *again]) == 0
+    told = flat(capsys.readouterr().err)
+    assert "40 of these groups" in told
+    assert told.count("trained on 40 of the groups in") == 1
 
 
 def test_probes_can_fail_a_pipeline(tmp_path: Path, pairs_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
