@@ -104,7 +104,9 @@ def told_of_reward_model(found: Mapping[str, Any]) -> str:
     parts[0] += "" if error is None else f" (standard error {100 * error:.1f} points)"
     if ceiling is not None:
         parts.append(f"the hidden true score itself orders {_percent(ceiling)}, the ceiling under this noise")
-    parts.append(f"the rule that more words win orders {_percent(found['length_accuracy'])}")
+    parts.append(
+        f"the rule that {found.get('length_rule', 'more words')} win orders {_percent(found['length_accuracy'])}"
+    )
     return "; ".join(parts)
 
 

@@ -128,4 +128,6 @@ def _score(row: ModelRow) -> str:
 
 def _nats(row: ModelRow) -> str:
     value = finite(row.kl)
-    return "unknown size" if value is None else f"{value:.1f} nats".replace("-0.0 ", "0.0 ")
+    if value is None:
+        return "unknown size"
+    return f"{value:.{1 if abs(value) < 100 else 0}f} nats".replace("-0.0 ", "0.0 ")

@@ -29,7 +29,7 @@ NORMAL_95 = 1.959964
 
 
 def accuracy_plot(models: Sequence[RewardModelRow]) -> Plot | None:
-    """Accuracy of each reward model beside the rule that more words win; None if none has an accuracy."""
+    """Accuracy of each reward model beside the length rule; None if none has an accuracy."""
     shown = [pair for pair in enumerate(models) if finite(pair[1].evaluation.get("accuracy")) is not None]
     if not shown:
         return None
@@ -105,7 +105,7 @@ def learning_curve_plot(points: Sequence[Mapping[str, Any]], length_accuracy: fl
         title="Accuracy by number of judgements",
         svg=svg_of("learning-curve", SMALL, draw),
         alt="Held-out accuracy of models fitted to growing parts of the judgements; the numbers are in the table.",
-        caption="Bars: 95% intervals. Dashed: the rule that more words win.",
+        caption="Bars: 95% intervals. Dashed: the length rule.",
     )
 
 

@@ -87,3 +87,6 @@ def test_words_where_something_was_not_measured() -> None:
     assert told_of_reward_model(people) == (
         "orders 70% of 9 held-out pairs as they were judged; the rule that more words win orders 50%"
     )
+    assert told_of_reward_model(people | {"length_rule": "fewer characters"}).endswith(
+        "fewer characters win orders 50%"
+    )

@@ -58,7 +58,7 @@ def test_the_verdict_on_the_penalty_follows_the_true_score() -> None:
     start: Numbers = (0.5, 0.0, 0.0)
     kept: Numbers = (0.66, 1.0, 4.0)
     exploited = told(start, kept, (0.01, 1.5, 317.0))[1]
-    assert "a true score of 0.01 and a KL of 317.0 nats, against 0.66 and 4.0 nats with it (round 1)" in exploited
+    assert "a true score of 0.01 and a KL of 317 nats, against 0.66 and 4.0 nats with it (round 1)" in exploited
     assert "(1.50 against 1.00)" in exploited
     assert exploited.endswith("PPO learned to exploit the reward model.")
     assert told(start, kept, (0.3, 0.9, 9.0))[1].endswith("and the reward model says so too.")
