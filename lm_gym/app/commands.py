@@ -297,18 +297,19 @@ def compare(
 
 
 def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "html") -> None:
-    """Render the report of a finished run again.
+    """Render the report of a run of demo, run or train.
 
     Args:
-        run: Folder of a run of demo or run.
+        run: Folder of the run; one of train may still go on.
         form: A page (report.html in the folder), or a table in the terminal.
     """
+    from .pipeline.train_report import holds_training, report_of_training
     from .report.report import render_report
     from .report.report_data import Report
     from .report.terminal_report import print_table
 
     console = plain_console()
-    found = Report.load(run)
+    found = report_of_training(run) if holds_training(run) else Report.load(run)
     if form == "table":
         print_table(found, console)
     else:

@@ -151,6 +151,8 @@ class Report:
     """Wall time by stage."""
     next_steps: tuple[NextStep, ...] = ()
     """Commands that go on from here."""
+    measured_on: str = "held-out prompts"
+    """Prompts that the rows were measured on."""
 
     def save(self, folder: str | Path) -> Path:
         """Write ``report.json`` into a folder."""
