@@ -330,6 +330,14 @@ def evaluate_files(
     loaded = load_reward_model(model)
     training = loaded.training if isinstance(loaded, KeepsTraining) else {}
     group_of = grouped_by(group_separator)
+    if not any(one.compares for one in judgements) and (graded := graded_measures(loaded, judgements)) is not None:
+        if as_json:
+            console.print_json(json.dumps({"name": loaded.name, "graded": asdict(graded)}), ensure_ascii=True)
+            return
+        console.print("nothing compares two responses, so there is no accuracy")
+        for name, value in graded_rows(graded):
+            console.print(f"{name}: {value}", highlight=False)
+        return
     card = reward_card(
         loaded,
         judgements,

@@ -318,7 +318,7 @@ def test_reward_train_on_a_sentence_encoder(
     out = tmp_path / "rm"
     arguments = ["--kind", "embedding", "--model", str(tmp_path / "encoder"), "--data", str(rankings_file)]
     assert main(["reward", "train", *arguments, "--held-out", "0.25", "--out", str(out)]) == 0
-    assert "length-only baseline" in capsys.readouterr().out
+    assert "length rule" in capsys.readouterr().out
     assert main(["reward", "eval", "--model", str(out), "--data", str(rankings_file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "embedding"
 

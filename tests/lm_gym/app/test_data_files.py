@@ -50,3 +50,13 @@ def test_tables_are_prompts_and_judgements(tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert main(["reward", "eval", "--model", SCORE, "--data", str(tmp_path / "pairs.csv"), "--json"]) == 0
     assert '"n": 1' in capsys.readouterr().out
+
+
+def test_thumbs_alone_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "prompt,completion,label\nReview of a lamp:,It is great.,1\nReview of a lamp:,It is awful.,0\n"
+    (tmp_path / "thumbs.csv").write_text(rows)
+    command = ["reward", "eval", "--model", SCORE, "--data", str(tmp_path / "thumbs.csv")]
+    assert main(command) == 0
+    assert "nothing compares two responses" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    assert '"thumbs_auroc"' in capsys.readouterr().out
