@@ -32,7 +32,7 @@ from lm_gym.prompts import load_prompts
 from lm_gym.runs.manifests import check_manifest, write_manifest
 from lm_gym.tools.files import read_json, reading, replaced_folder, write_json
 from lm_gym.tools.quiet import quiet_transformers
-from lm_gym.tools.settings import shown
+from lm_gym.tools.settings import Text, checked, shown
 
 from .acting import TokenActor
 
@@ -71,7 +71,7 @@ class LanguageModelPolicy:
         self.model.eval()
         if not any(weight.requires_grad for weight in self.model.parameters()):
             self.model.requires_grad_(True)
-        self.separate_critic = separate_critic
+        self.separate_critic = checked(f"{type(self).__name__}: separate_critic", separate_critic, bool)
         # Made without its random first weights, which would be drawn from the process-wide generator.
         head = nn.utils.skip_init(nn.Linear, language_model.hidden_size, 1, device=self.device, dtype=torch.float32)
         self.value_head: nn.Module = head
@@ -105,6 +105,7 @@ class LanguageModelPolicy:
         Raises:
             ModelLoadError, UnsupportedModelError, ArtifactError: nothing loads, it cannot be used, or it is cut short.
         """
+        separate_critic = checked(f"{cls.__name__}: separate_critic", separate_critic, bool | None)
         shared = load_language_model(
             name_or_path, tokenizer=tokenizer, device=device, dtype=dtype, trust_remote_code=trust_remote_code
         )
@@ -138,6 +139,7 @@ class LanguageModelPolicy:
             WriteError: the disk is full, say.
         """
         self.check_can_be_saved()
+        folder = checked("policy folder", folder, Text | Path)
         with quiet_transformers(), replaced_folder(folder) as temporary:
             self.model.save_pretrained(temporary)
             self.tokenizer.save_pretrained(temporary)
@@ -154,7 +156,7 @@ class LanguageModelPolicy:
             ArtifactError: it is not such a folder, or a file has changed since.
             ModelLoadError: the language model does not load.
         """
-        check_manifest(folder)
+        check_manifest(checked("policy folder", folder, Text | Path))
         model = load_weights(folder, dtype=self.model.dtype, kind=type(self.model))
         self.model.load_state_dict(model.state_dict())
         self._load_critic(Path(folder), whole=True)

@@ -20,7 +20,7 @@ from lm_gym.processes import ONE_PROCESS, Processes
 from lm_gym.runs.manifests import check_manifest, read_note, write_manifest
 from lm_gym.runs.states import joined_state, split_state
 from lm_gym.tools.files import replaced_folder
-from lm_gym.tools.settings import Probability, settings
+from lm_gym.tools.settings import Probability, checked, settings
 
 from .advantages import GAE, AdvantageEstimator
 from .policy import LanguageModelPolicy
@@ -64,7 +64,7 @@ class PPO(SurrogateAgent):
         Raises:
             ConfigError: see :class:`~lm_gym.agents.surrogate.SurrogateAgent`.
         """
-        config = config or PPOConfig()
+        config = checked("PPO: config", config, PPOConfig | None) or PPOConfig()
         estimator = estimator or GAE(gamma=config.gamma, lam=config.gae_lambda)
         super().__init__(policy, estimator, config, sampler=sampler, processes=processes)
 

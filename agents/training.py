@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lm_gym.envs.evaluation import Evaluation, evaluate
 from lm_gym.envs.wrappers import AnyEnv, sharing_beta, vector_env_of
 from lm_gym.episodes import Episodes
@@ -26,6 +24,7 @@ from lm_gym.processes import launched_processes
 from lm_gym.prompts import Prompt
 from lm_gym.runs.folder import Run, open_run
 from lm_gym.runs.signals import StopRequest, stopping_at_signals
+from lm_gym.tools.settings import Count, Text, Whole, checked
 
 from .callbacks import Agent, Callback, ProgressDisplay, TrainingRun, check_agent, check_callbacks
 from .metrics import HELD_OUT
@@ -35,6 +34,21 @@ from .trackers import JsonlTracker, TensorBoardTracker
 __all__ = ["Agent", "TrainResult", "train"]
 
 EpisodeMetrics = Callable[[Episodes], Mapping[str, float]]
+ARGUMENTS = {
+    "iterations": Count,
+    "run_dir": Text | Path | None,
+    "eval_every": Count,
+    "checkpoint_every": Count,
+    "adaptive_kl": AdaptiveKL | None,
+    "callbacks": tuple[Any, ...],
+    "episode_metrics": Callable | None,
+    "tensorboard": bool | None,
+    "progress": bool,
+    "seed": Whole | None,
+    "resume": bool,
+    "overwrite": bool,
+}
+"""What each argument of :func:`train` must be, apart from agent, environment and prompts, which tell by themselves."""
 logger = logging.getLogger(__name__)
 
 
@@ -119,7 +133,9 @@ def train(
         OutputExistsError: the folder holds another run, or something else, or another process works in it.
         DivergedError, RewardModelError: of an iteration.
     """
-    _check_counts(iterations=iterations, eval_every=eval_every, checkpoint_every=checkpoint_every)
+    given = locals()
+    for name, rule in ARGUMENTS.items():
+        checked(f"train: {name}", given[name], rule)
     check_agent(agent, has_folder=run_dir is not None)
     check_callbacks(callbacks)
     given, env = env, vector_env_of(env, "train")
@@ -264,14 +280,6 @@ class _Loop:
         done = self.state.iterations_done
         if self.state.is_kept:
             logger.error("iteration %d of %d failed; the %d before it are saved", done + 1, self.run.iterations, done)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int | np.integer):
-            raise ConfigError(f"train: {name} must be a whole number, got {count!r}")
-        if count < 1:
-            raise ConfigError(f"train: {name} must be >= 1, got {count}")
 
 
 def _display(agent: Agent, callbacks: Sequence[Callback], progress: bool) -> list[Callback]:

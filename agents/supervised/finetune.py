@@ -24,7 +24,7 @@ from lm_gym.runs.folder import open_shared_run
 from lm_gym.sources.rows import read_rows
 from lm_gym.tools.digests import digest_parts
 from lm_gym.tools.global_state import restored_global_state
-from lm_gym.tools.settings import Bounds, Count, NotNegative, settings
+from lm_gym.tools.settings import Bounds, Count, NotNegative, Text, checked, settings
 
 from .loop import LoopResult, train_language_model
 from .rows import INSTRUCTION_TEMPLATE, LongRowRule, TokenizedRows, tokenize_rows
@@ -130,7 +130,8 @@ def supervised_finetune(
             step, and its last checkpoint stays.
         Interrupted: a signal stopped it; a checkpoint was written.
     """
-    config = config or SupervisedConfig()
+    config = checked("supervised_finetune: config", config, SupervisedConfig | None) or SupervisedConfig()
+    progress = checked("supervised_finetune: progress", progress, bool)
     model, loaded_tokenizer = _load(model_or_path, tokenizer)
     parts = [_tokenized(rows_or_path, loaded_tokenizer, config, model, "training rows")]
     if eval_rows is not None:
@@ -177,6 +178,8 @@ def _result(output_dir: str | Path, outcome: LoopResult, parts: Sequence[Tokeniz
 def _load(
     model_or_path: PreTrainedModel | str | Path, tokenizer: PreTrainedTokenizerBase | str | Path | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    model_or_path = checked("supervised_finetune: model", model_or_path, Text | Path | PreTrainedModel)
+    tokenizer = checked("supervised_finetune: tokenizer", tokenizer, Text | Path | PreTrainedTokenizerBase | None)
     if isinstance(model_or_path, str | Path):
         model = load_weights(model_or_path)
         tokenizer = tokenizer if tokenizer is not None else model_or_path

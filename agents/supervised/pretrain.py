@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,11 +23,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lm_gym.errors import ConfigError
+from lm_gym.errors import ConfigError, DataError
 from lm_gym.runs.folder import open_shared_run
 from lm_gym.tools.digests import digest_parts
 from lm_gym.tools.global_state import restored_global_state
-from lm_gym.tools.settings import Bounds, Count, NotNegative, Positive, Seed, Share, settings
+from lm_gym.tools.settings import Bounds, Count, NotNegative, Positive, Seed, Share, checked, settings, shown
 
 from .documents import (
     Document,
@@ -162,7 +162,10 @@ def pretrain(
             step, and its last checkpoint stays.
         Interrupted: a signal stopped it; a checkpoint was written.
     """
-    config = config or PretrainConfig()
+    config = checked("pretrain: config", config, PretrainConfig | None) or PretrainConfig()
+    progress = checked("pretrain: progress", progress, bool)
+    if isinstance(texts_or_paths, bytes) or not isinstance(texts_or_paths, Iterable | Path):
+        raise DataError(f"texts: must be texts or files, got {shown(texts_or_paths)}")
     documents = read_documents(texts_or_paths, rule=config.documents)
     train, held_out = split_documents(documents, validation_fraction=config.validation_fraction, seed=config.seed)
     tokenizer = train_tokenizer(train, vocab_size=config.vocab_size, max_length=config.context)

@@ -79,6 +79,8 @@ class LanguageModel:
                 logits this class does not reproduce, or tokens placed by their slot in the cache.
         """
         check_is_no_wrapper(model)
+        model = checked("language model", model, PreTrainedModel)
+        tokenizer = checked("tokenizer", tokenizer, PreTrainedTokenizerBase)
         name = type(model).__name__
         if getattr(model.config, "is_encoder_decoder", False):
             raise UnsupportedModelError(
@@ -91,7 +93,7 @@ class LanguageModel:
             )
         self.model = model
         self.tokenizer = tokenizer
-        self.dtype: DType = dtype
+        self.dtype: DType = checked("dtype", dtype, DType)
         self.trunk: nn.Module = model.base_model
         self.eos_ids = _stop_token_ids(model, tokenizer)
         parameters = inspect.signature(self.trunk.forward).parameters

@@ -49,6 +49,7 @@ from lm_gym.tools.locks import locked, release
 from lm_gym.runs.manifests import check_manifest, read_note, write_manifest
 from lm_gym.processes import launched_processes
 from lm_gym.runs.identity import RunIdentity
+from lm_gym.tools.settings import Text, checked
 
 __all__ = [
     "CHECKPOINTS",
@@ -198,7 +199,9 @@ def open_run(
             (whatever the flags), or another process works in it.
         ArtifactError: the marker is damaged.
     """
-    folder = Path(folder)
+    folder = Path(checked("run folder", folder, Text | Path))
+    identity = checked("run: identity", identity, RunIdentity)
+    resume, overwrite = checked("run: resume", resume, bool), checked("run: overwrite", overwrite, bool)
     if folder.name in ("", ".."):
         raise ConfigError(
             f"run {folder}: the folder must have a name, since a run may be moved into its place; write its name out, "
@@ -208,12 +211,14 @@ def open_run(
         raise ConfigError(f"run {folder}: resume and overwrite must not both be asked for; choose one")
     if not is_main:
         return _joined(folder, identity)
-    restore_replaced(folder)
-    sweep_temporaries(folder.parent, name=folder.name)
-    _refuse_foreign_folder(folder)
     try:
+        restore_replaced(folder)
+        sweep_temporaries(folder.parent, name=folder.name)
+        _refuse_foreign_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except OutputExistsError:
+        raise
+    except (OSError, UnicodeEncodeError) as error:
         raise OutputExistsError(f"output folder {folder}: cannot be made ({error}); choose another path") from error
     lock = _lock(folder)
     try:

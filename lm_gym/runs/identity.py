@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lm_gym.errors import ConfigError
+from lm_gym.tools.settings import Text, checked
 
 __all__ = ["RunIdentity"]
 
@@ -25,8 +26,12 @@ class RunIdentity:
     """Digests of what is read, by name: data, base weights, reward model."""
 
     def __post_init__(self) -> None:
+        for name in ("settings", "inputs"):
+            checked(f"RunIdentity.{name}", getattr(self, name), Mapping)
+        checked("RunIdentity.kind", self.kind, Text)
         try:
-            plain = json.loads(json.dumps({"settings": self.settings, "inputs": self.inputs}))
+            text = json.dumps({"settings": self.settings, "inputs": self.inputs}, ensure_ascii=False)
+            plain = json.loads(text.encode("utf-8"))
         except (TypeError, ValueError) as error:
             parts = {"settings": self.settings, "inputs": self.inputs}
             found = isinstance(error, TypeError) and _first_that_is_not_plain(parts, "")  # else it is a circle

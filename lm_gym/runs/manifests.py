@@ -71,4 +71,8 @@ def _read(folder: Path) -> dict[str, Any]:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']!r}, and this version reads format {FORMAT}")
-        return {"files": dict(found["files"]), "note": dict(found["note"])}
+        for part in ("files", "note"):
+            if not isinstance(found[part], dict):
+                raise ValueError(f"{part} must be an object, got {found[part]!r}")
+        sizes = {name: {key: entry[key] for key in ("size", "sha256")} for name, entry in found["files"].items()}
+        return {"files": sizes, "note": found["note"]}

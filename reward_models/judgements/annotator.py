@@ -13,6 +13,7 @@ import numpy as np
 
 from lm_gym.errors import ConfigError, DataError
 from lm_gym.runs.folder import Stateful
+from lm_gym.tools.settings import Seed, checked
 
 from .record import Judgement, Response
 
@@ -86,7 +87,7 @@ class AnnotatorPool(Annotator):
         if not annotators:
             raise ConfigError("AnnotatorPool: needs at least one annotator, got none")
         self.annotators = tuple(annotators)
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(checked("AnnotatorPool: seed", seed, Seed))
 
     def ask(self, items: Sequence[Question]) -> list[Judgement]:
         """Answer questions, in their order; see :class:`Annotator`."""

@@ -242,6 +242,8 @@ class Judgement:
         require_unicode(self.prompt, "judgement: prompt")
         if self.origin not in get_args(Origin):
             raise DataError(f'judgement: origin must be "labelling" or "product", got {self.origin!r}')
+        if not isinstance(self.verdict, Verdict):
+            raise DataError(f"judgement: verdict must be one of {', '.join(KINDS)}, got {self.verdict!r}")
         self.verdict.check(len(self.responses))
         if isinstance(self.verdict, Choice | Ranks | BestOf) and len(set(self.texts)) < 2:
             raise DataError(

@@ -155,6 +155,8 @@ def judgement_from_row(row: Row) -> Judgement:
     Raises:
         DataError: the keys fit no form, or what they hold is no judgement, or more than one.
     """
+    if not isinstance(row, Mapping):
+        raise DataError(f"a row must be an object with keys, got {row!r}")
     found = _judgements_from_row(row)
     if len(found) != 1:
         raise DataError(f"must hold one judgement, got {len(found)}; read it with load_judgements([row])")
