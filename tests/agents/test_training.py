@@ -260,10 +260,10 @@ def test_adaptive_kl_without_anything_to_control_is_found_before_anything_is_don
 def test_wrong_calls(start: Start) -> None:
     agent, env = start()
     for name in ("iterations", "eval_every", "checkpoint_every"):
-        with pytest.raises(ConfigError, match=f"{name} must be >= 1, got 0"):
+        with pytest.raises(ConfigError, match=f"{name}: must be a whole number >= 1, got 0"):
             train(agent, env, **({"iterations": 1} | {name: 0}))
     for count in (1.5, "3", None):
-        with pytest.raises(ConfigError, match=f"iterations must be a whole number, got {count!r}"):
+        with pytest.raises(ConfigError, match=f"iterations: must be a whole number >= 1, got {count!r}"):
             train(agent, env, iterations=count)  # type: ignore[arg-type]
     for flag in ("resume", "overwrite"):
         with pytest.raises(ConfigError, match="resume and overwrite need run_dir, got none"):
