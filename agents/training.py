@@ -133,9 +133,9 @@ def train(
         OutputExistsError: the folder holds another run, or something else, or another process works in it.
         DivergedError, RewardModelError: of an iteration.
     """
-    given = locals()
+    arguments = locals()
     for name, rule in ARGUMENTS.items():
-        checked(f"train: {name}", given[name], rule)
+        checked(f"train: {name}", arguments[name], rule)
     check_agent(agent, has_folder=run_dir is not None)
     check_callbacks(callbacks)
     given, env = env, vector_env_of(env, "train")

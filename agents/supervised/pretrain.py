@@ -164,8 +164,9 @@ def pretrain(
     """
     config = checked("pretrain: config", config, PretrainConfig | None) or PretrainConfig()
     progress = checked("pretrain: progress", progress, bool)
-    if isinstance(texts_or_paths, bytes) or not isinstance(texts_or_paths, Iterable | Path):
-        raise DataError(f"texts: must be texts or files, got {shown(texts_or_paths)}")
+    texts: Any = texts_or_paths
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable | Path):
+        raise DataError(f"texts: must be texts or files, got {shown(texts)}")
     documents = read_documents(texts_or_paths, rule=config.documents)
     train, held_out = split_documents(documents, validation_fraction=config.validation_fraction, seed=config.seed)
     tokenizer = train_tokenizer(train, vocab_size=config.vocab_size, max_length=config.context)
