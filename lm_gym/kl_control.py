@@ -19,7 +19,7 @@ class AdaptiveKL:
 
     target: Positive
     """Wanted KL of a whole response, in nats (summed over its tokens)."""
-    horizon: Positive = 10_000
+    horizon: Positive = 10_000.0
     """Episodes over which a persistent error of 20 % changes beta by about 20 %."""
 
     def next_coef(self, kl_coef: float, kl: float, num_episodes: int) -> float:

@@ -122,7 +122,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "prompts": ({"prompts": ["a b c", "d"]}, {}, r"input prompts \(was \w{12}\.\.\., is \w{12}\.\.\.\)"),
     "reference": ({"architecture": "llama"}, {}, r"input reference \(was"),
     "reward model": ({"reward_model": other_score}, {}, r"input reward model \(was .*letter_score, is .*other_score\)"),
-    "controller": ({}, {"adaptive_kl": AdaptiveKL(target=1)}, r"adaptive_kl.target \(was not set, is 1\)"),
+    "controller": ({}, {"adaptive_kl": AdaptiveKL(target=1)}, r"adaptive_kl.target \(was not set, is 1.0\)"),
     "seed": ({}, {"seed": 1}, r"seed_of_env \(was 0, is 1\)"),
     "held out": ({}, {"eval_prompts": ["c"]}, r"input eval_prompts \(was"),
 }
