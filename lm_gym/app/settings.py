@@ -88,7 +88,8 @@ def expanded(args: Sequence[str], commands: Mapping[str, Callable[..., None]]) -
         commands: functions by name, "reward train" for one.
 
     Raises:
-        ConfigError: the file cannot be read, or holds something that is no setting of the command.
+        ConfigError: an option that the command does not have; or the file cannot be read, or holds something that is
+            no setting of the command.
     """
     words = next((count for count in (2, 1) if " ".join(args[:count]) in commands), 0)
     if words == 0:
@@ -96,7 +97,9 @@ def expanded(args: Sequence[str], commands: Mapping[str, Callable[..., None]]) -
     name = " ".join(args[:words])
     settings = {one.name: one for one in _settings(getattr(commands[name], "settings_of", commands[name]))}
     rest = [_own_name(token, name, settings) for token in args[words:]]
-    if not hasattr(commands[name], "settings_of"):
+    takes_files = hasattr(commands[name], "settings_of")
+    _refuse_unknown(rest, name, settings, NOT_IN_FILES[:2] if takes_files else ())
+    if not takes_files:
         return [*args[:words], *rest]
     given = {_name(token) for token in rest if token.startswith("--")}
     found = {} if (path := _value_of("--config", rest)) is None else _read(Path(path), name, settings)
@@ -187,6 +190,18 @@ def _own_name(token: str, command: str, settings: Mapping[str, _Setting]) -> str
         raise ConfigError(f"{command}: there is no option --{name.replace('_', '-')}: {remark}")
     other = OTHER_NAMES.get(command, {}).get(name)
     return token if other is None else _flag(other) + "".join(token.partition("=")[1:])
+
+
+def _refuse_unknown(args: Sequence[str], command: str, settings: Mapping[str, _Setting], more: Sequence[str]) -> None:
+    """Raises: ConfigError: an option that the command does not have; it names the nearest one."""
+    switches = [f"no_{one.name}" for one in settings.values() if one.is_switch] if more else []
+    known = [*settings, *more, *switches, *OTHER_NAMES.get(command, {})]
+    for token in args:
+        name = _name(token)
+        if token.startswith("--") and name and name not in (*known, "help") and not name.startswith("tyro_"):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {_flag(near[0])}?" if near else f"'lm-gym {command} --help' lists those there are"
+            raise ConfigError(f"{command}: there is no option {token.partition('=')[0]}; {hint}")
 
 
 def _value_of(flag: str, args: Sequence[str]) -> str | None:

@@ -209,6 +209,21 @@ def test_a_word_that_means_something_else_is_refused(capsys: pytest.CaptureFixtu
     assert "there is no option --batch-size: a batch is the --episodes of an iteration" in told(capsys)
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["train", "--learning-rat", "1"], "train: there is no option --learning-rat; did you mean --learning-rate?"),
+        (["train", "--entcoef=1"], "there is no option --entcoef; did you mean --ent-coef?"),
+        (["train", "--no-separate-critics"], "did you mean --no-separate-critic?"),
+        (["reward", "train", "--zzzz"], "--zzzz; 'lm-gym reward train --help' lists those there are"),
+        (["demo", "--config", "x.yaml"], "demo: there is no option --config"),
+    ],
+)
+def test_an_unknown_option_is_refused(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 2
+    assert words in told(capsys)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_reads_well(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(os.environ, "COLUMNS", "80")
