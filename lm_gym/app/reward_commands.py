@@ -10,7 +10,7 @@ import tyro
 
 from lm_gym.tools.terminal import plain_console
 
-from .pipeline.options import RewardOptions
+from .pipeline.options import MaybePath, MaybeText, NoneGiven, RewardOptions
 
 __all__ = ["reward_ensemble", "reward_eval", "reward_train"]
 
@@ -38,11 +38,11 @@ def reward_train(
 def reward_eval(
     model: str,
     data: Files,
-    group_separator: str | None = None,
+    group_separator: MaybeText = None,
     skip_bad: bool = False,
-    also: Files = (),
+    also: Annotated[Files, NoneGiven] = (),
     fail_on_probes: bool = False,
-    page: Path | None = None,
+    page: MaybePath = None,
     json: bool = False,
 ) -> None:
     """Measure a reward model on judgements, beside the baseline of length alone.
@@ -74,15 +74,15 @@ def reward_eval(
 
 
 def reward_ensemble(
-    members: tyro.conf.Positional[tuple[str, ...]],
+    members: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help_behavior_hint="(two or more)")],
     data: Files,
     out: Path,
     rule: Literal["mean", "worst", "mean_minus_std"] = "mean",
-    group_separator: str | None = None,
+    group_separator: MaybeText = None,
     skip_bad: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Several reward models as one, with weights fitted to judgements of prompts that no member was trained on.
+    """Several reward models as one, with weights fitted to judgements new to them.
 
     Args:
         members: Folders, or other handles, of two reward models or more, of any kinds.

@@ -79,11 +79,11 @@ class RewardOptions:
     """Files of judgements to measure on; none keeps a share of the data for that."""
     held_out: float = 0.1
     """Share of the prompt groups that is kept for measuring, where there is no eval data."""
-    group_separator: str | None = None
+    group_separator: MaybeText = None
     """Prompts that are alike before this text form a group, which is never divided."""
     skip_bad: bool = False
     """List rows that cannot be read instead of stopping at the first."""
-    also: tuple[Path, ...] = ()
+    also: Annotated[tuple[Path, ...], NoneGiven] = ()
     """Further files of judgements to measure on, each beside the main numbers: adversarial pairs, say."""
     fail_on_probes: bool = False
     """End with an error if a text that should never win does; the model is written all the same."""
@@ -100,7 +100,7 @@ class RewardOptions:
     """Most responses of one prompt in one forward pass (not embedding); None: 16."""
     max_length: int | None = None
     """Longest text, in tokens; the left end of a longer one is cut (not embedding)."""
-    reference_samples: Path | None = None
+    reference_samples: MaybePath = None
     """Responses of the language model that RL starts from ({"prompt", "response"} rows, as generate --out writes): a
     normaliser is fitted on their scores, which are paid with mean 0 and deviation 1. Without them none is fitted."""
     lora_rank: int = 0
@@ -120,7 +120,7 @@ class RewardOptions:
     the response alone, so that a linear head does not see the prompt."""
     hidden: int | None = None
     """Width of a hidden layer of the head (embedding); None: a linear head."""
-    cache_dir: Path | None = None
+    cache_dir: MaybePath = None
     """Folder that keeps embeddings between runs (embedding)."""
     seed: int = 0
     """Seed of head, order and split."""
