@@ -74,7 +74,7 @@ def test_an_adapter_with_a_learning_curve_and_a_page(
         "third person",
     }
     page = (out / "card.html").read_text(encoding="utf-8")
-    for words in ("By annotator", "always a", "Accuracy by number of judgements", "closest quarter", "lost their beg"):
+    for words in ("By annotator", "always a", "Accuracy by number of judgements", "lost their beg"):
         assert words in page, words
     assert "nicer" in page or "Where it is surest" not in page
     assert "tie" in load_reward_model(out).links  # type: ignore[attr-defined]
