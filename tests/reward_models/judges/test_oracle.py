@@ -42,7 +42,7 @@ def test_save_names_the_truth_and_load_refuses_anything_else(tmp_path) -> None:
     with pytest.raises(ArtifactError, match="os:system"):
         OracleRewardModel.load(folder)
     (folder / "lm_gym_reward_model.json").write_text('{"kind": "ora')
-    with pytest.raises(ArtifactError, match="must hold a whole"):
+    with pytest.raises(ArtifactError, match="must be whole JSON"):
         OracleRewardModel.load(folder)
 
 

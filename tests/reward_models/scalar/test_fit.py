@@ -75,6 +75,7 @@ def test_gradient_accumulation_divides_by_all_rankings(sizes: tuple[int, int], r
     for batch, steps in (sizes, (16, 1)):
         reward_model = reward_of("llama")
         config = RewardTrainingConfig(
+            epochs=1,
             learning_rate=1e-3,
             items_per_step=batch,
             gradient_accumulation_steps=steps,
