@@ -12,7 +12,7 @@ SOURCES := lm_gym agents reward_models tests examples benchmarks scripts docs/co
 setup: $(STAMP)
 
 # torch first and pinned: a range would fetch the newest build with gigabytes of CUDA packages.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt lm_gym/__init__.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "torch==2.13.0"
