@@ -22,7 +22,7 @@ __all__ = ["doctor"]
 def doctor(model: str | None = None, json: bool = False) -> int:
     """Look at this installation: versions, devices, fast precisions, missing extras.
 
-    The exit status is 0 only if all that is needed is there, and --model loads.
+    The exit status is 0 only if all that is needed is there, the device computes, and --model loads.
 
     Args:
         model: Folder, hub id or run, or folder of a reward model: also see whether it loads.
@@ -36,6 +36,7 @@ def doctor(model: str | None = None, json: bool = False) -> int:
         "devices": [],
         "precision": [],
         "verdict": "",
+        "fault": "",
         "model": None,
     }
     if not any(one.name == "torch" for one in bad):
@@ -45,7 +46,7 @@ def doctor(model: str | None = None, json: bool = False) -> int:
 
             found["model"] = examined(model)
     loads = model is None or bool(found["model"] and found["model"]["loads"])
-    found["ok"] = not bad and loads
+    found["ok"] = not bad and not found["fault"] and loads
     console = plain_console()
     if json:
         console.print(json_module.dumps(found, indent=2), soft_wrap=True, highlight=False)
@@ -61,13 +62,12 @@ def _measured() -> dict[str, Any]:
     from .probe import fastest, probe_precisions
 
     device = resolve_device("auto")
-    precisions = probe_precisions(device)
-    return {
-        "devices": devices(),
-        "probed": str(device),
-        "precision": [asdict(one) for one in precisions],
-        "verdict": fastest(precisions),
-    }
+    found: dict[str, Any] = {"devices": devices(), "probed": str(device)}
+    try:
+        precisions = probe_precisions(device)
+    except RuntimeError as error:  # a driver, or a build of torch, that does not fit the device
+        return found | {"fault": f"{device} does not compute: {str(error).partition(chr(10))[0]}"}
+    return found | {"precision": [asdict(one) for one in precisions], "verdict": fastest(precisions)}
 
 
 def _missing_by_extra(packages: Sequence[Package]) -> dict[str, list[str]]:
@@ -105,6 +105,8 @@ def _verdict(found: dict[str, Any], packages: Sequence[Package]) -> str:
         line = " ".join(f"'{one.name}{one.wanted}'" for one in needed if one.name != "python")
         remedy = f"pip install --upgrade {line}" if line else "use another Python"
         return f"not everything that is needed is there: {wrong}; {remedy}"
+    if found["fault"]:
+        return f"{found['fault']}; install the build of torch that fits the device and its driver"
     if not found["ok"]:
         return "everything that is always needed is there; the model does not load"
     return "everything that is needed is there"

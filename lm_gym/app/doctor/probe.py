@@ -39,20 +39,21 @@ class Precision:
 
 
 def probe_precisions(device: torch.device) -> list[Precision]:
-    """Measure every precision on a device, in less than ten seconds."""
+    """Measure every precision on a device, in less than ten seconds.
+
+    Raises:
+        RuntimeError: the device does not compute (its driver or this build of torch does not fit it, say). A precision
+            that it merely lacks, or has no memory left for, is told of as not measured.
+    """
     began = time.perf_counter()
     found = []
     for name, dtype in DTYPES.items():
         if time.perf_counter() - began > BUDGET_SECONDS:
-            found.append(Precision(dtype=name, matmul_gflops=None, step_ms=None, reason="no time was left"))
-            continue
-        try:
-            gflops, step = _matmul_gflops(device, dtype), _step_ms(device, dtype)
-        except (RuntimeError, NotImplementedError) as error:  # a kernel that this device lacks
-            reason = str(error).partition("\n")[0]
-            found.append(Precision(dtype=name, matmul_gflops=None, step_ms=None, reason=reason))
+            found.append(_unmeasured(name, "no time was left"))
+        elif device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
+            found.append(_unmeasured(name, "this GPU has no bfloat16"))
         else:
-            found.append(Precision(dtype=name, matmul_gflops=gflops, step_ms=step))
+            found.append(_measured(name, dtype, device))
     return found
 
 
@@ -66,6 +67,17 @@ def fastest(found: list[Precision]) -> str:
         return f"{best} is the fastest here: a step {steps['float32'] / steps[best]:.1f} times as fast as in float32"
     others = [f"in {name} a step takes {steps[name] / steps[best]:.1f} times as long" for name in steps if name != best]
     return "; ".join(["float32 is the fastest here", *others])
+
+
+def _measured(name: str, dtype: torch.dtype, device: torch.device) -> Precision:
+    try:
+        return Precision(dtype=name, matmul_gflops=_matmul_gflops(device, dtype), step_ms=_step_ms(device, dtype))
+    except (NotImplementedError, torch.OutOfMemoryError) as error:  # a kernel that is missing; a GPU that is full
+        return _unmeasured(name, str(error).partition("\n")[0])
+
+
+def _unmeasured(name: str, reason: str) -> Precision:
+    return Precision(dtype=name, matmul_gflops=None, step_ms=None, reason=reason)
 
 
 def _matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from lm_gym.app.cli import main
+from lm_gym.app.doctor import probe
 from lm_gym.app.doctor.packages import installed_packages
 from lm_gym.app.doctor.probe import DTYPES, Precision, fastest, probe_precisions
 from lm_gym.assets import REVIEWS_LM
@@ -128,6 +129,41 @@ def test_the_probe_measures_in_time_and_draws_from_no_global_generator() -> None
     assert found[0].step_ms > 0
     assert found[0].matmul_gflops is not None
     assert found[0].matmul_gflops > 0.1
+
+
+def failing(error: Exception, dtype: torch.dtype) -> Callable[..., float]:
+    """The measurement of a step on a device that fails in one precision."""
+    measure = probe._step_ms
+
+    def step(device: torch.device, asked: torch.dtype) -> float:
+        if asked == dtype:
+            raise error
+        return measure(device, asked)
+
+    return step
+
+
+def test_a_precision_that_the_device_lacks_is_not_measured_and_said(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = NotImplementedError("\"addmm_impl_cpu_\" not implemented for 'Half'")
+    monkeypatch.setattr(probe, "_step_ms", failing(lacking, torch.float16))
+    status, found = examine()
+    assert (status, found["fault"]) == (0, "")
+    assert [row["dtype"] for row in found["precision"] if row["step_ms"] is None] == ["float16"]
+    assert found["precision"][-1]["reason"] == str(lacking)
+
+
+def test_a_device_that_does_not_compute_is_the_exit_status(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = RuntimeError("CUDA error: no kernel image is available for execution on the device")
+    monkeypatch.setattr(probe, "_step_ms", failing(broken, torch.float32))
+    status, found = examine()
+    assert (status, found["ok"], found["precision"]) == (2, False, [])
+    assert str(broken) in found["fault"]
+    assert main(["doctor"]) == 2
+    assert f"does not compute: {broken}; install the build" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
