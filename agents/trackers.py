@@ -11,7 +11,7 @@ import html
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -98,53 +98,73 @@ class TensorBoardTracker(Callback):
             self._writer.close()
 
 
-class WandbTracker(Callback):
-    """Metrics, settings and sample texts for Weights & Biases; a resumed run goes on in the same W&B run."""
+class _HostedTracker(Callback):
+    """What Weights & Biases and trackio have in common: a run with settings, metrics and tables of texts."""
+
+    LIBRARY: ClassVar[str]
+    """Name of the library, of its module and of the extra that brings it."""
 
     def __init__(
         self, project: str = PROJECT, *, name: str | None = None, sample_every: int = 10, **options: Any
     ) -> None:
         """Args:
-        project: of W&B.
+        project: where the run is listed.
         name: of the run; None takes that of the run folder.
         sample_every: iterations between sample texts, the first of which has some.
-        options: further arguments of ``wandb.init``, such as ``mode="offline"``, ``entity`` or ``tags``.
+        options: further arguments of the library's ``init``.
 
         Raises:
-            MissingExtraError: wandb is not installed.
+            MissingExtraError: the library is not installed.
             ConfigError: sample_every is below 1.
         """
-        self._wandb = require("wandb", extra="wandb", purpose="Weights & Biases tracking")
+        self._library = require(self.LIBRARY, extra=self.LIBRARY, purpose=f"{self.LIBRARY} tracking")
         self._options = {"project": project, **options}
         self._name = name
         self._sample_every = checked(f"{type(self).__name__}.sample_every", sample_every, Count)
-        self._id: str | None = None
         self._run: Any = None
+
+    def _begin(self, run: TrainingRun, **options: Any) -> None:
+        """Begin the library's run, or take it up. Args: options: of ``init``; the user's come before them."""
+        name = run.folder.resolve().name if self._name is None and run.folder is not None else self._name
+        settings = {"agent": type(run.agent).__name__, "iterations": run.iterations, **run.agent.settings()}
+        self._run = self._library.init(**{"name": name, "config": settings, **options, **self._options})
+
+    def _row(self, run: TrainingRun) -> dict[str, Any]:
+        """Every metric under its tag, and sample texts now and then."""
+        row: dict[str, Any] = dict(_defined(run))
+        if run.episodes is not None and _is_due(run, self._sample_every):
+            row["samples"] = self._library.Table(columns=list(SAMPLE_COLUMNS), data=samples(run.episodes))
+        return row
+
+    def on_end(self, run: TrainingRun) -> None:
+        """Finish the run."""
+        if self._run is not None:
+            self._run.finish()
+
+
+class WandbTracker(_HostedTracker):
+    """Metrics, settings and sample texts for Weights & Biases; a resumed run goes on in the same W&B run.
+
+    Further arguments go to ``wandb.init``, such as ``mode="offline"``, ``entity`` or ``tags``.
+    """
+
+    LIBRARY = "wandb"
+
+    _id: str | None = None
 
     def on_start(self, run: TrainingRun) -> None:
         """Begin the W&B run, or take it up."""
-        options: dict[str, Any] = {"name": _name(self._name, run), "config": _settings(run), **self._options}
-        if run.folder is not None:
-            options.setdefault("dir", str(run.folder))
         if self._id is not None:
-            options |= {"id": self._id, "resume": "allow"}
-        self._run = self._wandb.init(**options)
+            self._options |= {"id": self._id, "resume": "allow"}
+        self._begin(run, **({} if run.folder is None else {"dir": str(run.folder)}))
         self._id = self._run.id
         # A step of our own: W&B's only grows, and a run that goes on from a checkpoint takes some iterations again.
         self._run.define_metric("iteration")
         self._run.define_metric("*", step_metric="iteration")
 
     def on_iteration(self, run: TrainingRun) -> None:
-        """Log every metric under its tag, and sample texts now and then."""
-        logged: dict[str, Any] = {"iteration": run.iteration, **_defined(run)}
-        if run.episodes is not None and _is_due(run, self._sample_every):
-            logged["samples"] = self._wandb.Table(columns=list(SAMPLE_COLUMNS), data=samples(run.episodes))
-        self._run.log(logged)
-
-    def on_end(self, run: TrainingRun) -> None:
-        """Finish the W&B run."""
-        if self._run is not None:
-            self._run.finish()
+        """Log the iteration."""
+        self._run.log({"iteration": run.iteration, **self._row(run)})
 
     def state_dict(self) -> dict[str, Any]:
         """The id of the W&B run."""
@@ -155,45 +175,21 @@ class WandbTracker(Callback):
         self._id = state["id"]
 
 
-class TrackioTracker(Callback):
-    """Metrics, settings and sample texts for trackio; a resumed run goes on in the run of the same name."""
+class TrackioTracker(_HostedTracker):
+    """Metrics, settings and sample texts for trackio; a resumed run goes on in the run of the same name.
 
-    def __init__(
-        self, project: str = PROJECT, *, name: str | None = None, sample_every: int = 10, **options: Any
-    ) -> None:
-        """Args:
-        project: of trackio.
-        name: of the run; None takes that of the run folder.
-        sample_every: iterations between sample texts, the first of which has some.
-        options: further arguments of ``trackio.init``, such as ``space_id``.
+    Further arguments go to ``trackio.init``, such as ``space_id``.
+    """
 
-        Raises:
-            MissingExtraError: trackio is not installed.
-            ConfigError: sample_every is below 1.
-        """
-        self._trackio = require("trackio", extra="trackio", purpose="trackio tracking")
-        self._options = {"project": project, **options}
-        self._name = name
-        self._sample_every = checked(f"{type(self).__name__}.sample_every", sample_every, Count)
-        self._run: Any = None
+    LIBRARY = "trackio"
 
     def on_start(self, run: TrainingRun) -> None:
         """Begin the run, or take it up."""
-        resume = "allow" if run.first_iteration else "never"
-        options = {"name": _name(self._name, run), "config": _settings(run), "resume": resume, **self._options}
-        self._run = self._trackio.init(**options)
+        self._begin(run, resume="allow" if run.first_iteration else "never")
 
     def on_iteration(self, run: TrainingRun) -> None:
-        """Log every metric under its tag, and sample texts now and then."""
-        logged: dict[str, Any] = dict(_defined(run))
-        if run.episodes is not None and _is_due(run, self._sample_every):
-            logged["samples"] = self._trackio.Table(columns=list(SAMPLE_COLUMNS), data=samples(run.episodes))
-        self._run.log(logged, step=run.iteration)
-
-    def on_end(self, run: TrainingRun) -> None:
-        """Finish the run."""
-        if self._run is not None:
-            self._run.finish()
+        """Log the iteration."""
+        self._run.log(self._row(run), step=run.iteration)
 
 
 def samples(episodes: Episodes) -> list[list[Any]]:
@@ -232,11 +228,3 @@ def _defined(run: TrainingRun) -> dict[str, float]:
 
 def _is_due(run: TrainingRun, every: int) -> bool:
     return run.iteration is not None and run.iteration % every == 0
-
-
-def _name(name: str | None, run: TrainingRun) -> str | None:
-    return run.folder.resolve().name if name is None and run.folder is not None else name
-
-
-def _settings(run: TrainingRun) -> dict[str, Any]:
-    return {"agent": type(run.agent).__name__, "iterations": run.iterations, **run.agent.settings()}
