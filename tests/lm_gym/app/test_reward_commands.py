@@ -39,18 +39,6 @@ def votes_file(tmp_path: Path) -> Path:
     return write_jsonl(tmp_path / "votes.jsonl", rows)
 
 
-@pytest.fixture
-def encoder(tmp_path: Path) -> Path:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-
-    base = Transformer(MODEL, max_seq_length=128)
-    base.tokenizer.pad_token = base.tokenizer.pad_token or base.tokenizer.eos_token
-    made = SentenceTransformer(modules=[base, Pooling(base.get_embedding_dimension())], device="cpu")
-    made.save(str(tmp_path / "encoder"), create_model_card=False)
-    return tmp_path / "encoder"
-
-
 def test_an_adapter_with_a_learning_curve_and_a_page(
     tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
