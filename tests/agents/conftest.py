@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from lm_gym import Reference, TextGenerationVectorEnv, TextTask
-from lm_gym.agents import LanguageModelPolicy
+from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
 from lm_gym.agents.policy import own_copy
 from lm_gym.testing import tiny_language_model
 
+CONFIG = PPOConfig(episodes_per_iteration=8, minibatches=2, learning_rate=1e-3)
 PROMPTS = ("a b c", "d", "e f g h i", "b b")
 
 
@@ -70,5 +71,18 @@ def make_policy() -> Callable[..., LanguageModelPolicy]:
             weight = policy.value_head.weight
             weight.copy_(value_head_std * torch.randn(weight.shape, generator=generator))
         return policy
+
+    return make
+
+
+@pytest.fixture
+def start(
+    make_env: Callable[..., TextGenerationVectorEnv], make_policy: Callable[..., LanguageModelPolicy]
+) -> Callable[..., tuple[PPO, TextGenerationVectorEnv]]:
+    """Makes a fresh agent and its environment, the same every time; keyword arguments as those of ``make_env``."""
+
+    def make(config: PPOConfig = CONFIG, **settings: Any) -> tuple[PPO, TextGenerationVectorEnv]:
+        env = make_env(**settings)
+        return PPO(make_policy(env), config), env
 
     return make

@@ -8,19 +8,10 @@ import pytest
 import torch
 
 from lm_gym import TextGenerationVectorEnv
-from lm_gym.agents import PPO, Callback, LanguageModelPolicy, PPOConfig, TrainingRun, train
+from lm_gym.agents import PPO, Callback, LanguageModelPolicy, TrainingRun, train
 from lm_gym.errors import ConfigError
 
 Start = Callable[[], tuple[PPO, TextGenerationVectorEnv]]
-
-
-@pytest.fixture
-def start(make_env: Any, make_policy: Any) -> Start:
-    def make() -> tuple[PPO, TextGenerationVectorEnv]:
-        env = make_env()
-        return PPO(make_policy(env), PPOConfig(episodes_per_iteration=4, minibatches=2, learning_rate=1e-3)), env
-
-    return make
 
 
 class Stops(Callback):

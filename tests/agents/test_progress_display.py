@@ -10,16 +10,8 @@ import pytest
 from rich.console import Console
 
 from lm_gym import TextGenerationVectorEnv
-from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, ProgressDisplay, train
+from lm_gym.agents import PPO, ProgressDisplay, train
 from lm_gym.agents.callbacks import more_of, told_of
-
-
-@pytest.fixture
-def start(
-    make_env: Callable[..., TextGenerationVectorEnv], make_policy: Callable[..., LanguageModelPolicy]
-) -> tuple[PPO, TextGenerationVectorEnv]:
-    env = make_env()
-    return PPO(make_policy(env), PPOConfig(episodes_per_iteration=8, minibatches=2)), env
 
 
 def test_told_of_an_iteration() -> None:
@@ -36,10 +28,10 @@ def test_told_of_an_iteration() -> None:
 
 @pytest.mark.parametrize("progress", [True, False])
 def test_train_shows_progress_by_default_and_has_a_switch(
-    progress: bool, start: tuple[PPO, TextGenerationVectorEnv], capsys: pytest.CaptureFixture[str]
+    progress: bool, start: Callable[[], tuple[PPO, TextGenerationVectorEnv]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     switch: dict[str, Any] = {} if progress else {"progress": False}
-    train(*start, iterations=2, **switch)
+    train(*start(), iterations=2, **switch)
     told = capsys.readouterr().err.splitlines()
     assert [line.split(", ")[0] for line in told] == (
         ["PPO: iteration 1 of 2", "PPO: iteration 2 of 2"] if progress else []
@@ -48,9 +40,9 @@ def test_train_shows_progress_by_default_and_has_a_switch(
 
 
 def test_a_display_among_the_callbacks_takes_the_place_of_the_default(
-    start: tuple[PPO, TextGenerationVectorEnv], capsys: pytest.CaptureFixture[str]
+    start: Callable[[], tuple[PPO, TextGenerationVectorEnv]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = io.StringIO()
-    train(*start, iterations=1, callbacks=[ProgressDisplay("mine", console=Console(file=file, width=200))])
+    train(*start(), iterations=1, callbacks=[ProgressDisplay("mine", console=Console(file=file, width=200))])
     assert file.getvalue().startswith("mine: iteration 1 of 1, score ")
     assert capsys.readouterr().err == ""

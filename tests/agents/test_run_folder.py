@@ -13,26 +13,13 @@ import pytest
 import torch
 
 from lm_gym import AdaptiveKL, TextGenerationVectorEnv
-from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, TrainingRun, train
+from lm_gym.agents import PPO, PPOConfig, TrainingRun, train
 from lm_gym.agents.run_folder import TrainingState
 from lm_gym.errors import ConfigError, DivergedError, OutputExistsError, RewardModelError
 from lm_gym.runs.folder import read_result
 from lm_gym.scoring.protocol import Scores
 
-MakeEnv = Callable[..., TextGenerationVectorEnv]
-MakePolicy = Callable[..., LanguageModelPolicy]
 CONFIG = PPOConfig(episodes_per_iteration=8, minibatches=2, learning_rate=1e-3)
-
-
-@pytest.fixture
-def start(make_env: MakeEnv, make_policy: MakePolicy) -> Callable[..., tuple[PPO, TextGenerationVectorEnv]]:
-    """A fresh agent and environment, the same every time."""
-
-    def make(config: PPOConfig = CONFIG, **settings: Any) -> tuple[PPO, TextGenerationVectorEnv]:
-        env = make_env(**settings)
-        return PPO(make_policy(env), config), env
-
-    return make
 
 
 Start = Callable[..., tuple[PPO, TextGenerationVectorEnv]]

@@ -26,15 +26,6 @@ from lm_gym.errors import ConfigError, MissingExtraError
 Start = Callable[[], tuple[PPO, TextGenerationVectorEnv]]
 
 
-@pytest.fixture
-def start(make_env: Any, make_policy: Any) -> Start:
-    def make() -> tuple[PPO, TextGenerationVectorEnv]:
-        env = make_env()
-        return PPO(make_policy(env), PPOConfig(episodes_per_iteration=4, minibatches=2, learning_rate=1e-3)), env
-
-    return make
-
-
 def test_every_metric_has_a_tag_of_its_own_in_a_group() -> None:
     assert set(TAGS) == set(METRICS)
     assert len(set(TAGS.values())) == len(TAGS)

@@ -13,24 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lm_gym import AdaptiveKL, TextGenerationVectorEnv, TextTask
-from lm_gym.agents import METRICS, PPO, LanguageModelPolicy, PPOConfig, TrainingRun, train
+from lm_gym.agents import METRICS, PPO, LanguageModelPolicy, TrainingRun, train
 from lm_gym.errors import ConfigError, PromptError
 
-MakeEnv = Callable[..., TextGenerationVectorEnv]
-MakePolicy = Callable[..., LanguageModelPolicy]
 CLOCKS = {name for name in METRICS if name.startswith("tokens_per_second")} | {"peak_memory_mb"}
-
-
-@pytest.fixture
-def start(make_env: MakeEnv, make_policy: MakePolicy) -> Callable[..., tuple[PPO, TextGenerationVectorEnv]]:
-    """A fresh agent and environment, the same every time."""
-
-    def make(**settings: Any) -> tuple[PPO, TextGenerationVectorEnv]:
-        env = make_env(**settings)
-        config = PPOConfig(episodes_per_iteration=8, minibatches=2, learning_rate=1e-3)
-        return PPO(make_policy(env), config), env
-
-    return make
 
 
 Start = Callable[..., tuple[PPO, TextGenerationVectorEnv]]
