@@ -32,20 +32,26 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 from lm_gym.errors import ArtifactError, ConfigError, OutputExistsError
-from lm_gym.tools.files import TEMPORARY, replaced_folder, restore_replaced, sweep_temporaries, write_json, reading
-from lm_gym.tools.locks import locked, release
+from lm_gym.runs.lock import LOCK, lock_folder, unlock_folder
+from lm_gym.tools.files import (
+    TEMPORARY,
+    discard_folder,
+    reading,
+    replaced_folder,
+    restore_replaced,
+    sweep_temporaries,
+    write_json,
+)
 from lm_gym.runs.manifests import check_manifest, read_note, write_manifest
 from lm_gym.processes import launched_processes
 from lm_gym.runs.identity import RunIdentity
@@ -53,19 +59,21 @@ from lm_gym.tools.settings import checked
 
 __all__ = [
     "CHECKPOINTS",
+    "LOCK",
     "MARKER",
     "Checkpoint",
     "Run",
     "RunIdentity",
     "Stateful",
+    "discard_run",
     "mark_finished",
     "open_run",
     "open_shared_run",
     "read_result",
+    "refuse_both",
 ]
 
 MARKER = "lm_gym_run.json"
-LOCK = "lm_gym_run.lock"
 CHECKPOINTS = "checkpoints"
 FORMAT = 1
 KEPT = 2
@@ -115,7 +123,7 @@ class Run:
 
     def close(self) -> None:
         """Let other processes work in the folder."""
-        _unlock(self.folder, self._lock)
+        unlock_folder(self.folder, self._lock)
         self._lock = None
 
     @property
@@ -207,8 +215,7 @@ def open_run(
             f"run {folder}: the folder must have a name, since a run may be moved into its place; write its name out, "
             f"such as {str(folder.resolve())!r}"
         )
-    if resume and overwrite:
-        raise ConfigError(f"run {folder}: resume and overwrite must not both be asked for; choose one")
+    refuse_both(folder, resume=resume, overwrite=overwrite)
     if not is_main:
         return _joined(folder, identity)
     try:
@@ -220,12 +227,12 @@ def open_run(
         raise
     except (OSError, UnicodeEncodeError) as error:
         raise OutputExistsError(f"output folder {folder}: cannot be made ({error}); choose another path") from error
-    lock = _lock(folder)
+    lock = lock_folder(folder)
     try:
         _refuse_foreign_folder(folder)  # once more: nothing changes under the lock
         return _opened(folder, identity, resume=resume, overwrite=overwrite, lock=lock)
     except BaseException:
-        _unlock(folder, lock)
+        unlock_folder(folder, lock)
         raise
 
 
@@ -243,6 +250,24 @@ def open_shared_run(
 
     with PartialState(cpu=device == "cpu").main_process_first():
         return open_run(folder, identity, resume=resume, overwrite=overwrite, is_main=processes.is_main)
+
+
+def refuse_both(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
+    """Raises: ConfigError: a run is to go on and to be deleted first."""
+    if resume and overwrite:
+        raise ConfigError(f"run {folder}: resume and overwrite must not both be asked for; choose one")
+
+
+def discard_run(folder: str | Path) -> None:
+    """Delete a folder in which runs work, with all that it holds; nothing where there is none.
+
+    Raises: OutputExistsError: another process works in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return
+    unlock_folder(folder, lock_folder(folder))  # given back first: Windows moves no folder with an open file in it
+    discard_folder(folder)
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:
@@ -301,50 +326,6 @@ def _refuse_foreign_folder(folder: Path) -> None:
 def _is_trace(name: str) -> bool:
     """True for a file that was left by a process that was killed before it had written the marker."""
     return name == LOCK or name.startswith(f".{MARKER}{TEMPORARY}")
-
-
-def _lock(folder: Path) -> int | None:
-    path = folder / LOCK
-    while True:
-        try:
-            handle = locked(path, create=True)
-        except OSError as error:
-            logger.warning("run %s: this file system has no locks (%s); start no second process there", folder, error)
-            return None
-        if handle is None:
-            raise OutputExistsError(
-                f"run {folder}: another process works in it ({_holder(path)}); wait for it to end or stop it, "
-                "or choose another path"
-            )
-        if _is_at(handle, path):
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-            return handle
-        release(handle)  # the file was deleted or replaced between opening and locking it
-
-
-def _unlock(folder: Path, lock: int | None) -> None:
-    if lock is None:
-        return
-    if _is_at(lock, folder / LOCK):
-        with suppress(OSError):  # some systems delete no open file
-            (folder / LOCK).unlink()
-    release(lock)
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    """True if an open file is the one that has the name now."""
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _holder(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8") or "unknown"
-    except OSError:
-        return "unknown"
 
 
 def _cleared(folder: Path, identity: RunIdentity) -> None:

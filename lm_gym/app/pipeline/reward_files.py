@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,16 +32,25 @@ from lm_gym.reward_models import (
 from lm_gym.reward_models.judgements.rows import to_row
 from lm_gym.reward_models.scalar.fit import checkpoints_beside
 from lm_gym.reward_models.scalar.recipe import FEW_UPDATES
-from lm_gym.runs.folder import LOCK, MARKER, RunIdentity, mark_finished, open_run, read_result
+from lm_gym.runs.folder import (
+    LOCK,
+    MARKER,
+    RunIdentity,
+    discard_run,
+    mark_finished,
+    open_run,
+    read_result,
+    refuse_both,
+)
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.scoring.protocol import KeepsTraining, RewardModel
 from lm_gym.tools.digests import digest_file, digest_folder, digest_json
-from lm_gym.tools.files import discard_folder, read_jsonl, sweep_temporaries, write_json
+from lm_gym.tools.files import read_jsonl, sweep_temporaries, write_json
 from lm_gym.tools.progress import duration
 from lm_gym.tools.terminal import plain_console, visible
 
 from .options import RewardOptions
-from .reward_fit import FittedRewardModel, fitted_reward_model, refuse_flags_of_another_kind
+from .reward_fit import FittedRewardModel, fitted_reward_model, refuse_flags_of_another_kind, told_of_training
 
 __all__ = ["evaluate_files", "grouped_by", "train_reward_model"]
 
@@ -80,9 +90,9 @@ def train_reward_model(
 
     Raises:
         OutputExistsError: the folder, or one of an interrupted run beside it, holds something, and neither overwriting
-            nor going on was asked for; or what it holds is no reward model, or no run of one.
-        ConfigError, DataError, ModelLoadError: settings, data or model cannot be used; or the finished run that is to
-            go on had others.
+            nor going on was asked for; or it holds no reward model, or no run of one; or another process fits there.
+        ConfigError, DataError, ModelLoadError: both were asked for; settings, data or model cannot be used; or the
+            finished run that is to go on had others.
     """
     refuse_flags_of_another_kind(options)
     checkpoints = checkpoints_beside(out)
@@ -96,9 +106,9 @@ def train_reward_model(
         console.print(f"{out}: is finished; nothing was left to do", highlight=False)
         _fail_on_probes(options, out)
         return
-    if overwrite and not resume:
+    if overwrite:
+        discard_run(checkpoints)
         (out / MARKER).unlink(missing_ok=True)  # what is made now is not what is there
-        discard_folder(checkpoints)
     model = fitted_reward_model(options, train, checkpoints, resumable=True)
     if samples is not None:
         model.fit_normalizer(*samples, fitted_on=f"{len(samples[0])} samples of the reference model")
@@ -162,7 +172,8 @@ def _refuse_fooled(model: str, fooled: Sequence[str]) -> None:
 
 
 def _discard(checkpoints: Path) -> None:
-    discard_folder(checkpoints)
+    with suppress(OutputExistsError):  # while this one measured, another process began anew there
+        discard_run(checkpoints)
     sweep_temporaries(checkpoints.parent, name=checkpoints.name)
 
 
@@ -179,7 +190,8 @@ def _samples(path: Path) -> tuple[list[str], list[str]]:
 
 
 def _refuse_what_is_there(out: Path, checkpoints: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raises: OutputExistsError: see :func:`train_reward_model`."""
+    """Raises: ConfigError, OutputExistsError: see :func:`train_reward_model`."""
+    refuse_both(out, resume=resume, overwrite=overwrite)
     unfinished = checkpoints.exists()
     _refuse_foreign_folders(out, checkpoints)
     if unfinished and not (resume or overwrite):
@@ -231,7 +243,9 @@ def _measured(
 ) -> RewardModelCard:
     group_of = grouped_by(options.group_separator)
     also = _measured_on(model, options.also, group_of, options.skip_bad, console)
-    card = reward_card(model, held_out, group_of=group_of, about=_about(model.training), also=also, progress=True)
+    card = reward_card(
+        model, held_out, group_of=group_of, about=told_of_training(model.training), also=also, progress=True
+    )
     if not options.learning_curve:
         return card
     points = []
@@ -292,26 +306,6 @@ def _measured_on(
     return found
 
 
-def _about(training: Mapping[str, Any]) -> str:
-    """What a model was trained on and from what, by its own record; empty where it has none."""
-    if "judgements" not in training:
-        return ""
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in training.get("targets", {}).items() if count)
-    told = f"Trained on {training['judgements']:,} judgements ({kinds})"
-    if groups := training.get("groups"):
-        told += f" of {len(groups):,} groups of prompts"
-    if made := training.get("spoiled_pairs"):
-        told += f", {made:,} of them made against padded, cut and empty answers"
-    if encoder := training.get("encoder"):
-        told += f"; from {encoder}"
-    if updates := training.get("updates"):
-        told += f"; {updates:,} updates, step size {training['config']['learning_rate']:g}"
-    config = training.get("config", {})
-    if config.get("reads") == "response" and not config.get("surface"):
-        told += "; it reads the response, not the prompt"
-    return told + "."
-
-
 def evaluate_files(
     model: str,
     data: Sequence[Path],
@@ -343,7 +337,7 @@ def evaluate_files(
         judgements,
         group_of=group_of,
         trained_on=training.get("groups", ()),
-        about=_about(training),
+        about=told_of_training(training),
         also=_measured_on(loaded, also, group_of, skip_bad, errors),
         progress=True,
     )
@@ -391,5 +385,7 @@ def ensemble_from_folders(
     found = fit_weights(loaded, unseen, group_of=group_of)
     groups = sorted({group_of(one.prompt) for one in unseen} | seen)
     training = asdict(found) | {"members": list(members), "groups": groups}
+    if overwrite:
+        discard_run(checkpoints_beside(out))  # or --resume would go on with it, and replace the ensemble
     EnsembleRewardModel(loaded, rule=rule, weights=found.weights, training=training).save(out)
     print_weights(members, found, str(out), console)

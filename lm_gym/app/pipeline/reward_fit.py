@@ -1,12 +1,14 @@
-"""The fit of a reward model of any kind, from the options of the command line.
+"""The fit of a reward model of any kind, from the options of the command line, and what it was in words.
 
-Knows: which option belongs to which kind. Does not know: files of judgements, cards, folders.
+Knows: which option belongs to which kind, and the record that a fit leaves. Does not know: files of judgements, cards,
+folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lm_gym.errors import ConfigError
 from lm_gym.reward_models import (
@@ -23,7 +25,7 @@ from lm_gym.reward_models.judgements.negatives import spoiled_pairs
 
 from .options import RewardOptions
 
-__all__ = ["FittedRewardModel", "fitted_reward_model", "refuse_flags_of_another_kind"]
+__all__ = ["FittedRewardModel", "fitted_reward_model", "refuse_flags_of_another_kind", "told_of_training"]
 
 FittedRewardModel = PreferenceRewardModel | EmbeddingRewardModel
 """The kinds that are fitted here, a cross-encoder among them; each keeps a summary of its training."""
@@ -69,6 +71,26 @@ def fitted_reward_model(
     model.fit(said, _fit_settings(options, resumable=resumable), checkpoint_dir=scratch if resumable else None)
     model.training |= {"encoder": options.model, "spoiled_pairs": len(added)}
     return model
+
+
+def told_of_training(training: Mapping[str, Any]) -> str:
+    """What a model was trained on and from what, by its own record; empty where it has none."""
+    if "judgements" not in training:
+        return ""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in training.get("targets", {}).items() if count)
+    told = f"Trained on {training['judgements']:,} judgements ({kinds})"
+    if groups := training.get("groups"):
+        told += f" of {len(groups):,} groups of prompts"
+    if made := training.get("spoiled_pairs"):
+        told += f", {made:,} of them made against padded, cut and empty answers"
+    if encoder := training.get("encoder"):
+        told += f"; from {encoder}"
+    if updates := training.get("updates"):
+        told += f"; {updates:,} updates, step size {training['config']['learning_rate']:g}"
+    config = training.get("config", {})
+    if config.get("reads") == "response" and not config.get("surface"):
+        told += "; it reads the response, not the prompt"
+    return told + "."
 
 
 def _head_settings(options: RewardOptions) -> EmbeddingTrainingConfig:

@@ -15,7 +15,7 @@ from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import RewardModelError
 from lm_gym.reward_models import SentenceFeatures
 from lm_gym.reward_models.scalar import trainer
-from lm_gym.runs.folder import LOCK, MARKER
+from lm_gym.runs.folder import LOCK, MARKER, RunIdentity, open_run, read_result
 from lm_gym.tools.files import TEMPORARY, write_jsonl
 
 MODEL = str(REVIEWS_LM)
@@ -237,3 +237,32 @@ def test_an_interrupted_embedding_goes_on_too(
     assert len(embedded) == len(set(embedded))  # the points of the curve embed nothing again
     assert (out / "card.html").is_file()
     assert not (tmp_path / "rm.checkpoints").exists()
+
+
+def test_resume_and_overwrite_together_are_refused(
+    tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rm"
+    arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--out", str(out)]
+    assert main(["reward", "train", *arguments, "--resume", "--overwrite"]) == 2
+    assert "resume and overwrite must not both be asked for" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
+def test_what_another_process_fits_is_not_overwritten(
+    tmp_path: Path, votes_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, beside = tmp_path / "rm", tmp_path / "rm.checkpoints"
+    arguments = ["--model", MODEL, "--data", str(votes_file), "--held-out", "0.25", "--out", str(out)]
+    assert main(["reward", "train", *arguments]) == 0
+    capsys.readouterr()
+    with open_run(beside, RunIdentity(kind="reward-model")):  # as the fit of the other one has it
+        (beside / "its own").touch()
+        assert main(["reward", "train", *arguments, "--overwrite"]) == 2
+        assert "another process works in it" in " ".join(capsys.readouterr().err.split())
+        assert (beside / "its own").is_file()
+        assert read_result(out) is not None  # what was there is as it was
+        assert main(["reward", "train", *arguments, "--resume"]) == 0  # has nothing to do, and deletes nothing
+        assert (beside / "its own").is_file()
+    assert main(["reward", "train", *arguments, "--overwrite"]) == 0
+    assert not beside.exists()

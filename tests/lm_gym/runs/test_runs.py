@@ -189,12 +189,12 @@ def test_an_error_while_opening_leaves_no_lock(tmp_path: Path) -> None:
 def test_a_file_system_without_locks_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import lm_gym.runs.folder as runs
+    from lm_gym.runs import lock
 
     def unsupported(path: Path, *, create: bool) -> int:
         raise OSError(95, "not supported")
 
-    monkeypatch.setattr(runs, "locked", unsupported)
+    monkeypatch.setattr(lock, "locked", unsupported)
     open_run(tmp_path, identity()).close()
     assert "start no second process there" in caplog.text
 
