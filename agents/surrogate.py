@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from lm_gym.envs.rollout import PhaseTimer
-from lm_gym.envs.vector_env import TextGenerationVectorEnv
+from lm_gym.envs.wrappers import AnyEnv, vector_env_of
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError, DivergedError
 from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.policy import Sampler
 from lm_gym.processes import ONE_PROCESS, Processes
-from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, settings
+from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, Share, checked, settings
 
 from .advantages import AdvantageEstimator, estimated
 from .functional import clipped_policy_loss, clipped_value_loss, explained_variance, masked_mean, masked_whiten
@@ -147,22 +147,23 @@ class SurrogateAgent:
             policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=policy.device.type != "mps"
         )
 
-    def learn(self, env: TextGenerationVectorEnv, *, progress: float = 0.0) -> dict[str, float]:
+    def learn(self, env: AnyEnv, *, progress: float = 0.0) -> dict[str, float]:
         """One iteration: collect, then update.
 
         Args:
-            env: gives episodes.
+            env: gives episodes; single or vector, bare or in wrappers that change no reward.
             progress: share of the run that is done, in [0, 1); the learning rate decays with it.
 
         Returns: every metric of ``lm_gym.agents.metrics.METRICS``; what is undefined is NaN (all of the update's, if
             the reward model abstained on every episode).
 
         Raises:
-            ConfigError: the policy's weights are those of the environment's reference, or progress is no such share.
+            ConfigError: the policy's weights are those of the environment's reference, progress is no such share, or
+                a wrapper may change the reward.
             DivergedError: see :meth:`update`.
         """
-        if not 0 <= progress < 1:
-            raise ConfigError(f"learn: progress must be the share of the run that is done, in [0, 1), got {progress}")
+        progress = checked("learn: progress", progress, Share)
+        env = vector_env_of(env, "learn")
         if env.reference is not None and env.reference.model is self.policy.model:
             raise ConfigError(
                 f"{type(self).__name__}: policy and reference must not share weights, or the KL stays 0 while both "

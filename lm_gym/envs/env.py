@@ -60,6 +60,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         self.action_space = self.task.action_space()
         self.render_mode = checked_render_mode(render_mode)
         self._info_keys = checked("info_keys", info_keys, InfoKeys)
+        self._draws = self._new_draws()
         self._mdp = self.task.mdp(1)
         self._transcript = Transcript(self.task.tokenizer)
 
@@ -80,6 +81,8 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
             ConfigError: it lacks a column that the reward model needs, or the options are no dict.
         """
         super().reset(seed=checked_seed(seed))
+        if seed is not None:
+            self._draws = self._new_draws()
         [prompt] = self._checked_prompts(
             [chosen_prompt(self.task, checked_options(options, ("prompt",)), self.np_random)]
         )

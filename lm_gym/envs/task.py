@@ -204,6 +204,7 @@ class TaskEnv:
     np_random: np.random.Generator
     _mdp: TextGenerationMDP
     _reward_model: RewardModel | None
+    _draws: np.random.Generator | None
 
     @property
     def reference(self) -> Reference | None:
@@ -248,18 +249,30 @@ class TaskEnv:
         self._mdp.kl_coef = replace(self.task.reward, kl_coef=value).kl_coef
 
     def state_dict(self) -> dict[str, Any]:
-        """beta and the random generator; an episode that is being stepped is not in it."""
-        return {"kl_coef": self.kl_coef, "np_random": dict(self.np_random.bit_generator.state)}
+        """beta and every random generator; episodes that are being stepped are not in it."""
+        return {"kl_coef": self.kl_coef, "np_random": state_of(self.np_random), "draws": state_of(self._draws)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave.
 
         Raises:
-            ConfigError: it is no such state.
+            ConfigError: it is no such state, or comes from an environment with another ``sampling.seed``.
         """
         refuse_foreign_state(state, self.state_dict())
+        if (state["draws"] is None) != (self._draws is None):
+            raise ConfigError(
+                "environment state: must come from an environment with sampling.seed "
+                f"{'unset' if self._draws is None else 'set'}, got one with it "
+                f"{'unset' if state['draws'] is None else 'set'}"
+            )
         self.kl_coef = state["kl_coef"]
         self.np_random.bit_generator.state = state["np_random"]
+        self._draws = None if state["draws"] is None else generator_of(state["draws"])
+
+    def _new_draws(self) -> np.random.Generator | None:
+        """The stream that rollouts draw from by ``sampling.seed``; None takes ``np_random``."""
+        seed = self.task.sampling.seed
+        return None if seed is None else np.random.default_rng(seed)
 
 
 def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:
@@ -289,6 +302,16 @@ def refuse_foreign_state(state: Any, own: Mapping[str, Any]) -> None:
             f"environment state: must be what state_dict() of such an environment gave, with {sorted(own)}, got "
             f"{shown(state)}"
         )
+
+
+def state_of(rng: np.random.Generator | None) -> dict[str, Any] | None:
+    return None if rng is None else dict(rng.bit_generator.state)
+
+
+def generator_of(state: dict[str, Any]) -> np.random.Generator:
+    rng = np.random.default_rng(0)
+    rng.bit_generator.state = state
+    return rng
 
 
 def _array(value: Any) -> np.ndarray:

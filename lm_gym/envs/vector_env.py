@@ -15,7 +15,16 @@ from lm_gym.envs.info import InfoKeys, shown_info, step_info
 from lm_gym.envs.mdp import Transition
 from lm_gym.envs.rendering import Transcript
 from lm_gym.envs.rollout import PhaseTimer, collect, sampler_of
-from lm_gym.envs.task import TaskEnv, TextTask, checked_options, checked_render_mode, checked_seed, refuse_foreign_state
+from lm_gym.envs.task import (
+    TaskEnv,
+    TextTask,
+    checked_options,
+    checked_render_mode,
+    checked_seed,
+    generator_of,
+    refuse_foreign_state,
+    state_of,
+)
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError, EpisodeOverError, PromptError, UnsupportedModelError
 from lm_gym.policy import Policy, Sampler
@@ -203,8 +212,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         """beta and every random generator; episodes that are being stepped are not in it."""
         return {
             **super().state_dict(),
-            "rows": [_state_of(rng) for rng in self._row_rngs],
-            "draws": _state_of(self._draws),
+            "rows": [state_of(rng) for rng in self._row_rngs],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -214,15 +222,13 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             ConfigError: it comes from an environment of another number of rows, or with another ``sampling.seed``.
         """
         refuse_foreign_state(state, self.state_dict())
-        if len(state["rows"]) != self.num_envs or (state["draws"] is None) != (self._draws is None):
+        if len(state["rows"]) != self.num_envs:
             raise ConfigError(
-                f"environment state: must come from an environment of {self.num_envs} rows, with sampling.seed "
-                f"{'unset' if self._draws is None else 'set'}; got {len(state['rows'])} rows, "
-                f"{'unset' if state['draws'] is None else 'set'}"
+                f"environment state: must come from an environment of {self.num_envs} rows, got {len(state['rows'])} "
+                "rows"
             )
         super().load_state_dict(state)
-        self._row_rngs = [None if saved is None else _generator(saved) for saved in state["rows"]]
-        self._draws = None if state["draws"] is None else _generator(state["draws"])
+        self._row_rngs = [None if saved is None else generator_of(saved) for saved in state["rows"]]
 
     def render(self) -> tuple[str, ...] | None:
         """One transcript per row ("ansi": as strings; "human" prints as it goes)."""
@@ -283,10 +289,6 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             self._np_random_seed = seeds[0]
             self._draws = self._new_draws()
 
-    def _new_draws(self) -> np.random.Generator | None:
-        seed = self.task.sampling.seed
-        return None if seed is None else np.random.default_rng(seed)
-
     def _start(self, rows: np.ndarray, options: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         prompts = []
         for row in rows:
@@ -318,16 +320,6 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             "input_ids": self._mdp.input_ids.copy(),
             "attention_mask": self._mdp.attention_mask.copy(),
         }
-
-
-def _state_of(rng: np.random.Generator | None) -> dict[str, Any] | None:
-    return None if rng is None else dict(rng.bit_generator.state)
-
-
-def _generator(state: dict[str, Any]) -> np.random.Generator:
-    rng = np.random.default_rng(0)
-    rng.bit_generator.state = state
-    return rng
 
 
 def _checked_autoreset(mode: AutoresetMode | str) -> AutoresetMode:

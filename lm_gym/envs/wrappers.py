@@ -156,8 +156,8 @@ def vector_env_of(env: AnyEnv, subject: str) -> TextGenerationVectorEnv:
     """Return the vector environment that whole responses are rolled out in.
 
     A wrapper that changes neither reward nor observation is taken off. A single environment becomes a vector
-    environment of one row with its task, reward model, beta and random generator; a rollout asks for as many episodes
-    as it likes.
+    environment of one row with its task, reward model, beta and random streams, which go on from call to call; a
+    rollout asks for as many episodes as it likes.
 
     Args:
         env: single or vector, bare or wrapped.
@@ -186,7 +186,7 @@ def vector_env_of(env: AnyEnv, subject: str) -> TextGenerationVectorEnv:
         return inner
     made = TextGenerationVectorEnv(inner.task, inner.reward_model, num_envs=1)
     made.kl_coef = inner.kl_coef
-    made.np_random = inner.np_random
+    made.np_random, made._draws = inner.np_random, inner._draws
     return made
 
 

@@ -1,4 +1,4 @@
-"""``train`` and ``evaluate`` take what ``gymnasium.make`` gives, and refuse a wrapper that would be passed over."""
+"""``train``, ``learn`` and ``evaluate`` take what ``gymnasium.make`` gives, and refuse a wrapper that would be passed over."""
 
 from typing import Any
 
@@ -36,6 +36,47 @@ def test_a_single_env_trains_as_a_vector_env_of_one_row() -> None:
     scores = [[row["score"] for row in train(agent(), env, **options).history] for env in (single, vector)]
     assert scores[0] == scores[1]
     assert single.unwrapped.kl_coef == vector.unwrapped.kl_coef != 0.1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_an_agent_learns_in_a_single_env_by_itself_and_goes_on_drawing(seed: int | None) -> None:
+    """Two calls learn from other episodes, also where ``sampling.seed`` names the stream."""
+    single, vector = gym.make(TEXT, seed=seed, **PARTS), gym.make_vec(TEXT, num_envs=1, seed=seed, **PARTS)
+    vector.unwrapped.np_random = np.random.default_rng(5)  # type: ignore[attr-defined]
+    single.unwrapped.np_random = np.random.default_rng(5)
+    learner, other = agent(), agent()
+    seen = []
+    for _ in range(2):
+        learner.learn(single)
+        other.learn(vector)
+        assert learner.last_episodes is not None
+        assert other.last_episodes is not None
+        np.testing.assert_array_equal(learner.last_episodes.response_ids, other.last_episodes.response_ids)
+        seen.append(learner.last_episodes.response_ids.tolist())
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_the_state_of_a_single_env_holds_every_stream_of_its_rollouts(seed: int | None) -> None:
+    env, other = (gym.make(TEXT, seed=seed, **PARTS).unwrapped for _ in range(2))
+    env.reset(seed=3)
+    policy = agent().policy
+    vector_env_of(env, "test").rollout(policy, 2)
+    other.load_state_dict(env.state_dict())  # type: ignore[attr-defined]
+    found = [vector_env_of(one, "test").rollout(policy, 4).response_ids for one in (env, other)]
+    np.testing.assert_array_equal(*found)
+    fresh = gym.make(TEXT, seed=seed, **PARTS).unwrapped
+    env.reset(seed=3)
+    fresh.reset(seed=3)
+    found = [vector_env_of(one, "test").rollout(policy, 4).response_ids for one in (env, fresh)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_an_agent_refuses_a_wrapper_and_what_is_no_environment() -> None:
+    with pytest.raises(ConfigError, match=r"learn: whole responses are rolled out past every wrapper"):
+        agent().learn(wrappers.TransformReward(gym.make(TEXT, **PARTS), lambda reward: reward))
+    with pytest.raises(ConfigError, match=r"learn: needs an environment of lm_gym, got int"):
+        agent().learn(3)  # type: ignore[arg-type]
 
 
 def test_a_single_env_is_measured_as_a_vector_env() -> None:

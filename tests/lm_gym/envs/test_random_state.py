@@ -76,5 +76,5 @@ def test_a_state_of_another_shape_is_refused(reference: Reference) -> None:
     state = vector_env(reference).state_dict()
     with pytest.raises(ConfigError, match=r"environment of 3 rows.*got 2 rows"):
         make_vector_env(3, reference, MANY, max_new_tokens=4).load_state_dict(state)
-    with pytest.raises(ConfigError, match=r"sampling.seed set; got 2 rows, unset"):
+    with pytest.raises(ConfigError, match=r"sampling.seed set, got one with it unset"):
         vector_env(reference, seed=7).load_state_dict(state)
