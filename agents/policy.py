@@ -103,8 +103,10 @@ class LanguageModelPolicy:
             trust_remote_code: run code that ships with a hub model. Off unless you say so.
 
         Raises:
+            ConfigError: a handle or setting is of another kind.
             ModelLoadError, UnsupportedModelError, ArtifactError: nothing loads, it cannot be used, or it is cut short.
         """
+        name_or_path = checked(f"{cls.__name__}: name_or_path (a model)", name_or_path, Text | Path)
         separate_critic = checked(f"{cls.__name__}: separate_critic", separate_critic, bool | None)
         shared = load_language_model(
             name_or_path, tokenizer=tokenizer, device=device, dtype=dtype, trust_remote_code=trust_remote_code

@@ -20,7 +20,7 @@ from lm_gym.processes import ONE_PROCESS, Processes
 from lm_gym.runs.manifests import check_manifest, read_note, write_manifest
 from lm_gym.runs.states import joined_state, split_state
 from lm_gym.tools.files import replaced_folder
-from lm_gym.tools.settings import Probability, checked, settings
+from lm_gym.tools.settings import Probability, Text, checked, settings
 
 from .advantages import GAE, AdvantageEstimator
 from .policy import LanguageModelPolicy
@@ -76,9 +76,10 @@ class PPO(SurrogateAgent):
 
         Raises:
             UnsupportedModelError: the policy cannot be saved (an adapter is on it).
-            ConfigError: the estimator has settings that are no plain values.
+            ConfigError: the folder is no text or path, or the estimator has settings that are no plain values.
             WriteError: the disk is full, say.
         """
+        folder = checked(f"{type(self).__name__}.save: folder", folder, Text | Path)
         self.policy.check_can_be_saved()
         state, tensors = split_state(self.state_dict())
         own, of_estimator = split_state(self.settings())
@@ -120,9 +121,9 @@ class PPO(SurrogateAgent):
 
         Raises:
             ArtifactError: it is no such folder, or a file is missing or has changed.
-            ConfigError: it was saved with another estimator.
+            ConfigError: the folder is no text or path, or it was saved with another estimator.
         """
-        folder = Path(folder)
+        folder = Path(checked(f"{cls.__name__}.load: folder", folder, Text | Path))
         check_manifest(folder)
         note = read_note(folder)
         if note.get("agent") != cls.__name__:

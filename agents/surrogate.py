@@ -117,7 +117,7 @@ class SurrogateAgent:
         processes: those that share the run, each with episodes of its own.
 
         Raises:
-            ConfigError: the policy or the estimator is none, or the estimator compares the responses of a group, and
+            ConfigError: policy, estimator or config is none, or the estimator compares the responses of a group, and
                 groups would be of one.
         """
         if not isinstance(policy, LanguageModelPolicy):
@@ -131,6 +131,7 @@ class SurrogateAgent:
                 f"{type(self).__name__}.estimator: must be an object with needs_values, needs_groups and "
                 f"__call__(episodes, evaluation) -> Targets, got {estimator!r}"
             )
+        config = checked(f"{type(self).__name__}: config", config, SurrogateConfig)
         if estimator.needs_groups and config.samples_per_prompt < 2:
             raise ConfigError(
                 f"{type(config).__name__}.samples_per_prompt: must be >= 2 for {type(estimator).__name__}, which "

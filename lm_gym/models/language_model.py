@@ -338,9 +338,11 @@ def load_weights(
     Args: kind: the class that loads it.
 
     Raises:
+        ConfigError: the handle is no text or path.
         ModelLoadError: nothing loads from this handle.
         ArtifactError: the folder has a manifest, and a file of weights has changed since it was written.
     """
+    handle = checked("language model", handle, Text | Path)
     if (Path(handle) / MANIFEST).is_file():
         check_manifest(handle)
     model, report = _load(kind, handle, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True)
@@ -358,8 +360,10 @@ def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> Pr
     """Load a tokenizer from a folder or hub id.
 
     Raises:
+        ConfigError: the handle is no text or path.
         ModelLoadError: nothing loads from this handle.
     """
+    handle = checked("tokenizer", handle, Text | Path)
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, handle, trust_remote_code=trust_remote_code)
     if len(tokenizer) < 2:  # what transformers makes up for a folder without tokenizer files
         raise ModelLoadError(

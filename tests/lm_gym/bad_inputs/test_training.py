@@ -19,10 +19,12 @@ from lm_gym.agents import (
     PretrainConfig,
     RewardToGo,
     SupervisedConfig,
+    SurrogateAgent,
     pretrain,
     supervised_finetune,
     train,
 )
+from lm_gym.models.language_model import load_tokenizer, load_weights
 from lm_gym.runs import RunIdentity, open_run
 from lm_gym.runs.manifests import check_manifest
 
@@ -68,6 +70,11 @@ POLICIES: list[Case] = [
     ("a tokenizer that is a number", lambda w: LanguageModel(make_model(), 4), ("tokenizer", "4")),
     ("a type of whole numbers", lambda w: LanguageModel(*gpt2_parts(), dtype="int8"), ("dtype", "'int8'")),
     ("load a number", lambda w: LanguageModelPolicy.from_pretrained(3), ("model", "3")),
+    ("load a model that is there", lambda w: load_there(*gpt2_parts()), ("name_or_path", "GPT2LMHead")),
+    ("load weights of a number", lambda w: load_weights(3), ("language model", "3")),
+    ("load weights of nothing", lambda w: load_weights(None), ("language model", "None")),
+    ("load the tokenizer of a number", lambda w: load_tokenizer(3), ("tokenizer", "3")),
+    ("load the tokenizer of no name", lambda w: load_tokenizer(""), ("tokenizer", "''")),
     ("load nothing", lambda w: LanguageModelPolicy.from_pretrained(None), ("model", "None")),
     ("load no folder", lambda w: LanguageModelPolicy.from_pretrained("./nope"), ("./nope",)),
     ("load an empty folder", lambda w: LanguageModelPolicy.from_pretrained(w.tmp), ("must be a folder",)),
@@ -88,6 +95,13 @@ POLICIES: list[Case] = [
     ("save to a number", lambda w: w.policy.save_pretrained(3), ("3",)),
     ("save below a file", lambda w: w.policy.save_pretrained(w.file("f", "") / "x"), ("f/x",)),
     ("an agent of a number", lambda w: PPO(3), ("PPO.policy", "int")),
+    ("load an agent of a number", lambda w: PPO.load(3), ("PPO.load: folder", "3")),
+    ("load an agent of no name", lambda w: PPO.load(""), ("PPO.load: folder", "''")),
+    ("save an agent to a number", lambda w: PPO(w.policy).save(3), ("PPO.save: folder", "3")),
+    ("save an agent to no name", lambda w: PPO(w.policy).save(""), ("PPO.save: folder", "''")),
+    ("an agent without settings", lambda w: SurrogateAgent(w.policy, GAE(), None), ("config", "None")),
+    ("progress in words", lambda w: PPO(w.policy).learn(w.vector(), progress="x"), ("learn: progress", "'x'")),
+    ("progress past the end", lambda w: PPO(w.policy).learn(w.vector(), progress=1.0), ("learn: progress", "1.0")),
     ("an agent of a model", lambda w: PPO(make_model()), ("PPO.policy", "GPT2LMHeadModel")),
     ("settings in a mapping", lambda w: PPO(w.policy, {"epochs": 1}), ("PPO: config", "{'epochs': 1}")),
     ("an empty mapping", lambda w: PPO(w.policy, {}), ("PPO: config", "{}")),
@@ -102,6 +116,10 @@ POLICIES: list[Case] = [
 
 def fresh(**settings: Any) -> LanguageModelPolicy:
     return LanguageModelPolicy(LanguageModel(make_model().requires_grad_(True), make_tokenizer()), **settings)
+
+
+def load_there(model: Any, tokenizer: Any) -> LanguageModelPolicy:
+    return LanguageModelPolicy.from_pretrained(model, tokenizer=tokenizer)
 
 
 def loaded(world: Any, *, card: str | bytes | None = None, critic: bytes | None = None, **settings: Any) -> Any:

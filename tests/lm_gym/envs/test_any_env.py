@@ -1,4 +1,4 @@
-"""``train``, ``learn`` and ``evaluate`` take what ``gymnasium.make`` gives, and refuse a wrapper that would be passed over."""
+"""``train``, ``learn`` and ``evaluate`` take what ``gymnasium.make`` gives; other wrappers are refused."""
 
 from typing import Any
 
