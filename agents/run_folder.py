@@ -11,6 +11,7 @@ Knows: files and states. Does not know: when to train, evaluate or save.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -37,6 +38,7 @@ __all__ = ["BEST", "POLICY", "TrainingState", "training_identity"]
 POLICY = "policy"
 BEST = "best"
 STATE = "state.pt"
+logger = logging.getLogger(__name__)
 
 
 def training_identity(
@@ -110,7 +112,10 @@ class TrainingState:
         callbacks: Sequence[Callback],
         run: Run | None,
     ) -> None:
-        """Args: run: the open folder; None keeps nothing."""
+        """Args:
+        callbacks: those of the caller, who may not know of any other: their places in it name their states.
+        run: the open folder; None keeps nothing.
+        """
         self.iterations_done = 0
         self.best_iteration: int | None = None
         self._best_paid, self._best_kl = -math.inf, 0.0
@@ -160,7 +165,11 @@ class TrainingState:
             self._policy.load_weights(found.folder / POLICY)
             path = found.folder / STATE
             with reading(path, remedy="delete its checkpoint: the one before is taken"):
-                self._take(torch.load(path, map_location=self._policy.device, weights_only=True))
+                state = torch.load(path, map_location=self._policy.device, weights_only=True)
+            self._take(state)  # a part that fails to take its state is no damage of the file, and tells by itself
+            for name in sorted(state["parts"].keys() ^ self._parts.keys()):
+                fate = "is in no part of this run, and is left" if name in state["parts"] else "is not in it; it is new"
+                logger.warning("checkpoint %s: the state of the %s %s", found.folder, name, fate)
             self._saved = self.iterations_done
 
     def finish(self) -> None:

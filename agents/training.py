@@ -169,7 +169,7 @@ def train(
         listeners = [*_trackers(run, tensorboard), *callbacks, *_display(agent, callbacks, progress)]
         if seed is not None:
             env.reset(seed=seed)
-        state = TrainingState(agent, env, adaptive_kl, listeners, run)
+        state = TrainingState(agent, env, adaptive_kl, callbacks, run)
         state.restore()
         loop = _Loop(
             run=TrainingRun(

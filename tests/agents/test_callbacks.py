@@ -69,6 +69,55 @@ def test_a_run_that_a_callback_stopped_goes_on_as_if_undisturbed(tmp_path: Path,
         assert torch.equal(mine, theirs)
 
 
+class Counts(Stops):
+    """Counts iterations, over a resume too."""
+
+    def __init__(self, at: int, fault: Exception | None = None) -> None:
+        super().__init__(at)
+        self.count = 0
+        self._fault = fault
+
+    def on_iteration(self, run: TrainingRun) -> None:
+        self.count += 1
+        super().on_iteration(run)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._fault is not None:
+            raise self._fault
+        self.count = state["count"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
+def test_the_state_of_a_callback_is_found_whatever_trackers_there_are(
+    before: bool, after: bool, tmp_path: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(*start(), iterations=3, run_dir=tmp_path / "run", callbacks=[Counts(0)], tensorboard=before)
+    counts = Counts(9)
+    train(*start(), iterations=3, run_dir=tmp_path / "run", resume=True, callbacks=[counts], tensorboard=after)
+    assert counts.count == 3
+    assert "the state of" not in caplog.text
+
+
+def test_a_state_without_a_callback_and_a_callback_without_a_state_are_told(
+    tmp_path: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {"iterations": 3, "run_dir": tmp_path / "run", "tensorboard": False}
+    train(*start(), callbacks=[Counts(0)], **options)
+    train(*start(), callbacks=[Stops(1), Counts(9)], resume=True, **options)
+    assert "the state of the callback 0 (Counts) is in no part of this run, and is left" in caplog.text
+    assert "the state of the callback 1 (Counts) is not in it; it is new" in caplog.text
+
+
+def test_a_callback_that_cannot_take_its_state_is_no_damaged_checkpoint(tmp_path: Path, start: Start) -> None:
+    options: dict[str, Any] = {"iterations": 3, "run_dir": tmp_path / "run", "tensorboard": False}
+    train(*start(), callbacks=[Counts(0)], **options)
+    with pytest.raises(KeyError, match="a slip of its author"):
+        train(*start(), callbacks=[Counts(9, KeyError("a slip of its author"))], resume=True, **options)
+
+
 class Old:
     """The signature of version 0.1."""
 
