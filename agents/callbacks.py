@@ -105,7 +105,10 @@ class Callback(Protocol):
         return
 
     def on_end(self, run: TrainingRun) -> None:
-        """After the last iteration, also of an interrupted or failed run, whose error stays the one that is raised."""
+        """After the last iteration, also of an interrupted or failed run, whose error stays the one that is raised.
+
+        It is called of every callback whose ``on_start`` came to its end.
+        """
         return
 
 

@@ -298,14 +298,16 @@ def _trackers(run: Run | None, tensorboard: bool | None) -> list[Callback]:
 
 @contextmanager
 def _listening(listeners: Sequence[Callback], run: TrainingRun) -> Iterator[None]:
-    for listener in listeners:
-        listener.on_start(run)
+    started: list[Callback] = []
     try:
+        for listener in listeners:
+            listener.on_start(run)
+            started.append(listener)
         yield
     except BaseException as error:
-        _end(listeners, run, error)
+        _end(started, run, error)
         raise
-    if (failed := _end(listeners, run, None)) is not None:
+    if (failed := _end(started, run, None)) is not None:
         raise failed
 
 

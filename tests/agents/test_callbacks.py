@@ -118,6 +118,32 @@ def test_a_callback_that_cannot_take_its_state_is_no_damaged_checkpoint(tmp_path
         train(*start(), callbacks=[Counts(9, KeyError("a slip of its author"))], resume=True, **options)
 
 
+class Opens(Callback):
+    """Has something open between its start and its end, as a tracker has."""
+
+    is_open = False
+
+    def on_start(self, run: TrainingRun) -> None:
+        self.is_open = True
+
+    def on_end(self, run: TrainingRun) -> None:
+        assert self.is_open
+        self.is_open = False
+
+
+class FailsAtStart(Opens):
+    def on_start(self, run: TrainingRun) -> None:
+        raise OSError("the tracker is away")
+
+
+def test_a_callback_that_fails_at_the_start_leaves_none_before_it_open(start: Start) -> None:
+    first, last = Opens(), Opens()
+    with pytest.raises(OSError, match="the tracker is away") as found:
+        train(*start(), iterations=1, callbacks=[first, FailsAtStart(), last])
+    assert not first.is_open
+    assert not hasattr(found.value, "__notes__")  # on_end of the others was not called
+
+
 class Old:
     """The signature of version 0.1."""
 
