@@ -20,6 +20,7 @@ from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.tools.progress import StepProgress
+from lm_gym.tools.settings import checked
 
 from .policy import LanguageModelPolicy
 
@@ -85,8 +86,11 @@ class TrainingRun:
         """Ask the run to end after this iteration, with a checkpoint from which it can be resumed.
 
         Args: reason: for the log and for ``TrainResult.stop_reason``.
+
+        Raises:
+            ConfigError: it is no text.
         """
-        self.stop_reason = reason
+        self.stop_reason = checked("run.stop: reason", reason, str)
 
 
 class Callback(Protocol):

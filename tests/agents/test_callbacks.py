@@ -69,6 +69,15 @@ def test_a_run_that_a_callback_stopped_goes_on_as_if_undisturbed(tmp_path: Path,
         assert torch.equal(mine, theirs)
 
 
+def test_a_run_is_not_stopped_without_a_reason_and_goes_not_on_in_silence(start: Start) -> None:
+    class Silent(Callback):
+        def on_iteration(self, run: TrainingRun) -> None:
+            run.stop(None)  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match=r"run\.stop: reason: must be a text that UTF-8 can hold, got None"):
+        train(*start(), iterations=2, callbacks=[Silent()])
+
+
 class Counts(Stops):
     """Counts iterations, over a resume too."""
 
