@@ -134,8 +134,8 @@ def train(
         DivergedError, RewardModelError: of an iteration.
     """
     arguments = locals()
-    for name, rule in ARGUMENTS.items():
-        checked(f"train: {name}", arguments[name], rule)
+    plain = {name: checked(f"train: {name}", arguments[name], rule) for name, rule in ARGUMENTS.items()}
+    iterations, eval_every, seed = plain["iterations"], plain["eval_every"], plain["seed"]  # of NumPy, they may be
     check_agent(agent, has_folder=run_dir is not None)
     check_callbacks(callbacks)
     given, env = env, vector_env_of(env, "train")

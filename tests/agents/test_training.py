@@ -271,3 +271,13 @@ def test_a_held_out_prompt_that_is_too_long_is_found_before_anything_is_done(tmp
     with pytest.raises(PromptError, match="got 31"):
         train(agent, env, iterations=20, run_dir=tmp_path / "run", eval_prompts=["a", "b " * 31])
     assert not (tmp_path / "run").exists()
+
+
+def test_counts_of_numpy_are_those_of_python(tmp_path: Path, start: Start) -> None:
+    """Also in the identity of the run, which is the same for both."""
+    options: dict[str, Any] = {"run_dir": tmp_path / "run", "eval_prompts": ["a b"], "tensorboard": False}
+    counts: dict[str, Any] = {"iterations": 1, "eval_every": 1, "checkpoint_every": 1, "seed": 3}
+    agent, env = start()
+    train(agent, env, **options, **{name: np.int64(count) for name, count in counts.items()})
+    agent, env = start()
+    assert train(agent, env, **options, **counts, resume=True).history == ()
