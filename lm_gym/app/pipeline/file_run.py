@@ -11,8 +11,8 @@ from rich.console import Console
 from lm_gym.agents import PretrainConfig, SupervisedConfig, pretrain
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.agents.supervised.documents import read_documents
+from lm_gym.app.pipeline.judgement_files import grouped_by
 from lm_gym.app.pipeline.options import FileRun
-from lm_gym.app.pipeline.reward_files import grouped_by
 from lm_gym.app.report.report_data import Report
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError

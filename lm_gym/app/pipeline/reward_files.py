@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
 
-from lm_gym.app.report.card_page import graded_rows, print_card, print_weights, write_card
+from lm_gym.app.report.card_page import print_card, print_grades, print_weights, write_card
 from lm_gym.errors import DataError, OutputExistsError, RewardModelError
 from lm_gym.reward_models import (
     CurvePoint,
@@ -24,14 +24,10 @@ from lm_gym.reward_models import (
     fit_weights,
     graded_measures,
     learning_curve,
-    load_judgements,
-    refuse_leaks,
     reward_card,
-    split_by_prompt,
 )
 from lm_gym.reward_models.judgements.rows import to_row
 from lm_gym.reward_models.scalar.fit import checkpoints_beside
-from lm_gym.reward_models.scalar.recipe import FEW_UPDATES
 from lm_gym.runs.folder import (
     LOCK,
     MARKER,
@@ -45,14 +41,20 @@ from lm_gym.runs.folder import (
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.scoring.protocol import KeepsTraining, RewardModel
 from lm_gym.tools.digests import digest_file, digest_folder, digest_json
-from lm_gym.tools.files import read_jsonl, sweep_temporaries, write_json
-from lm_gym.tools.progress import duration
+from lm_gym.tools.files import read_json, read_jsonl, sweep_temporaries, write_json
 from lm_gym.tools.terminal import plain_console, visible
 
+from .judgement_files import divided, grouped_by, read_files, refuse_without_comparisons
 from .options import RewardOptions
-from .reward_fit import FittedRewardModel, fitted_reward_model, refuse_flags_of_another_kind, told_of_training
+from .reward_fit import (
+    FittedRewardModel,
+    fitted_reward_model,
+    print_summary,
+    refuse_flags_of_another_kind,
+    told_of_training,
+)
 
-__all__ = ["evaluate_files", "grouped_by", "train_reward_model"]
+__all__ = ["ensemble_from_folders", "evaluate_files", "train_reward_model"]
 
 NO_SETTINGS = (
     "model",
@@ -66,15 +68,6 @@ NO_SETTINGS = (
     "fail_on_probes",
 )
 """Options that are compared by what they name, or change nothing of what is made."""
-
-
-def grouped_by(separator: str | None) -> Callable[[str], str]:
-    """Group of a prompt: what stands before the separator, or the whole prompt."""
-
-    def group_of(prompt: str) -> str:
-        return prompt if separator is None else prompt.split(separator)[0]
-
-    return group_of
 
 
 def train_reward_model(
@@ -98,7 +91,9 @@ def train_reward_model(
     checkpoints = checkpoints_beside(out)
     _refuse_what_is_there(out, checkpoints, resume=resume, overwrite=overwrite)
     samples = None if options.reference_samples is None else _samples(options.reference_samples)
-    train, held_out = _divided(options, console)
+    train, held_out = divided(options, console)
+    needy = {"--also": options.also, "--learning-curve": options.learning_curve}
+    refuse_without_comparisons(held_out, needy | {"--fail-on-probes": options.fail_on_probes})
     identity = _identity_of(options, train, held_out)
     if resume and read_result(out) is not None:
         open_run(out, identity, resume=True).close()
@@ -120,7 +115,7 @@ def train_reward_model(
     if card is not None:  # sigmoid(difference of scores / temperature) is the probability of a preference
         model.links["temperature"] = card.evaluation.temperature
     model.save(out)
-    _print_summary(model.training, out, len({one.prompt for one in train}), console)
+    print_summary(model.training, out, len({one.prompt for one in train}), console)
     if card is None:
         console.print("nothing held out compares two responses, so there is no accuracy")
         _tell_of_grades(model, held_out, out, console)
@@ -152,21 +147,28 @@ def _tell_of_grades(model: FittedRewardModel, held_out: Sequence[Judgement], out
     found = graded_measures(model, held_out)
     if found is not None:
         write_json(out / "evaluation.json", {"graded": asdict(found)})
-        for name, value in graded_rows(found):
-            console.print(f"{name}: {value}", highlight=False)
+        print_grades(found, console)
 
 
 def _fail_on_probes(options: RewardOptions, out: Path) -> None:
-    """Raises: RewardModelError: a probe fools the model, and that was to be an error."""
-    if options.fail_on_probes and (out / "evaluation.json").is_file():
-        probes = json.loads((out / "evaluation.json").read_text(encoding="utf-8")).get("probes", [])
-        _refuse_fooled(str(out), [probe["name"] for probe in probes if probe["fools"]])
+    """Raises: RewardModelError: see :func:`_refuse_fooled`."""
+    if options.fail_on_probes:
+        remedy = "measure the model by reward eval --fail-on-probes"
+        probes = read_json(out / "evaluation.json", remedy=remedy).get("probes", ())
+        _refuse_fooled(str(out), {probe["name"]: probe["fools"] for probe in probes})
 
 
-def _refuse_fooled(model: str, fooled: Sequence[str]) -> None:
-    if fooled:
+def _refuse_fooled(model: str, fooled: Mapping[str, bool]) -> None:
+    """Raises: RewardModelError: a probe fools the model, or there was no preferred answer to hold one against."""
+    if not fooled:
         raise RewardModelError(
-            f"{model}: no probe may fool it (--fail-on-probes), and these do: {', '.join(fooled)}; nothing that was "
+            f"{model}: --fail-on-probes must have a response that won more comparisons than it lost, and none did, so "
+            "that no probe was measured; add judgements, or leave it out"
+        )
+    if any(fooled.values()):
+        names = ", ".join(name for name, fools in fooled.items() if fools)
+        raise RewardModelError(
+            f"{model}: no probe may fool it (--fail-on-probes), and these do: {names}; nothing that was "
             "written is deleted; reward train --debias adds judgements against padded, cut and empty answers"
         )
 
@@ -217,22 +219,6 @@ def _refuse_foreign_folders(out: Path, checkpoints: Path) -> None:
             )
 
 
-def _print_summary(training: dict[str, Any], out: Path, prompts: int, console: Console) -> None:
-    """Print what the model was fitted to, and what was left out."""
-    told = f"fitted to {training['judgements']} judgements of {prompts} prompts in {duration(training['seconds'])}"
-    console.print(f"{out}: {told}", highlight=False)
-    if (updates := training.get("updates")) is not None and updates < FEW_UPDATES:
-        few = f": {updates} updates are few; more --epochs, fewer --items-per-step, or more judgements"
-        console.print(Text.assemble(("warning", "yellow"), few))
-    for kind, count in training["left_out"].items():
-        console.print(f"left out: {count} of kind {kind}, which compare nothing", highlight=False)
-    if training["judged_both_ways"]:
-        console.print(f"{training['judged_both_ways']} pairs of responses were judged both ways", highlight=False)
-    if training["texts_cut"]:
-        cut = f"{training['texts_cut']} of {training['texts']} texts were too long; the beginning of each was cut"
-        console.print(cut, highlight=False)
-
-
 def _measured(
     options: RewardOptions,
     model: FittedRewardModel,
@@ -265,32 +251,6 @@ def _measured(
     return replace(card, learning_curve=(*points, last))
 
 
-def _divided(options: RewardOptions, console: Console) -> tuple[list[Judgement], list[Judgement]]:
-    judgements = _loaded(options.data, options.skip_bad, console)
-    group_of = grouped_by(options.group_separator)
-    if not options.eval_data:
-        split = split_by_prompt(judgements, held_out=options.held_out, seed=options.seed, group_of=group_of)
-        return split.train, split.held_out
-    held_out = _loaded(options.eval_data, options.skip_bad, console)
-    refuse_leaks(judgements, held_out, group_of=group_of)
-    return judgements, held_out
-
-
-def _loaded(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[Judgement]:
-    found = load_judgements(paths, skip_bad=skip_bad)
-    for row in found.skipped:
-        console.print(Text.assemble(("skipped", "yellow"), visible(f" {row.where}: {row.reason}")))
-    if found.skipped:
-        console.print(f"skipped {len(found.skipped)} rows, kept {len(found.judgements)}")
-    if found.without_text:
-        of = f"{found.without_text} of {len(found.judgements)} judgements"
-        console.print(f"responses without text: in {of}; they are used", highlight=False)
-    if found.columns:
-        listed = ", ".join(f"{key} ({rows} rows)" for key, rows in sorted(found.columns.items()))
-        console.print(f"not learned from: the columns {listed}", highlight=False)
-    return found.judgements
-
-
 def _measured_on(
     model: RewardModel, files: Sequence[Path], group_of: Callable[[str], str], skip_bad: bool, console: Console
 ) -> list[NamedEvaluation]:
@@ -298,7 +258,7 @@ def _measured_on(
     found = []
     trained_on = set(model.training.get("groups", ())) if isinstance(model, KeepsTraining) else set()
     for path in files:
-        judgements = _loaded([path], skip_bad, console)
+        judgements = read_files([path], skip_bad, console)
         if seen := {group_of(one.prompt) for one in judgements} & trained_on:
             told = f": the model was trained on {len(seen)} of the groups in {path}; its numbers flatter it"
             console.print(Text.assemble(("warning", "yellow"), visible(told)))
@@ -318,9 +278,15 @@ def evaluate_files(
     page: Path | None,
     console: Console,
 ) -> None:
-    """Measure a reward model on the judgements of some files."""
+    """Measure a reward model on the judgements of some files.
+
+    Raises:
+        DataError: a file cannot be used, or an option needs judgements that compare two responses.
+        RewardModelError: the model failed, or a probe fools it and that was to be an error.
+    """
     errors = plain_console(stderr=True)
-    judgements = _loaded(data, skip_bad, errors)
+    judgements = read_files(data, skip_bad, errors)
+    refuse_without_comparisons(judgements, {"--also": also, "--fail-on-probes": fail_on_probes, "--page": page})
     loaded = load_reward_model(model)
     training = loaded.training if isinstance(loaded, KeepsTraining) else {}
     group_of = grouped_by(group_separator)
@@ -329,8 +295,7 @@ def evaluate_files(
             console.print_json(json.dumps({"name": loaded.name, "graded": asdict(graded)}), ensure_ascii=True)
             return
         console.print("nothing compares two responses, so there is no accuracy")
-        for name, value in graded_rows(graded):
-            console.print(f"{name}: {value}", highlight=False)
+        print_grades(graded, console)
         return
     card = reward_card(
         loaded,
@@ -352,7 +317,7 @@ def evaluate_files(
     else:
         print_card(card, model, console)
     if fail_on_probes:
-        _refuse_fooled(model, [probe.name for probe in card.probes if probe.fools])
+        _refuse_fooled(model, {probe.name: probe.fools for probe in card.probes})
 
 
 def ensemble_from_folders(
@@ -374,7 +339,7 @@ def ensemble_from_folders(
         ConfigError, ArtifactError: a member cannot be loaded or saved.
     """
     _refuse_what_is_there(out, checkpoints_beside(out), resume=False, overwrite=overwrite)
-    judgements = _loaded(data, skip_bad, console)
+    judgements = read_files(data, skip_bad, console)
     loaded = [load_reward_model(member) for member in members]
     group_of = grouped_by(group_separator)
     seen = {group for one in loaded if isinstance(one, KeepsTraining) for group in one.training.get("groups", ())}

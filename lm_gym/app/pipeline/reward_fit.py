@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.text import Text
+
 from lm_gym.errors import ConfigError
 from lm_gym.reward_models import (
     CrossEncoderRewardModel,
@@ -22,10 +25,18 @@ from lm_gym.reward_models import (
     RewardTrainingConfig,
 )
 from lm_gym.reward_models.judgements.negatives import spoiled_pairs
+from lm_gym.reward_models.scalar.recipe import FEW_UPDATES
+from lm_gym.tools.progress import duration
 
 from .options import RewardOptions
 
-__all__ = ["FittedRewardModel", "fitted_reward_model", "refuse_flags_of_another_kind", "told_of_training"]
+__all__ = [
+    "FittedRewardModel",
+    "fitted_reward_model",
+    "print_summary",
+    "refuse_flags_of_another_kind",
+    "told_of_training",
+]
 
 FittedRewardModel = PreferenceRewardModel | EmbeddingRewardModel
 """The kinds that are fitted here, a cross-encoder among them; each keeps a summary of its training."""
@@ -71,6 +82,22 @@ def fitted_reward_model(
     model.fit(said, _fit_settings(options, resumable=resumable), checkpoint_dir=scratch if resumable else None)
     model.training |= {"encoder": options.model, "spoiled_pairs": len(added)}
     return model
+
+
+def print_summary(training: dict[str, Any], out: Path, prompts: int, console: Console) -> None:
+    """Print what the model was fitted to, and what was left out."""
+    told = f"fitted to {training['judgements']} judgements of {prompts} prompts in {duration(training['seconds'])}"
+    console.print(f"{out}: {told}", highlight=False)
+    if (updates := training.get("updates")) is not None and updates < FEW_UPDATES:
+        few = f": {updates} updates are few; more --epochs, fewer --items-per-step, or more judgements"
+        console.print(Text.assemble(("warning", "yellow"), few))
+    for kind, count in training["left_out"].items():
+        console.print(f"left out: {count} of kind {kind}, which compare nothing", highlight=False)
+    if training["judged_both_ways"]:
+        console.print(f"{training['judged_both_ways']} pairs of responses were judged both ways", highlight=False)
+    if training["texts_cut"]:
+        cut = f"{training['texts_cut']} of {training['texts']} texts were too long; the beginning of each was cut"
+        console.print(cut, highlight=False)
 
 
 def told_of_training(training: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from .report import rendered_page
 from .report_data import RewardModelRow
 from .reward_plots import learning_curve_plot, reliability_plot
 
-__all__ = ["card_rows", "graded_rows", "print_card", "print_weights", "write_card"]
+__all__ = ["card_rows", "print_card", "print_grades", "print_weights", "write_card"]
 
 
 def print_card(card: RewardModelCard, title: str, console: Console) -> None:
@@ -38,6 +38,12 @@ def print_card(card: RewardModelCard, title: str, console: Console) -> None:
     console.print(_probes_table(card))
     if card.also:
         console.print(_also_table(card))
+
+
+def print_grades(found: GradedMeasures, console: Console) -> None:
+    """Every measurement on thumbs, ratings and rewards, a line each."""
+    for name, value in _graded_rows(found):
+        console.print(f"{name}: {value}", highlight=False)
 
 
 def print_weights(members: Sequence[str], found: FittedWeights, title: str, console: Console) -> None:
@@ -104,13 +110,13 @@ def card_rows(card: RewardModelCard) -> list[tuple[str, str]]:
     else:
         shown.append(("calibration, temperature, correlations", f"too few pairs to tell ({found.pairs})"))
     shown += _people(card)
-    shown += [] if card.graded is None else graded_rows(card.graded)
+    shown += [] if card.graded is None else _graded_rows(card.graded)
     if card.texts_cut:
         shown.append(("texts that were too long and lost their beginning", f"{card.texts_cut} of {card.texts}"))
     return [*shown, ("pairs the model abstained on", str(card.evaluation.abstained))]
 
 
-def graded_rows(found: GradedMeasures) -> list[tuple[str, str]]:
+def _graded_rows(found: GradedMeasures) -> list[tuple[str, str]]:
     """Name and number of every measurement on thumbs, ratings and rewards."""
     rows = []
     if found.thumbs_auroc is not None:

@@ -119,6 +119,9 @@ def test_a_fit_whose_probes_fail_is_written_and_says_so_again(
         assert main(["reward", "train", *arguments, *again]) == 2
         assert "--fail-on-probes" in capsys.readouterr().err
         load_reward_model(tmp_path / "rm")
+    (tmp_path / "rm" / "evaluation.json").unlink()
+    assert main(["reward", "train", *arguments, "--resume"]) == 2
+    assert ": must be whole JSON" in flat(capsys.readouterr().err)
 
 
 def test_thumbs_alone_are_measured(tmp_path: Path, encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,6 +135,35 @@ def test_thumbs_alone_are_measured(tmp_path: Path, encoder: Path, capsys: pytest
     assert "area under the ROC of 8 thumbs: 1.000" in flat(capsys.readouterr().out)
     found = json.loads((tmp_path / "rm" / "evaluation.json").read_text(encoding="utf-8"))
     assert found["graded"]["thumbs_auroc"] == 1.0
+
+
+@pytest.mark.parametrize("option", [["--fail-on-probes"], ["--also", "pairs.jsonl"], ["--page", "card.html"]])
+def test_what_needs_comparisons_is_refused_without_any(
+    option: list[str],
+    tmp_path: Path,
+    pairs_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"p{number}", "completion": "Good .", "label": bool(number % 2)} for number in range(20)]
+    write_jsonl(tmp_path / "thumbs.jsonl", rows)
+    data = ["--data", "thumbs.jsonl", *option]
+    assert main(["reward", "eval", "--model", "lm_gym.reviews:true_score", *data]) == 2
+    assert f"{option[0]}: must have judgements to measure on" in flat(capsys.readouterr().err)
+    assert not (tmp_path / "card.html").exists()
+    if option[0] != "--page":
+        assert main(["reward", "train", "--model", MODEL, *data, "--held-out", "0.4", "--out", "rm"]) == 2
+        assert f"{option[0]}: must have judgements to measure on" in flat(capsys.readouterr().err)
+        assert not (tmp_path / "rm").exists()  # told before it is paid for
+
+
+def test_probes_without_a_preferred_answer_are_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    either = [{"prompt": "p", "chosen": a, "rejected": b} for a, b in (("Good .", "Bad ."), ("Bad .", "Good ."))]
+    data = write_jsonl(tmp_path / "either.jsonl", either)
+    arguments = ["--model", "lm_gym.reviews:true_score", "--data", str(data), "--fail-on-probes"]
+    assert main(["reward", "eval", *arguments]) == 2
+    assert "no probe was measured" in flat(capsys.readouterr().err)
 
 
 def test_few_updates_are_warned_of(tmp_path: Path, pairs_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
