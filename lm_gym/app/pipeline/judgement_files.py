@@ -19,7 +19,7 @@ from lm_gym.tools.terminal import visible
 
 from .options import RewardOptions
 
-__all__ = ["divided", "grouped_by", "read_files", "refuse_without_comparisons"]
+__all__ = ["divided", "grouped_by", "read_beside", "read_files", "refuse_without_comparisons"]
 
 
 def grouped_by(separator: str | None) -> Callable[[str], str]:
@@ -57,6 +57,18 @@ def read_files(paths: Sequence[Path], skip_bad: bool, console: Console) -> list[
         listed = ", ".join(f"{key} ({rows} rows)" for key, rows in sorted(found.columns.items()))
         console.print(f"not learned from: the columns {listed}", highlight=False)
     return found.judgements
+
+
+def read_beside(paths: Sequence[Path], skip_bad: bool, console: Console) -> dict[Path, list[Judgement]]:
+    """The judgements of files that are measured on each by itself.
+
+    Raises:
+        DataError: a file cannot be used, or nothing in it compares two responses.
+    """
+    found = {path: read_files([path], skip_bad, console) for path in paths}
+    for path, judgements in found.items():
+        refuse_without_comparisons(judgements, {f"--also {path}": True})
+    return found
 
 
 def refuse_without_comparisons(judgements: Sequence[Judgement], options: Mapping[str, object]) -> None:

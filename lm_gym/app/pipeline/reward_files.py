@@ -44,7 +44,7 @@ from lm_gym.tools.digests import digest_file, digest_folder, digest_json
 from lm_gym.tools.files import read_json, read_jsonl, sweep_temporaries, write_json
 from lm_gym.tools.terminal import plain_console, visible
 
-from .judgement_files import divided, grouped_by, read_files, refuse_without_comparisons
+from .judgement_files import divided, grouped_by, read_beside, read_files, refuse_without_comparisons
 from .options import RewardOptions
 from .reward_fit import (
     FittedRewardModel,
@@ -56,6 +56,8 @@ from .reward_fit import (
 
 __all__ = ["ensemble_from_folders", "evaluate_files", "train_reward_model"]
 
+Beside = Mapping[Path, Sequence[Judgement]]
+"""Judgements that are measured on each file by itself."""
 NO_SETTINGS = (
     "model",
     "data",
@@ -94,7 +96,8 @@ def train_reward_model(
     train, held_out = divided(options, console)
     needy = {"--also": options.also, "--learning-curve": options.learning_curve}
     refuse_without_comparisons(held_out, needy | {"--fail-on-probes": options.fail_on_probes})
-    identity = _identity_of(options, train, held_out)
+    beside = read_beside(options.also, options.skip_bad, console)
+    identity = _identity_of(options, train, held_out, beside)
     if resume and read_result(out) is not None:
         open_run(out, identity, resume=True).close()
         _discard(checkpoints)  # a kill may have come between the mark and this
@@ -110,7 +113,7 @@ def train_reward_model(
     model.training["groups"] = sorted({grouped_by(options.group_separator)(one.prompt) for one in train})
     model.save(out)  # measuring may take long, and may fail
     measurable = any(one.compares for one in held_out)
-    card = _measured(options, model, train, held_out, checkpoints, console) if measurable else None
+    card = _measured(options, model, train, held_out, beside, checkpoints, console) if measurable else None
     model.training["evaluation"] = None if card is None else card.evaluation.to_json()
     if card is not None:  # sigmoid(difference of scores / temperature) is the probability of a preference
         model.links["temperature"] = card.evaluation.temperature
@@ -128,7 +131,9 @@ def train_reward_model(
     _fail_on_probes(options, out)
 
 
-def _identity_of(options: RewardOptions, train: Sequence[Judgement], held_out: Sequence[Judgement]) -> RunIdentity:
+def _identity_of(
+    options: RewardOptions, train: Sequence[Judgement], held_out: Sequence[Judgement], beside: Beside
+) -> RunIdentity:
     """Everything that decides the artefact, the measurements in it included."""
     base, samples = Path(options.model), options.reference_samples
     return RunIdentity(
@@ -138,6 +143,7 @@ def _identity_of(options: RewardOptions, train: Sequence[Judgement], held_out: S
             "model": digest_folder(base) if base.is_dir() else options.model,
             "judgements": digest_json([to_row(one) for one in train]),
             "held_out_judgements": digest_json([to_row(one) for one in held_out]),
+            "also": digest_json([[path.name, [to_row(one) for one in said]] for path, said in beside.items()]),
             "reference_samples": "none" if samples is None else digest_file(samples),
         },
     )
@@ -224,11 +230,12 @@ def _measured(
     model: FittedRewardModel,
     train: list[Judgement],
     held_out: list[Judgement],
+    beside: Beside,
     scratch: Path,
     console: Console,
 ) -> RewardModelCard:
     group_of = grouped_by(options.group_separator)
-    also = _measured_on(model, options.also, group_of, options.skip_bad, console)
+    also = _measured_on(model, beside, group_of, console)
     card = reward_card(
         model, held_out, group_of=group_of, about=told_of_training(model.training), also=also, progress=True
     )
@@ -252,13 +259,12 @@ def _measured(
 
 
 def _measured_on(
-    model: RewardModel, files: Sequence[Path], group_of: Callable[[str], str], skip_bad: bool, console: Console
+    model: RewardModel, beside: Beside, group_of: Callable[[str], str], console: Console
 ) -> list[NamedEvaluation]:
     """A measurement for each of some further files; groups that the model was trained on are told of."""
     found = []
     trained_on = set(model.training.get("groups", ())) if isinstance(model, KeepsTraining) else set()
-    for path in files:
-        judgements = read_files([path], skip_bad, console)
+    for path, judgements in beside.items():
         if seen := {group_of(one.prompt) for one in judgements} & trained_on:
             told = f": the model was trained on {len(seen)} of the groups in {path}; its numbers flatter it"
             console.print(Text.assemble(("warning", "yellow"), visible(told)))
@@ -287,6 +293,7 @@ def evaluate_files(
     errors = plain_console(stderr=True)
     judgements = read_files(data, skip_bad, errors)
     refuse_without_comparisons(judgements, {"--also": also, "--fail-on-probes": fail_on_probes, "--page": page})
+    beside = read_beside(also, skip_bad, errors)
     loaded = load_reward_model(model)
     training = loaded.training if isinstance(loaded, KeepsTraining) else {}
     group_of = grouped_by(group_separator)
@@ -303,7 +310,7 @@ def evaluate_files(
         group_of=group_of,
         trained_on=training.get("groups", ()),
         about=told_of_training(training),
-        also=_measured_on(loaded, also, group_of, skip_bad, errors),
+        also=_measured_on(loaded, beside, group_of, errors),
         progress=True,
     )
     if card.seen_groups:

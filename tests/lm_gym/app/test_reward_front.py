@@ -158,6 +158,24 @@ def test_what_needs_comparisons_is_refused_without_any(
         assert not (tmp_path / "rm").exists()  # told before it is paid for
 
 
+def test_files_measured_beside_are_read_before_the_fit_and_belong_to_the_run(
+    tmp_path: Path, pairs_file: Path, encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rm"
+    arguments = ["--data", str(pairs_file), "--held-out", "0.4", "--kind", "embedding", "--model", str(encoder)]
+    arguments += ["--out", str(out)]
+    thumbs = write_jsonl(tmp_path / "thumbs.jsonl", [{"prompt": "p", "completion": "Good .", "label": True}])
+    other = write_jsonl(tmp_path / "other.jsonl", [{"prompt": "p", "chosen": "Good .", "rejected": "Bad ."}])
+    for path in (tmp_path / "missing.jsonl", thumbs):
+        assert main(["reward", "train", *arguments, "--also", str(path)]) == 2
+        assert path.stem in flat(capsys.readouterr().err)
+        assert not out.exists()
+        assert not (tmp_path / "rm.checkpoints").exists()
+    assert main(["reward", "train", *arguments]) == 0
+    assert main(["reward", "train", *arguments, "--resume", "--also", str(other)]) == 2
+    assert "these differ: input also" in flat(capsys.readouterr().err)
+
+
 def test_probes_without_a_preferred_answer_are_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     either = [{"prompt": "p", "chosen": a, "rejected": b} for a, b in (("Good .", "Bad ."), ("Bad .", "Good ."))]
     data = write_jsonl(tmp_path / "either.jsonl", either)
