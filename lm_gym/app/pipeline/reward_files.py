@@ -40,8 +40,9 @@ from lm_gym.runs.folder import (
 )
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.scoring.protocol import KeepsTraining, RewardModel
+from lm_gym.sources.rows import read_rows
 from lm_gym.tools.digests import digest_file, digest_folder, digest_json
-from lm_gym.tools.files import read_json, read_jsonl, sweep_temporaries, write_json
+from lm_gym.tools.files import read_json, sweep_temporaries, write_json
 from lm_gym.tools.terminal import plain_console, visible
 
 from .judgement_files import divided, grouped_by, read_beside, read_files, refuse_without_comparisons
@@ -187,7 +188,7 @@ def _discard(checkpoints: Path) -> None:
 
 def _samples(path: Path) -> tuple[list[str], list[str]]:
     """Prompts and responses of the reference."""
-    rows = list(read_jsonl(path))
+    rows = read_rows(path)
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get("prompt"), str) or not isinstance(row.get("response"), str):
             raise DataError(

@@ -176,6 +176,28 @@ def test_files_measured_beside_are_read_before_the_fit_and_belong_to_the_run(
     assert "these differ: input also" in flat(capsys.readouterr().err)
 
 
+def test_reference_samples_are_read_from_any_file_of_rows(
+    tmp_path: Path, pairs_file: Path, encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(pairs_file), "--held-out", "0.4", "--kind", "embedding", "--model", str(encoder)]
+    texts = ("Good , quite .", "Bad .", "[b]", "😀")
+    (tmp_path / "samples.csv").write_text("prompt,response\n" + "".join(f'p,"{text}"\n' for text in texts))
+    (tmp_path / "samples.json").write_text(json.dumps([{"prompt": "p", "response": text} for text in texts]))
+    write_jsonl(tmp_path / "samples.jsonl", [{"prompt": "p", "response": text} for text in texts])
+    normalizers = []
+    for name in ("samples.csv", "samples.json", "samples.jsonl"):
+        out = tmp_path / name.replace(".", "-")
+        given = ["--reference-samples", str(tmp_path / name), "--out", str(out)]
+        assert main(["reward", "train", *arguments, *given]) == 0
+        normalizers.append(load_reward_model(out).normalizer)  # type: ignore[attr-defined]
+    assert normalizers[0] is not None
+    assert normalizers[0] == normalizers[1] == normalizers[2]
+    bad = write_jsonl(tmp_path / "bad.jsonl", [{"prompt": "p", "response": "a"}, {"prompt": "p", "completion": "a"}])
+    given = ["--reference-samples", str(bad), "--out", str(tmp_path / "rm")]
+    assert main(["reward", "train", *arguments, *given]) == 2
+    assert 'row 2: must have texts under "prompt" and "response"' in flat(capsys.readouterr().err)
+
+
 def test_probes_without_a_preferred_answer_are_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     either = [{"prompt": "p", "chosen": a, "rejected": b} for a, b in (("Good .", "Bad ."), ("Bad .", "Good ."))]
     data = write_jsonl(tmp_path / "either.jsonl", either)
