@@ -93,7 +93,9 @@ def _reader_of(row: Row) -> tuple[Callable[[Row], list[Judgement]], Collection[s
     told = whole or [name for name, form in FORMS.items() if any(key in row for key in form.telling)]
     if not told:
         known = "; ".join(each.text for each in FORMS.values())
-        raise DataError(f"must have the keys of a known form ({known}; docs/judgements.md has all), got {sorted(row)}")
+        raise DataError(
+            f"must have the keys of a known form ({known}; docs/rewards/judgements.md has all), got {sorted(row)}"
+        )
     own = FORMS[told[0]]
     return (lambda one: [own.read(one)]), own.keys
 

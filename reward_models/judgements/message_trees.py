@@ -2,8 +2,9 @@
 
 Two forms (LAION-AI/Open-Assistant, ``oasst-data/oasst_data/schemas.py``): a row per tree, ``{"message_tree_id",
 "prompt": {"text", "role", "replies": [...]}}``, and a row per message (hf.co/datasets/OpenAssistant/oasst1 and oasst2),
-``{"message_id", "parent_id", "text", "role"}``, the parents before or after their children in one file. ``role`` is
-``prompter`` or ``assistant``; ``rank`` is 0 for the best of the replies to one message.
+``{"message_id", "parent_id", "message_tree_id", "text", "role"}``, the parents before or after their children in one
+file. The first message of a tree has no parent: null, or no such key in a table. ``role`` is ``prompter`` or
+``assistant``; ``rank`` is 0 for the best of the replies to one message.
 
 Each message with two or more ranked replies gives one ranking; messages without a rank compare nothing and are left
 out.
@@ -21,10 +22,12 @@ from .record import Judgement, Ranks, Response
 from .sides import Row, as_list
 from .transcripts import transcript_of
 
-__all__ = ["MESSAGE_KEYS", "TREE_KEYS", "MessageRows", "judgements_of_tree"]
+__all__ = ["TREE_KEYS", "MessageRows", "judgements_of_tree"]
 
 TREE_KEYS = ("message_tree_id", "prompt")
-MESSAGE_KEYS = ("message_id", "parent_id", "text", "role")
+MESSAGE_KEYS = ("message_id", "text", "role")
+PLACE_KEYS = ("parent_id", "message_tree_id")
+"""A row of a single message has all of the former and one of the latter."""
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 
 
@@ -74,20 +77,27 @@ class MessageRows:
         self._where: dict[str, str] = {}
         self._rows: dict[str, Row] = {}
 
+    @staticmethod
+    def take(row: Row) -> bool:
+        """True for a row of a single message."""
+        return set(MESSAGE_KEYS) <= set(row) and any(key in row for key in PLACE_KEYS)
+
     def add(self, where: str, row: Row) -> None:
         """Keep a row. Raises: DataError: it is no message, or one of the same id was there."""
         _message(row)
-        name = row["message_id"]
+        name, parent = row["message_id"], row.get("parent_id")
         if not isinstance(name, str) or name in self._rows:
             raise DataError(f"message_id must be text that no other row has, got {name!r}")
+        if not isinstance(parent, str | None):
+            raise DataError(f"parent_id must be the message_id of another row, or null, got {parent!r}")
         self._where[name], self._rows[name] = where, row
 
     def judgements(self) -> Iterator[tuple[str, Judgement | DataError]]:
         """Every ranking, or what is wrong with it, with the row of the message that is replied to."""
         replies: dict[str, list[Row]] = {}
         for row in self._rows.values():
-            if row["parent_id"] is not None:
-                replies.setdefault(str(row["parent_id"]), []).append(row)
+            if row.get("parent_id") is not None:
+                replies.setdefault(row["parent_id"], []).append(row)
         for parent, rows in replies.items():
             if len(ranked := _ranked(rows)) < 2:
                 continue
@@ -104,7 +114,7 @@ class MessageRows:
             if at not in self._rows or len(turns) > len(self._rows):
                 raise DataError(f"parent_id must be the message_id of a row of the file, got {at!r}")
             turns.append(_message(self._rows[at]))
-            at = self._rows[at]["parent_id"]
+            at = self._rows[at].get("parent_id")
         return turns[::-1]
 
     def _columns(self, name: str) -> dict[str, Any]:

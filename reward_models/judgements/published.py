@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from lm_gym.errors import DataError
 from lm_gym.tools.json_values import parse_json
 
-from .record import Choice, Judgement, Ranks, Response, Value, Winner
+from .record import Choice, Judgement, Ranks, Response, Value, Winner, is_finite
 from .sides import Row, as_list, prompt_of
 from .transcripts import conversation_of, split_alike
 
@@ -89,11 +89,11 @@ def places_of(ranks: Sequence[Any]) -> tuple[int, ...]:
     """Places from 1 on, of ranks that may start anywhere and leave gaps; lower is better.
 
     Raises:
-        DataError: a rank is no number.
+        DataError: a rank is no finite number.
     """
     for rank in ranks:
-        if isinstance(rank, bool) or not isinstance(rank, int | float):
-            raise DataError(f"rank must be a number, got {rank!r}")
+        if not is_finite(rank):
+            raise DataError(f"rank must be a finite number, got {rank!r}")
     return tuple(1 + sum(other < rank for other in ranks) for rank in ranks)
 
 

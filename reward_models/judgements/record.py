@@ -183,7 +183,7 @@ class Value:
     def check(self, count: int) -> None:
         """Raises: DataError: not one response, or not a finite number."""
         _require_count("value", count, exactly=1)
-        if not _is_finite(self.reward):
+        if not is_finite(self.reward):
             raise DataError(f"value: reward must be a finite number, got {self.reward!r}")
 
 
@@ -333,7 +333,7 @@ def _are_places(ranks: Sequence[Any]) -> bool:
     return all(rank == 1 + sum(other < rank for other in ranks) for rank in ranks)
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     """True for a number that a float can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -352,7 +352,7 @@ def _require_said(subject: str, said: Judgement | Vote) -> None:
 def _require_margin(verdict: Verdict, margin: Any) -> None:
     if not isinstance(verdict, Choice) or verdict.winner not in ("a", "b"):
         raise DataError(f"{verdict.kind}: only a choice with a winner has a margin beside it")
-    if not _is_finite(margin) or margin < 0:
+    if not is_finite(margin) or margin < 0:
         raise DataError(f"judgement: margin must be a finite number >= 0, got {margin!r}")
 
 

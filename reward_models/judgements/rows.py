@@ -18,7 +18,7 @@ from lm_gym.sources.rows import source_rows
 from lm_gym.tools.files import write_jsonl
 
 from .forms import read_foreign, read_vote
-from .message_trees import MESSAGE_KEYS, MessageRows
+from .message_trees import MessageRows
 from .record import KINDS, Judgement, Ranks, Response, Verdict, Votes
 from .sides import Row, as_list, require_keys
 
@@ -104,7 +104,7 @@ def _read(source: Any) -> Iterator[tuple[str, list[Judgement] | DataError]]:
         try:
             if fault is not None:
                 raise DataError(fault)
-            if set(MESSAGE_KEYS) <= set(row):
+            if messages.take(row):
                 messages.add(where, row)
                 continue
             found = _judgements_from_row(row)

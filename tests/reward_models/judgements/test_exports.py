@@ -181,6 +181,26 @@ def test_messages_of_open_assistant_are_put_together_whatever_their_order(tmp_pa
     assert loaded.judgements[1].columns == {"lang": "en"}
 
 
+def test_the_first_message_of_a_tree_has_no_parent_in_a_table(tmp_path: Path) -> None:
+    data = pytest.importorskip("datasets").Dataset.from_list(
+        [{"lang": None, "model_name": None, **row, "message_tree_id": "p1"} for row in MESSAGES]
+    )
+    data.to_parquet(str(tmp_path / "m.parquet"))
+    data.to_csv(str(tmp_path / "m.csv"))
+    for source in (data, tmp_path / "m.parquet", tmp_path / "m.csv"):
+        loaded = load_judgements(source)
+        assert [(one.prompt, one.verdict) for one in loaded.judgements] == [
+            (one.prompt, one.verdict) for one in (FIRST, SECOND)
+        ]
+
+
+def test_a_parent_that_is_no_text_is_a_bad_row() -> None:
+    rows = [row | ({"parent_id": ["p0"]} if row["message_id"] == "p1" else {}) for row in MESSAGES]
+    loaded = load_judgements([*rows, {"prompt": "p", "chosen": "x", "rejected": "y"}], skip_bad=True)
+    assert "parent_id must be the message_id of another row, or null, got ['p0']" in loaded.skipped[0].reason
+    assert loaded.judgements == [Judgement.pair("p", "x", "y")]
+
+
 def test_trees_of_open_assistant_are_read() -> None:
     row = {"message_tree_id": "t1", "tree_state": "ready_for_export", "prompt": tree(None)[0]}
     loaded = load_judgements([row])
