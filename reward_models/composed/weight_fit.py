@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm_gym.errors import DataError
+from lm_gym.errors import ConfigError, DataError
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.splits import prompt_itself
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
@@ -23,6 +23,8 @@ __all__ = ["FittedWeights", "fit_weights"]
 
 RIDGE = 1e-3
 """Weight of half the squared norm of the weights, on margins of deviation 1."""
+LEAST_WEIGHT = 1e-6
+"""Anything less, on these margins, is rounding of 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +55,12 @@ def fit_weights(
         group_of: maps a prompt to its group; the accuracy is measured across halves of the groups.
 
     Raises:
-        DataError: fewer than two groups have a pair that every member scores.
+        ConfigError: no member.
+        DataError: fewer than two groups have a pair that every member scores, or no member tells the better response.
         RewardModelError: a member raised or returned a bad score.
     """
+    if not members:
+        raise ConfigError("ensemble weights: need at least one member, got none")
     margins, groups = _margins(members, judgements, group_of)
     names = sorted(set(groups.tolist()))
     if len(names) < 2:
@@ -67,8 +72,14 @@ def fit_weights(
     points = np.zeros(margins.shape[1])
     for rows in (half, ~half):
         points[rows] = _points(_fit(margins[:, ~rows]) @ margins[:, rows])
+    weights = _fit(margins)
+    if not weights.any():
+        raise DataError(
+            f"ensemble weights: at least one member must score the better response of these {margins.shape[1]} pairs "
+            "higher more often than not, and none does; measure each of them (lm-gym reward eval)"
+        )
     return FittedWeights(
-        weights=tuple(_fit(margins).tolist()),
+        weights=tuple(weights.tolist()),
         pairs=margins.shape[1],
         accuracy=float(points.mean()),
         member_accuracy=tuple(float(_points(row).mean()) for row in margins),
@@ -118,4 +129,4 @@ def _fit(margins: np.ndarray) -> np.ndarray:
 
     start = np.full(len(margins), 1 / len(margins))
     found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(margins))
-    return np.asarray(found.x) / spread
+    return np.where(found.x > LEAST_WEIGHT, found.x, 0.0) / spread

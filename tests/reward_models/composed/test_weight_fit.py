@@ -64,3 +64,17 @@ def test_bad_weights_are_refused(weights: tuple[float, ...]) -> None:
 def test_one_group_cannot_be_held_out() -> None:
     with pytest.raises(DataError, match="at least two groups of prompts"):
         fit_weights([first, second], judged(20, 1))
+
+
+def test_members_that_say_nothing_or_the_contrary_have_no_weights() -> None:
+    def constant(prompts: list[str], completions: list[str]) -> list[float]:
+        return [1.0] * len(completions)
+
+    def contrary(prompts: list[str], completions: list[str]) -> list[float]:
+        return [-value for value in second(prompts, completions)]
+
+    for members in ([constant, constant], [contrary, constant]):
+        with pytest.raises(DataError, match="at least one member must score the better response"):
+            fit_weights(members, judged(300, 3))
+    with pytest.raises(ConfigError, match="at least one member, got none"):
+        fit_weights([], judged(20, 2))
