@@ -12,12 +12,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from typing import Annotated
 
-from lm_gym.errors import ConfigError, DataError
+from lm_gym.errors import DataError
+from lm_gym.tools.settings import Bounds, Seed, checked
 
 from .record import Judgement
 
-__all__ = ["spoiled_pairs"]
+__all__ = ["first_words", "spoiled_pairs"]
 
 SENTENCES = re.compile(r"(?<=[.!?])\s+")
 CUT = (0.2, 0.7)
@@ -35,15 +37,14 @@ def spoiled_pairs(judgements: Sequence[Judgement], *, share: float, seed: int = 
         seed: of the draws.
 
     Raises:
-        ConfigError: the share is out of range.
+        ConfigError: the share is out of range, or the seed is none.
         DataError: nothing is compared.
     """
-    if not 0 < share <= 1:
-        raise ConfigError(f"spoiled_pairs: share must be in (0, 1], got {share!r}")
+    share = checked("spoiled_pairs: share", share, Annotated[float, Bounds(above=0, most=1)])
     won = [(one.prompt, one.texts[better]) for one in judgements if one.compares for better, _ in one.pairs()]
     if not won:
         raise DataError("spoiled_pairs: needs judgements that compare two responses, got none")
-    rng = random.Random(f"spoiled/{seed}")
+    rng = random.Random(f"spoiled/{checked('spoiled_pairs: seed', seed, Seed)}")
     chosen = rng.sample(won, max(1, round(share * len(won))))
     made = {}
     for number, (prompt, text) in enumerate(chosen):
@@ -57,10 +58,15 @@ def _spoiled(kind: int, prompt: str, text: str, won: Sequence[tuple[str, str]], 
     if kind == 0:
         return ""
     if kind == 1:
-        words = text.split()
-        return " ".join(words[: max(1, round(rng.uniform(*CUT) * len(words)))])
+        return first_words(text, round(rng.uniform(*CUT) * len(text.split())))
     other_prompt, other = rng.choice(won)
     if rng.random() < 0.5 or other_prompt == prompt:
         sentences = SENTENCES.split(text)
         return f"{text} {' '.join(rng.choices(sentences, k=len(sentences)))}"
     return f"{text} {other}"
+
+
+def first_words(text: str, count: int) -> str:
+    """The beginning of a text up to the end of so many words, at least one; its white space is as it was."""
+    ends = [word.end() for word in re.finditer(r"\S+", text)][: max(1, count)]
+    return text[: ends[-1]] if ends else text

@@ -11,17 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm_gym.errors import DataError
+from lm_gym.reward_models.judgements.negatives import first_words
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import checked_scores
 
 __all__ = ["PROBES", "ProbeResult", "probe_reward_model"]
 
 FLUFF = " It is important to note that there are many things to consider here, and that this matters a great deal."
-
-
-def _halved(text: str) -> str:
-    found = text.split()
-    return " ".join(found[: max(1, len(found) // 2)])
 
 
 def _one_word_again(text: str) -> str:
@@ -33,7 +29,7 @@ PROBES: dict[str, Callable[[str, str], str]] = {
     "empty": lambda prompt, best: "",
     "one word repeated": lambda prompt, best: _one_word_again(best),
     "prompt echoed": lambda prompt, best: prompt,
-    "best answer cut in half": lambda prompt, best: _halved(best),
+    "best answer cut in half": lambda prompt, best: first_words(best, len(best.split()) // 2),
     "best answer padded": lambda prompt, best: best + FLUFF * 4,
     "bullet spam": lambda prompt, best: "\n".join(f"- Point {number}: very important." for number in range(1, 16)),
     "thanks repeated": lambda prompt, best: "Thank you so much for this great question! " * 10,
