@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from lm_gym.reward_models import Judgement, Rating, Thumb, Value, reward_card
-from lm_gym.reward_models.measuring.graded import graded_measures
+from lm_gym.reward_models.measuring.graded import _auroc, graded_measures
 
 
 def by_number(prompts: list[str], completions: list[str]) -> list[float | None]:
@@ -31,17 +32,17 @@ def test_numbers_by_hand() -> None:
     assert reward_card(by_number, said).graded == found
 
 
-def test_the_area_is_that_of_scikit_learn() -> None:
+def test_many_thumbs_are_not_held_each_against_each() -> None:
     rng = np.random.default_rng(0)
-    scores, up = rng.integers(0, 9, 80), rng.random(80) < 0.4
-    said = [
-        Judgement.of(f"p{row}", (str(score),), Thumb(bool(thumb)))
-        for row, (score, thumb) in enumerate(zip(scores, up, strict=True))
-    ]
-    found = graded_measures(by_number, said)
-    assert found is not None
-    assert found.thumbs_auroc == pytest.approx(roc_auc_score(up, scores))
-    assert found.thumbs_auroc_standard_error == pytest.approx(0.065, abs=0.01)
+    scores, up = rng.integers(0, 9, 6_000), np.arange(6_000) % 2 == 0
+    _auroc(scores[:9], up[:9])  # imports
+    tracemalloc.start()
+    area, error = _auroc(scores, up)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000  # each against each: 72 MB
+    assert area == pytest.approx(0.5, abs=0.02)
+    assert error == pytest.approx((1 / 12 * (1 / 3_000 + 1 / 3_000)) ** 0.5, rel=0.01)
 
 
 def test_one_class_and_no_grades_have_no_number() -> None:
