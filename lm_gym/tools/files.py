@@ -44,7 +44,7 @@ __all__ = [
 TEMPORARY = ".tmp-"
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error)
 """What Python itself, or torch, raises where a file is missing, cut short, or holds something else."""
-NATIVE_READERS = ("safetensors", "safetensors_rust", "sqlite3", "_pickle", "pickle")
+NATIVE_READERS = ("safetensors", "safetensors_rust", "huggingface_hub", "sqlite3", "_pickle", "pickle")
 NATIVE_WRITERS = r"\(os error \d+\)|inline_container|PytorchStreamWriter|iostream error"  # Rust, and torch
 
 

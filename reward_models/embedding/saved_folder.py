@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lm_gym.errors import ArtifactError
+from lm_gym.errors import ArtifactError, ModelLoadError
 from lm_gym.reward_models.saving.readme import readme_of
 from lm_gym.reward_models.saving.record import read_record, write_record
 from lm_gym.tools.files import reading, replaced_folder
@@ -64,7 +64,7 @@ def load(directory: str | Path, *, device: str | None) -> tuple[dict[str, Any], 
         )
     try:
         features = SentenceFeatures.from_pretrained(folder / ENCODER, device=device)
-    except OSError as error:
+    except ModelLoadError as error:
         raise ArtifactError(f"reward model {folder}: must hold a whole encoder; {error}") from error
     with reading(folder / HEAD_FILE, remedy="save the reward model again"):
         return record, load_file(folder / HEAD_FILE), features

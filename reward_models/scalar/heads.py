@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
+from lm_gym.tools.files import reading
 from lm_gym.tools.quiet import quiet_transformers
 
 __all__ = [
@@ -128,7 +129,8 @@ def classifier_from(
     Returns: the model in eval mode, and its modules that started from random weights, ``("score",)`` for instance.
 
     Raises:
-        ModelLoadError: nothing can be loaded from the handle.
+        ModelLoadError: there is no model at the handle.
+        ArtifactError: its weights are damaged, or of other sizes than its configuration says.
         UnsupportedModelError: an encoder-decoder, or an architecture without a classification model.
     """
     from transformers import AutoConfig
@@ -140,12 +142,16 @@ def classifier_from(
         raise ModelLoadError(f"reward model base {str(base)!r}: must be a model folder or hub id; {error}") from error
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModelError(
-            f"reward model base {config.model_type}: must be a decoder or an encoder, got an "
-            f"encoder-decoder; "
+            f"reward model base {config.model_type}: must be a decoder or an encoder, got an encoder-decoder; "
             "its classification head reads the eos token by id. Take a causal language model or an encoder."
         )
     config.num_labels = 1
-    with torch.random.fork_rng(devices=_cuda_devices()), quiet_transformers(only_errors=True):
+    whole = reading(
+        f"reward model base {str(base) if by_name else config.model_type}",
+        "must hold whole weights of the sizes in its config.json",
+        remedy="copy the folder again, or take another base",
+    )
+    with whole, torch.random.fork_rng(devices=_cuda_devices()), quiet_transformers(only_errors=True):
         torch.manual_seed(seed)
         try:
             model, missing = _built(base if by_name else None, config, getattr(torch, dtype), use_safetensors)
@@ -154,8 +160,6 @@ def classifier_from(
                 f"reward model base {config.model_type}: transformers has no sequence classification model for it; "
                 f"take another base ({error})"
             ) from error
-        except OSError as error:
-            raise ModelLoadError(f"reward model base {str(base)!r}: the weights cannot be loaded; {error}") from error
     if not by_name:
         missing = _copy_weights(base, model)
     lost = [key for key in missing if not any(part in key for part in FRESH_PARTS)]

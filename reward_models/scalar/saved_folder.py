@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from lm_gym.errors import ArtifactError, ModelLoadError
+from lm_gym.models import language_model
 from lm_gym.reward_models.saving.readme import readme_of
 from lm_gym.reward_models.saving.record import read_record, write_record
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
-from lm_gym.tools.files import replaced_folder, write_json
+from lm_gym.tools.files import reading, replaced_folder, write_json
 from lm_gym.tools.quiet import quiet_transformers
 
 from .head_adapter import Adapter, load_adapter
@@ -77,7 +78,7 @@ def load(directory: str | Path, *, dtype: str, kind: str) -> tuple[Any, Any, Ada
 
     Raises:
         ArtifactError: something is missing, has changed, is of another kind, or does not belong together.
-        ModelLoadError: the base of an adapter does not load.
+        ModelLoadError: there is no base of an adapter where it was.
     """
     folder = Path(directory)
     record = read_record(folder, kind=kind, format_=FORMAT, keys=RECORD_KEYS)
@@ -136,6 +137,8 @@ def load_tokenizer(source: str | Path, kind: str = "AutoTokenizer") -> Any:
     import transformers
 
     chosen = getattr(transformers, kind, transformers.AutoTokenizer)
+    if chosen is transformers.AutoTokenizer:
+        return language_model.load_tokenizer(source)
     try:
         return chosen.from_pretrained(str(source))
     except Exception as error:  # each tokenizer class has its own
@@ -147,15 +150,13 @@ def load_tokenizer(source: str | Path, kind: str = "AutoTokenizer") -> Any:
 def _whole_model(source: str | Path, dtype: str) -> Any:
     from transformers import AutoModelForSequenceClassification
 
-    try:
-        with quiet_transformers(only_errors=True):
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                str(source), dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True
-            )
-    except Exception as error:
-        raise ArtifactError(
-            f"reward model {source}: must hold a whole checkpoint; loading it failed: {error}"
-        ) from error
+    with (
+        reading(f"reward model {source}", "must hold a whole checkpoint", remedy="copy the folder again"),
+        quiet_transformers(only_errors=True),
+    ):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            str(source), dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True
+        )
     if report["missing_keys"]:
         raise ArtifactError(
             f"reward model {source}: must hold every weight of {type(model).__name__}, and lacks "

@@ -145,6 +145,45 @@ def test_a_folder_that_is_no_whole_checkpoint_is_refused(published: Path, reward
         load_reward_model(published)
 
 
+def _cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+
+
+def _set(folder: Path, **settings: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize(
+    ("damage", "of_a_base", "of_a_model"),
+    [
+        (_cut, "must hold whole weights", "must hold a whole checkpoint"),
+        (lambda folder: _set(folder, hidden_size=64), "must hold whole weights", "must hold a whole checkpoint"),
+        (lambda folder: _set(folder, hidden_size="wide"), "must be a folder with", "must hold a whole checkpoint"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_with_its_folder(
+    damage: Any, of_a_base: str, of_a_model: str, published: Path
+) -> None:
+    damage(published)
+    for load, text in (
+        (PreferenceRewardModel.from_base, of_a_base),
+        (PreferenceRewardModel.from_checkpoint, of_a_model),
+    ):
+        with pytest.raises((ArtifactError, ModelLoadError), match=text) as caught:
+            load(published)
+        assert str(published) in str(caught.value)
+
+
+def test_a_base_without_a_tokenizer_is_refused(save_base: Any, tmp_path: Path) -> None:
+    base = save_base("gpt2", tmp_path / "base")
+    for path in base.glob("*token*"):
+        path.unlink()
+    with pytest.raises(ModelLoadError, match="must lie beside the model, and there is none"):
+        PreferenceRewardModel.from_base(base)  # transformers makes up an empty one, which reads nothing
+
+
 def test_a_tokenizer_of_ones_own_comes_back_whatever_the_model_is(tokenizer_for: Any, tmp_path: Path) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
