@@ -31,8 +31,8 @@ class RewardTrainingConfig:
     """Rankings, or all else that was said about one prompt (or parts of these), in one forward pass of one process;
     None is as many as make about 16 texts."""
     gradient_accumulation_steps: Count | None = None
-    """Forward passes per update; the loss is divided by the judgements of all of them. None is 1, and up to 4 from
-    1,600 passes on."""
+    """Forward passes per update; the loss is divided by the judgements of all of them. None is 1, 2
+    from 800 passes of an epoch on, 3 from 1,200 and 4 from 1,600."""
     max_responses: Annotated[int, Bounds(least=2)] = 16
     """An item of more responses is cut into parts of at most this many, anew in each epoch; >= 2."""
     weight_decay: NotNegative = 0.01
