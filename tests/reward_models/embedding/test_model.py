@@ -31,6 +31,7 @@ from lm_gym.reward_models import (
     Votes,
     evaluate_reward_model,
 )
+from lm_gym.reward_models.saving.record import write_record
 from lm_gym.testing import check_reward_model
 
 
@@ -131,9 +132,9 @@ def test_surface_features_come_back_with_the_model_and_belong_to_its_identity(
     assert back.identity() == model.identity()
     assert "surface" in model.identity()
     assert "44 surface features: log characters" in (tmp_path / "rm" / "README.md").read_text(encoding="utf-8")
-    record = tmp_path / "rm" / "lm_gym_reward_model.json"
-    record.write_text(record.read_text(encoding="utf-8").replace("log characters", "log letters"), encoding="utf-8")
-    with pytest.raises(ArtifactError):
+    record = json.loads((tmp_path / "rm" / "lm_gym_reward_model.json").read_text(encoding="utf-8"))
+    write_record(tmp_path / "rm", record | {"surface": ["log letters", *record["surface"][1:]]})
+    with pytest.raises(ArtifactError, match="must read the surface features of this version"):
         load_reward_model(tmp_path / "rm")
 
 
