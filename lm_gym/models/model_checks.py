@@ -81,7 +81,7 @@ def made_by(factory: Callable[[], Any]) -> tuple[PreTrainedModel, PreTrainedToke
         made = factory()
     except LmGymError:
         raise
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise ModelLoadError(
             f"language model factory {shown(factory)}: must return (model, tokenizer) when it is called without "
             f"arguments, and raised {type(error).__name__}: {error}"

@@ -74,10 +74,11 @@ def import_attribute(handle: str) -> Any:
             f"handle {handle!r}: must name an importable module:attribute; {error}. A module is looked for among the "
             f"installed ones and in {Path.cwd()}; give the file itself as path/to/file.py:{attribute}"
         ) from error
-    except Exception as error:  # the file is a user's own and may fail in any way
+    except (Exception, SystemExit) as error:  # the file is a user's own and may fail in any way, or end the process
+        remedy = '; put what is not to be imported under if __name__ == "__main__":'
         raise ConfigError(
             f"handle {handle!r}: {name} must run to its end when it is imported, and it raised {type(error).__name__}: "
-            f"{error}{_place_of(error)}"
+            f"{error}{_place_of(error)}{remedy if isinstance(error, SystemExit) else ''}"
         ) from error
     if not hasattr(module, attribute):
         public = sorted(one for one in vars(module) if not one.startswith("_"))
@@ -127,7 +128,7 @@ def _module_of_file(path: Path) -> ModuleType:
     return module
 
 
-def _place_of(error: Exception) -> str:
+def _place_of(error: BaseException) -> str:
     """The last line of a traceback, as " (file.py, line 3)"."""
     if isinstance(error, SyntaxError):
         return ""  # its text says where

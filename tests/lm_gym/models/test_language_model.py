@@ -9,7 +9,7 @@ import transformers
 from tiny_models import ARCHITECTURES, EOS, MAX_LENGTH, V, make_model, make_tokenizer
 
 from lm_gym import LanguageModel, Reference
-from lm_gym.errors import UnsupportedModelError
+from lm_gym.errors import ModelLoadError, UnsupportedModelError
 from lm_gym.models.decoder import decoder_for
 from lm_gym.models.language_model import load_language_model, resolve_device
 
@@ -207,3 +207,11 @@ def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device("auto") == torch.device("cuda")
     assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_a_factory_that_ends_the_process_is_refused_and_ends_nothing() -> None:
+    def factory() -> None:
+        raise SystemExit(0)
+
+    with pytest.raises(ModelLoadError, match=r"and raised SystemExit: 0"):
+        load_language_model(factory)  # type: ignore[arg-type]

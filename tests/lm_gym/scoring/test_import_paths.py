@@ -57,6 +57,13 @@ def test_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
     assert import_attribute(f"{tmp_path}/one/../one/mine.py:score") is first  # one file is run once
 
 
+def test_a_file_that_ends_the_process_is_refused_and_ends_nothing(tmp_path: Path) -> None:
+    """An exit status of 0 would say that all went well."""
+    script = written(tmp_path / "script.py", SCORE.format(value="1.0") + "import sys\nsys.exit(0)\n")
+    with pytest.raises(ConfigError, match=r"raised SystemExit: 0 \(.*script\.py, line 4\); put what is not to be"):
+        load_reward_model(f"{script}:score")
+
+
 def test_an_installed_module_is_not_hidden_by_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path / "random.py", SCORE.format(value="1.0"))
     monkeypatch.chdir(tmp_path)
