@@ -18,7 +18,7 @@ __all__ = ["joined_state", "split_state"]
 def split_state(state: Any) -> tuple[Any, dict[str, Tensor]]:
     """Take the tensors out of a state.
 
-    Args: state: nested dicts (of any plain keys), lists and tuples of tensors, numbers, texts and None.
+    Args: state: nested dicts, lists and tuples of tensors, numbers, texts and None.
 
     Returns: a JSON value that tells dicts, lists, tuples and tensors apart; and the tensors by name, in the host's
         memory.
@@ -46,10 +46,15 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
+        while name in tensors:  # {"a.b": x, "a": {"b": y}}
+            name += "'"
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {"tensor": name}
     if isinstance(value, Mapping):
-        return {"dict": [[key, _split(one, f"{name}.{key}", tensors)] for key, one in value.items()]}
+        return {"dict": [
+            [_split(key, f"{name}, key {key!r}", tensors), _split(one, f"{name}.{key}", tensors)]
+            for key, one in value.items()
+        ]}
     if isinstance(value, list | tuple):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [_split(one, f"{name}.{place}", tensors) for place, one in enumerate(value)]}
@@ -66,6 +71,6 @@ def _joined(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
-        return {key: _joined(one, tensors) for key, one in content}
+        return {_joined(key, tensors): _joined(one, tensors) for key, one in content}
     found = [_joined(one, tensors) for one in content]
     return {"list": found, "tuple": tuple(found)}[kind]

@@ -114,6 +114,8 @@ def test_a_state_comes_back_as_it_was() -> None:
     state = {0: {"step": torch.tensor(3.0), "m": torch.ones(2, 3).T}, "betas": (0.9, [None, True, "a"]), "big": 2**120}
     plain, tensors = split_state(state)
     assert_equal(joined_state(plain, tensors), state)
+    clash = {"a.b": torch.ones(1), "a": {"b": torch.zeros(1)}, ("a", 1): torch.ones(2), 1: torch.ones(3), "1": {}}
+    assert_equal(joined_state(*split_state(clash)), clash)
     with pytest.raises(ConfigError, match=r"state\.x\.0: must be a tensor, .* got object"):
         split_state({"x": [object()]})
     with pytest.raises(ArtifactError, match="must be as it was saved"):
