@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +242,8 @@ class LanguageModelPolicy:
         """
         if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
             raise ConfigError(f"respond: prompts must be a list of texts, got {shown(prompts)}; write [text]")
-        rules = {field.name: getattr(sampling, field.name) for field in fields(SamplingConfig)} if sampling else {}
-        sampling = SamplingConfig(**{**rules, **settings})
+        given = checked("respond: sampling", sampling, SamplingConfig | None) or SamplingConfig()
+        sampling = replace(given, **settings)
         rows = list(prompts)
         if not rows:
             return []

@@ -151,10 +151,10 @@ def load_reward_model(handle: str | Path | RewardModelLike) -> RewardModel:
         ConfigError, ArtifactError, RewardModelError: it names nothing, the folder is broken, or it is no reward model.
         ModelLoadError: the hub does not have it, or cannot be reached.
     """
-    if handle == "":
-        raise ConfigError("reward model '': must be a folder, a name or module:attribute, got an empty text")
     if not isinstance(handle, str | Path):
         return as_reward_model(handle)
+    if handle == "":
+        raise ConfigError("reward model '': must be a folder, a name or module:attribute, got an empty text")
     if isinstance(handle, str) and is_import_path(handle):
         return _from_attribute(import_attribute(handle), handle)
     if Path(handle).is_dir():

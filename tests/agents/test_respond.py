@@ -62,6 +62,8 @@ def test_one_text_is_refused(prompts: Any, policy: LanguageModelPolicy) -> None:
 def test_a_setting_or_a_prompt_that_cannot_be_is_refused(policy: LanguageModelPolicy) -> None:
     with pytest.raises(UnknownSettingError, match=r"no setting is named 'temprature'.*Did you mean 'temperature'"):
         policy.respond(["a"], temprature=0.5)
+    with pytest.raises(ConfigError, match=r"respond: sampling: must be None or a SamplingConfig, got 0\.7"):
+        policy.respond(["a"], 0.7)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="temperature"):
         policy.respond(["a"], temperature=0.0)
     with pytest.raises(PromptError, match="prompt 1: must have at most"):

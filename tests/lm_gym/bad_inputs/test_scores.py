@@ -189,6 +189,7 @@ SUBJECTS: list[Case] = [
     ("FunctionRewardModel(None)", lambda w: FunctionRewardModel(None), ("reward model", "None")),
     ("load 3", lambda w: load_reward_model(3), ("reward model", "3")),
     ("load nothing", lambda w: load_reward_model(None), ("reward model", "None")),
+    ("load an array", lambda w: load_reward_model(np.array([1, 2])), ("reward model", "array([1, 2])")),
     ("load an empty name", lambda w: load_reward_model(""), ("reward model", "''")),
     ("load a name", lambda w: load_reward_model("nope"), ("reward model", "'nope'")),
     ("load no module", lambda w: load_reward_model("no_such:score"), ("no_such",)),
