@@ -19,7 +19,7 @@ from lm_gym.policy import Sampler
 from lm_gym.processes import ONE_PROCESS, Processes
 from lm_gym.runs.manifests import check_manifest, read_note, write_manifest
 from lm_gym.runs.states import joined_state, split_state
-from lm_gym.tools.files import replaced_folder
+from lm_gym.tools.files import reading, replaced_folder
 from lm_gym.tools.settings import Probability, Text, checked, settings
 
 from .advantages import GAE, AdvantageEstimator
@@ -132,16 +132,18 @@ class PPO(SurrogateAgent):
                 f"{note.get('agent') or 'another kind'}; LanguageModelPolicy.from_pretrained loads a policy alone, "
                 "train(resume=True) takes up a run"
             )
-        saved = joined_state(note["settings"], {})
+        with reading(folder, "must hold the whole note of an agent", remedy="save the agent again"):
+            saved, state, frozen = joined_state(note["settings"], {}), note["state"], set(note["frozen"])
+            of_config = {name: value for name, value in saved.items() if name != "estimator"}
+            of_estimator = saved["estimator"]
         policy = LanguageModelPolicy.from_pretrained(folder / POLICY, device=device, dtype=dtype)
         for place, weight in enumerate(policy.weights()):
-            weight.requires_grad_(place not in note["frozen"])
-        config = PPOConfig(**{name: value for name, value in saved.items() if name != "estimator"})
-        agent = cls(policy, config, estimator=estimator, sampler=sampler, processes=processes)
-        if (found := agent.settings()["estimator"]) != saved["estimator"]:
+            weight.requires_grad_(place not in frozen)
+        agent = cls(policy, PPOConfig(**of_config), estimator=estimator, sampler=sampler, processes=processes)
+        if (found := agent.settings()["estimator"]) != of_estimator:
             raise ConfigError(
                 f"{cls.__name__}.load: the estimator must be the one that {folder} was saved with, "
-                f"{saved['estimator']}, got {found}; pass estimator=..."
+                f"{of_estimator}, got {found}; pass estimator=..."
             )
-        agent.load_state_dict(joined_state(note["state"], load_file(str(folder / OPTIMIZER))))
+        agent.load_state_dict(joined_state(state, load_file(str(folder / OPTIMIZER))))
         return agent

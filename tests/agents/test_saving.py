@@ -1,5 +1,6 @@
 """A saved agent goes on learning as if it had not been away, and a damaged one is refused."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,17 @@ def test_a_damaged_or_another_folder_is_refused(tmp_path: Path, make_env: Make, 
     file = tmp_path / "agent" / "optimizer.safetensors"
     file.write_bytes(file.read_bytes() + b"\0")
     with pytest.raises(ArtifactError, match="has changed since"):
+        PPO.load(tmp_path / "agent")
+
+
+@pytest.mark.parametrize("part", ["settings", "state", "frozen"])
+def test_an_agent_whose_note_is_cut_is_refused(part: str, tmp_path: Path, make_env: Make, make_policy: Make) -> None:
+    PPO(make_policy(make_env()), CONFIG).save(tmp_path / "agent")
+    path = tmp_path / "agent" / "lm_gym_manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["note"][part]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=rf"agent: must hold the whole note of an agent, .* the key '{part}'"):
         PPO.load(tmp_path / "agent")
 
 
