@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -231,14 +232,13 @@ def _tokenized(
 
 
 def _check_template(template: str) -> None:
+    """Refuse whatever would write another thing than the whole instruction, as "{instruction[0]}" would."""
     try:
-        shown = template.format(instruction="\0")
-    except (KeyError, IndexError, ValueError) as error:
+        fields = {tuple(field) for _, *field in Formatter().parse(template) if field[0] is not None}
+    except ValueError:
+        fields = set()
+    if fields != {("instruction", "", None)}:
         raise ConfigError(
-            f"SupervisedConfig.instruction_template: must have the field {{instruction}} and no other, got "
-            f"{template!r} ({type(error).__name__}: {error}); write other braces twice"
-        ) from error
-    if "\0" not in shown:
-        raise ConfigError(
-            f"SupervisedConfig.instruction_template: must have the field {{instruction}}, got {template!r}"
+            "SupervisedConfig.instruction_template: must have the field {instruction}, whole and as it is, and no "
+            f"other, got {template!r}; write other braces twice"
         )

@@ -138,7 +138,7 @@ def prompt_and_completion(
         if row.get("input"):
             instruction += "\n\n" + _text(row, "input", name)
         return instruction_template.format(instruction=instruction), _text(row, "output", name)
-    raise DataError(f"{name}: must have the keys {_FORMS}, got {sorted(row)}; rename the keys of the data")
+    raise DataError(f"{name}: must have the keys {_FORMS}, got {sorted(map(str, row))}; rename the keys of the data")
 
 
 def _messages_of(row: Any) -> Any:

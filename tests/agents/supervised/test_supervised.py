@@ -269,8 +269,16 @@ def test_models_that_cannot_be_used(make_model, tokenizer, tmp_path, monkeypatch
         ({"on_long_row": "cut"}, 'on_long_row: must be "error", "truncate" or "drop", got \'cut\''),
         ({"batch_size": 0}, "batch_size: must be a whole number >= 1, got 0"),
         ({"max_length": 1}, "max_length: must be None or a whole number >= 2, got 1"),
-        ({"instruction_template": "{question}"}, "must have the field {instruction} and no other, got '{question}'"),
-        ({"instruction_template": "none"}, "must have the field {instruction}, got 'none'"),
+        (
+            {"instruction_template": "{question}"},
+            "{instruction}, whole and as it is, and no other, got '{question}'",
+        ),
+        ({"instruction_template": "none"}, "as it is, and no other, got 'none'; write other braces twice"),
+        ({"instruction_template": "{instruction[0]}"}, "as it is, and no other, got '{instruction[0]}'"),
+        ({"instruction_template": "{instruction.x}"}, "as it is, and no other, got '{instruction.x}'"),
+        ({"instruction_template": "{instruction:.9}"}, "as it is, and no other, got '{instruction:.9}'"),
+        ({"instruction_template": "{instruction!r}"}, "as it is, and no other, got '{instruction!r}'"),
+        ({"instruction_template": "{instruction} {"}, "as it is, and no other, got '{instruction} {'"),
     ],
 )
 def test_config_errors(settings, message):

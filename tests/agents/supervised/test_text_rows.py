@@ -131,6 +131,7 @@ def test_long_rows_are_an_error_or_dropped_and_counted(tokenizer):
     [
         ({"question": "a", "answer": "b"}, "row 1: must have the keys {prompt, completion}, {instruction"),
         ({"question": "a", "answer": "b"}, "got ['answer', 'question']; rename the keys"),
+        ({"question": "a", 1: "b"}, "got ['1', 'question']; rename the keys"),
         ({"prompt": "a", "completion": ""}, "row 1: 'completion' must be non-empty text, got ''"),
         ({"prompt": " ", "completion": "b"}, "row 1: 'prompt' must be non-empty text, got ' '"),
         ({"prompt": "a", "completion": None}, "'completion' must be non-empty text, got None"),
