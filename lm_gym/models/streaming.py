@@ -19,7 +19,7 @@ from lm_gym.episodes import StopReason
 from lm_gym.models.generate import stream
 from lm_gym.models.language_model import LanguageModel
 from lm_gym.models.response_text import REPLACEMENT
-from lm_gym.models.sampling import StopRule
+from lm_gym.models.sampling import StopRule, with_stop_ids
 from lm_gym.policy import Generation
 
 __all__ = ["Streamed", "stream_text"]
@@ -44,12 +44,13 @@ def stream_text(
     Args:
         model: the language model.
         prompt: token ids. Shape: (P,), int64.
-        sampling: rules, their stop tokens named (see :func:`lm_gym.models.sampling.with_stop_ids`).
+        sampling: see :func:`lm_gym.models.generate.generate`.
         generator: a CPU generator.
 
     Raises:
         ConfigError, DivergedError: see :func:`lm_gym.models.generate.stream`.
     """
+    sampling = with_stop_ids(sampling, model.eos_ids, model.vocab_size)
     rule = StopRule(model.tokenizer, sampling)
     for generation in stream(model, prompt, sampling, generator=generator):
         ids = generation.ids[0]

@@ -20,7 +20,6 @@ from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import ConfigError
 from lm_gym.models.generate import generate, stream
 from lm_gym.models.language_model import load_language_model
-from lm_gym.models.sampling import with_stop_ids
 from lm_gym.models.streaming import Streamed, stream_text
 
 
@@ -54,8 +53,7 @@ def model() -> LanguageModel:
 
 def texts_of(model: LanguageModel, seed: int, **settings: Any) -> list[Streamed]:
     prompt = np.array(model.tokenizer(reviews.prompts("train")[0])["input_ids"])
-    sampling = with_stop_ids(SamplingConfig(**settings), model.eos_ids, model.vocab_size)
-    return list(stream_text(model, prompt, sampling, generator=seeded(seed)))
+    return list(stream_text(model, prompt, SamplingConfig(**settings), generator=seeded(seed)))
 
 
 def check_nothing_is_taken_back(parts: list[Streamed]) -> None:
