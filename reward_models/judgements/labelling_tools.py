@@ -53,6 +53,21 @@ class _Said(NamedTuple):
     annotator: str | None
 
 
+def _of_one(verdicts: Sequence[Verdict], comments: Sequence[str], annotator: str | None) -> list[_Said]:
+    """What one person said of the responses, if anything.
+
+    Raises:
+        DataError: several things, none of which may be left out, and which the record cannot tell apart.
+    """
+    if len(verdicts) > 1:
+        who = "of an annotator without a name" if annotator is None else f"of annotator {annotator!r}"
+        raise DataError(
+            f"must hold one verdict per person, got {len(verdicts)} {who}; export the answers to one question at a "
+            "time, with who gave them"
+        )
+    return [_Said(verdict, "\n".join(comments) or None, annotator) for verdict in verdicts]
+
+
 def _judgements(
     prompt: str, texts: Sequence[Any], said: Sequence[_Said], columns: Mapping[str, Any] | None = None
 ) -> list[Judgement]:
@@ -92,6 +107,8 @@ def judgements_of_label_studio(row: Row) -> list[Judgement]:
     lists = [value for value in data.values() if isinstance(value, list) and all(isinstance(x, Mapping) for x in value)]
     if lists:
         items = {str(item.get("id", place)): _item_text(item) for place, item in enumerate(lists[0])}
+        if len(items) < len(lists[0]):
+            raise DataError(f"items must have ids of their own, got {[item.get('id') for item in lists[0]]}")
         names = [name for name in data if _PROMPT.fullmatch(name)]
         prompt, answers = prompt_of(data[names[0]]) if names else "", items
     else:
@@ -112,24 +129,24 @@ def _item_text(item: Mapping[str, Any]) -> Any:
 
 
 def _annotation(annotation: Mapping[str, Any], names: Sequence[str]) -> list[_Said]:
-    verdict: Verdict | None = None
-    comment: str | None = None
+    verdicts: list[Verdict] = []
+    comments: list[str] = []
     for result in as_list(annotation.get("result") or [], "result"):
         value = result.get("value") if isinstance(result, Mapping) else None
         if not isinstance(value, Mapping):
             raise DataError(f"result must hold objects with a value, got {str(result)[:60]!r}")
         if "selected" in value:
-            verdict = _pairwise(value)
+            verdicts.append(_pairwise(value))
         elif "ranker" in value:
-            verdict = _order(_listed(value["ranker"]), names)
+            verdicts.append(_order(_listed(value["ranker"]), names))
         elif "rating" in value:
-            verdict = Rating(value["rating"])
+            verdicts.append(Rating(value["rating"]))
         elif "text" in value:
             listed = [value["text"]] if isinstance(value["text"], str) else as_list(value["text"], "text")
-            comment = "\n".join(map(str, listed))
+            comments += map(str, listed)
     who = annotation.get("completed_by")
     who = who.get("email", who.get("id")) if isinstance(who, Mapping) else who
-    return [] if verdict is None else [_Said(verdict, comment or None, None if who is None else str(who))]
+    return _of_one(verdicts, comments, _name(who))
 
 
 def _pairwise(value: Any) -> Choice:
@@ -171,10 +188,12 @@ def judgements_of_argilla(row: Row) -> list[Judgement]:
     said = []
     for user, values in by_user.items():
         read = [_argilla_value(value, list(texts)) for value in values]
-        verdict = next((one for one in read if not isinstance(one, str)), None)
-        comment = "\n".join(one for one in read if isinstance(one, str)) or None
-        if verdict is not None:
-            said.append(_Said(verdict, comment, user))
+        verdicts = [one for one in read if not isinstance(one, str)]
+        comments = [one for one in read if isinstance(one, str)]
+        if user is None and not comments:  # several people, none of whom is named
+            said += [_Said(verdict, None, None) for verdict in verdicts]
+        else:
+            said += _of_one(verdicts, comments, user)
     return _judgements(prompt, list(texts.values()), said)
 
 

@@ -103,6 +103,10 @@ ARGILLA: dict[str, tuple[dict[str, Any], list[Judgement]]] = {
         {**FIELDS, "preference.responses": [["response2", "response1"]], "preference.responses.users": ["w1"]},
         [Judgement.of("Hi", ("x", "y"), Ranks((2, 1)), annotator="w1")],
     ),
+    "people without names": (
+        {**FIELDS, "preference.responses": ["response1", "response2", "response2"]},
+        [Judgement.of("Hi", ("x", "y"), Votes((Vote("a"), Vote("b"), Vote("b"))))],
+    ),
     "a rating": (
         {"instruction": "Hi", "completion": "x", "quality": answers(("w1", 4), ("w2", 2))},
         [Judgement.of("Hi", ("x",), Rating(stars), annotator=who) for who, stars in (("w1", 4), ("w2", 2))],
@@ -137,6 +141,19 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"id": 1, "fields": FIELDS, "responses": {"preference": "x"}}, "responses must be a list"),
     ({**FIELDS, "preference.responses": "x"}, "preference.responses must be a list"),
+    (task(SHOWN, annotation(LEFT, RIGHT)), "must hold one verdict per person, got 2 of annotator '7'"),
+    (
+        task({**LIST, "items": [{"id": "v", "body": "x"}, {"id": "v", "body": "y"}]}, annotation(LEFT)),
+        "items must have ids of their own, got ['v', 'v']",
+    ),
+    (
+        {**FIELDS, "better": answers(("w1", "response1")), "true": answers(("w1", "response2"))},
+        "must hold one verdict per person, got 2 of annotator 'w1'",
+    ),
+    (
+        {**FIELDS, "preference.responses": ["response1", "response2"], "why.responses": ["clearer"]},
+        "must hold one verdict per person, got 2 of an annotator without a name",
+    ),
     ({**SHOWN, "comparison": None}, "must select left or right, got None"),
     ({**SHOWN, "comparison": {"selected": ["left"]}}, "must select left or right"),
 ]
