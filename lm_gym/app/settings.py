@@ -55,6 +55,10 @@ class _Setting:
         return get_origin(self.kind) is tuple
 
     @property
+    def takes_none(self) -> bool:
+        return type(None) in get_args(self.kind)
+
+    @property
     def flag(self) -> str:
         return _flag(self.name)
 
@@ -252,11 +256,13 @@ def _option(setting: _Setting, value: Any, path: str | None) -> list[str]:
         if not isinstance(value, bool):
             raise refuse("true or false")
         return [setting.flag] if value else []
-    values = value if isinstance(value, list) else [value]
+    if value is None and setting.takes_none:
+        return [f"{setting.flag}=None"]
+    values = value if isinstance(value, list) else [] if value is None and setting.is_many else [value]
     if isinstance(value, list) and not setting.is_many:
         raise refuse("one value")
     for one in values:
-        if isinstance(one, bool) or not isinstance(one, str | int | float | None):
+        if isinstance(one, bool) or not isinstance(one, str | int | float):
             raise refuse("a number or a text (a text such as yes or no in quotes)")
     if setting.is_many:
         return [setting.flag, *map(str, values)]

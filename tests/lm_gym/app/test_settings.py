@@ -145,6 +145,13 @@ def test_options_override_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert read_settings("train", given[:2], capsys)["separate_critic"] is True
 
 
+def test_null_is_none_or_an_empty_list_and_never_the_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("stop_strings: null\neval_data: null\ntop_k: null\n")
+    found = read_settings("train", ["--config", str(file)], capsys)
+    assert (found["stop_strings"], found["eval_data"], found["top_k"]) == ([], None, None)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -156,6 +163,11 @@ def test_options_override_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("model: [a, b]\n", "model: must be one value, got ['a', 'b']"),
         ("model: {a: b}\n", "model: must be a number or a text"),
         ("stop_strings: [yes]\n", "must be a number or a text (a text such as yes or no in quotes), got [True]"),
+        (
+            "stop_strings: [a, null]\n",
+            "stop_strings: must be a number or a text (a text such as yes or no in quotes), got",
+        ),
+        ("model: null\n", "model: must be a number or a text (a text such as yes or no in quotes), got None"),
         ("separate_critic: 1\n", "separate_critic: must be true or false, got 1"),
         ("n_steps: 5\n", "there is no option --n-steps: it counts single tokens"),
         ("- a\n", "must hold settings as 'name: value', got list"),
