@@ -19,6 +19,7 @@ from lm_gym.runs.folder import CHECKPOINTS, MARKER
 from lm_gym.tools.terminal import plain_console
 
 __all__ = [
+    "HELD_OUT_PROMPTS",
     "SETTINGS",
     "Compared",
     "RunModels",
@@ -31,6 +32,8 @@ __all__ = [
 
 SETTINGS = "settings.yaml"
 """File of a run folder of ``train`` with its settings, as --config takes them."""
+HELD_OUT_PROMPTS = "held_out_prompts.jsonl"
+"""File of a run folder of ``demo`` or ``run`` with the prompts that its models are measured on."""
 STAGE_MODEL = "model"
 
 
@@ -141,7 +144,7 @@ def _of_loop(folder: Path) -> RunModels | None:
     start = next((path for path in (folder / "sft", folder / "pretrain") if (path / STAGE_MODEL).is_dir()), None)
     newest = _newest_round(folder, Path("ppo") / POLICY)
     reward = _newest_round(folder, Path("reward") / STAGE_MODEL)
-    prompts = folder / "held_out_prompts.jsonl"
+    prompts = folder / HELD_OUT_PROMPTS
     if newest is None and start is None:
         return None
     before = None if start is None else str(start / STAGE_MODEL)

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from lm_gym.agents import supervised_finetune
 from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardModelRow, Role
+from lm_gym.app.run_models import HELD_OUT_PROMPTS
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
 from lm_gym.tools.files import reading, write_json, write_jsonl
 
 from .measure import measure
-from .next_steps import HELD_OUT_PROMPTS, TRAIN_PROMPTS, next_steps
+from .next_steps import TRAIN_PROMPTS, next_steps
 from .plan import LoopPlan
 from .stages import (
     check_prompts,

@@ -6,13 +6,12 @@ import shlex
 from pathlib import Path
 
 from lm_gym.app.report.report_data import NextStep
+from lm_gym.app.run_models import HELD_OUT_PROMPTS
 
-__all__ = ["HELD_OUT_PROMPTS", "TRAIN_PROMPTS", "command_of", "next_steps"]
+__all__ = ["TRAIN_PROMPTS", "command_of", "next_steps"]
 
 TRAIN_PROMPTS = "train_prompts.jsonl"
 """File of a run folder with the prompts of RL."""
-HELD_OUT_PROMPTS = "held_out_prompts.jsonl"
-"""File of a run folder with the prompts that its models are measured on."""
 
 
 def command_of(*words: object) -> str:

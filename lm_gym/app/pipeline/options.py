@@ -17,12 +17,15 @@ __all__ = [
     "ResponseOptions",
     "RewardOptions",
     "SampleOptions",
+    "Tracker",
     "TrainOptions",
     "TrainResponseOptions",
     "UpdateOptions",
 ]
 
 NoneGiven = tyro.conf.arg(help_behavior_hint="(default: none)")
+Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio"]
+"""Where metrics go: "auto" is TensorBoard where it is installed."""
 MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")]
 MaybeFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")]
 MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")]
@@ -145,7 +148,7 @@ class TrainOptions:
     """Iterations between evaluations on the held-out prompts; there is one after the last iteration too."""
     save_every: int = 10
     """Iterations between checkpoints, for --resume."""
-    tracker: Literal["auto", "none", "tensorboard", "wandb", "trackio"] = "auto"
+    tracker: Tracker = "auto"
     """Where metrics go beside metrics.jsonl; auto is TensorBoard where it is installed (also --report-to)."""
     device: str = "auto"
     """Device of policy and reference: auto, cpu, cuda, cuda:1, mps."""

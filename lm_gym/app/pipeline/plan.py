@@ -18,7 +18,7 @@ from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.config import RewardTrainingConfig
 from lm_gym.runs.folder import RunIdentity
 from lm_gym.scoring.adapters import RewardFunction
-from lm_gym.tools.digests import digest_folder, digest_json, digest_parts
+from lm_gym.tools.digests import digest_handle, digest_json, digest_parts
 
 __all__ = ["LoopPlan"]
 
@@ -127,7 +127,7 @@ class LoopPlan:
             "annotator": "none" if self.annotator is None else digest_json(self.annotator.state_dict()),
         }
         if "base" not in inputs:
-            own["base"] = digest_folder(self.base) if self.base.is_dir() else str(self.base)
+            own["base"] = digest_handle(self.base)
         return RunIdentity(kind="loop", settings={**plain, **configs, **(settings or {})}, inputs=own | inputs)
 
     def measured_prompts(self) -> list[str]:

@@ -41,7 +41,7 @@ from lm_gym.runs.folder import (
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.scoring.protocol import KeepsTraining, RewardModel
 from lm_gym.sources.rows import read_rows
-from lm_gym.tools.digests import digest_file, digest_folder, digest_json
+from lm_gym.tools.digests import digest_file, digest_handle, digest_json
 from lm_gym.tools.files import read_json, sweep_temporaries, write_json
 from lm_gym.tools.terminal import plain_console, visible
 
@@ -136,12 +136,12 @@ def _identity_of(
     options: RewardOptions, train: Sequence[Judgement], held_out: Sequence[Judgement], beside: Beside
 ) -> RunIdentity:
     """Everything that decides the artefact, the measurements in it included."""
-    base, samples = Path(options.model), options.reference_samples
+    samples = options.reference_samples
     return RunIdentity(
         kind="reward-model",
         settings={name: value for name, value in asdict(options).items() if name not in NO_SETTINGS},
         inputs={
-            "model": digest_folder(base) if base.is_dir() else options.model,
+            "model": digest_handle(options.model),
             "judgements": digest_json([to_row(one) for one in train]),
             "held_out_judgements": digest_json([to_row(one) for one in held_out]),
             "also": digest_json([[path.name, [to_row(one) for one in said]] for path, said in beside.items()]),

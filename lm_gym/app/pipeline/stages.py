@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from lm_gym.scoring.adapters import RewardFunction
 from lm_gym.scoring.protocol import RewardModel
 from lm_gym.tools.files import read_json, read_jsonl, write_json
 
+from .options import Tracker
+
 __all__ = [
     "Answered",
     "answered",
@@ -50,9 +52,6 @@ __all__ = [
     "sample_answers",
     "winners",
 ]
-
-Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio"]
-"""Where metrics go: "auto" is TensorBoard where it is installed."""
 
 
 def check_prompts(model: str | Path, prompts: Sequence[str], sampling: SamplingConfig) -> None:
