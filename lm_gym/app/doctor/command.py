@@ -22,7 +22,7 @@ __all__ = ["doctor"]
 def doctor(model: str | None = None, json: bool = False) -> int:
     """Look at this installation: versions, devices, fast precisions, missing extras.
 
-    The exit status is 0 only if all that is needed is there, the device computes, and --model loads.
+    The exit status is 0 only if all that is needed works, and --model loads.
 
     Args:
         model: Folder, hub id or run, or folder of a reward model: also see whether it loads.

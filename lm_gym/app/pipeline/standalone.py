@@ -112,7 +112,7 @@ def generate_texts(
     """Print or write responses to prompts of the command line and of a file.
 
     Raises:
-        ConfigError: there is no prompt, the count is below 1, or ``out`` is the file of prompts.
+        ConfigError: there is no prompt, the count is below 1, or ``out`` is the file of prompts or no .jsonl.
         OutputExistsError: ``out`` is a folder, or a file that was not to be overwritten.
     """
     prompts: list[str | Mapping[str, Any]] = [*given]
@@ -125,6 +125,8 @@ def generate_texts(
         raise ConfigError(f"generate: --out must not be the file of prompts, which it would replace, got {out}")
     if out is not None:
         _refuse_existing(out, overwrite=overwrite)
+        if out.suffix != ".jsonl":
+            raise ConfigError(f"generate: --out must end in .jsonl, which is what is written, got {out}; rename it")
     drawn = answered(model, prompts, count, sampling_of(options), seed=options.seed)
     if out is not None:
         given_and_drawn = [(_turns_of(prompt), one) for prompt, one in zip(prompts, drawn, strict=True)]

@@ -374,6 +374,13 @@ def test_generate_does_not_replace_its_prompts(prompts_file: Path, capsys: pytes
     assert prompts_file.read_bytes() == before
 
 
+def test_generate_writes_under_no_name_of_another_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "rows.csv"
+    assert main(["generate", "--model", MODEL, "--prompt", "a", "--max-new-tokens", "2", "--out", str(out)]) == 2
+    assert "--out must end in .jsonl" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
 def test_generate_replaces_a_file_on_request_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rows.jsonl"
     out.write_text("mine")
