@@ -16,6 +16,7 @@ import json
 import re
 import socket
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,10 +130,13 @@ def _module_of_file(path: Path) -> ModuleType:
 
 
 def _place_of(error: BaseException) -> str:
-    """The last line of a traceback, as " (file.py, line 3)"."""
+    """The last line of a traceback that is the user's own, as " (file.py, line 3)"; not one of a library below it."""
     if isinstance(error, SyntaxError):
         return ""  # its text says where
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    installed = tuple({sysconfig.get_path(one) for one in ("stdlib", "purelib", "platlib")})
+    own = [one for one in frames if not one.filename.startswith((*installed, "<frozen", __file__))]
+    last = (own or frames)[-1]
     return f" ({last.filename}, line {last.lineno})"
 
 

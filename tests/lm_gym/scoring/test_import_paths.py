@@ -80,6 +80,7 @@ def test_an_installed_module_is_not_hidden_by_a_file(tmp_path: Path, monkeypatch
         ("def scores(completions): ...\n", "mine_a.py:score", r"mine_a\.py has no 'score'; did you mean 'scores'\?"),
         ("x = 1 +\n", "mine_b:score", r"mine_b must run to its end .* SyntaxError: .*mine_b\.py, line 1"),
         ("y = 1\nx = 1 / 0\n", "mine_c.py:score", r"raised ZeroDivisionError: .*mine_c\.py, line 2\)"),
+        ("import json\nx = json.loads('no')\n", "mine_e.py:score", r"raised JSONDecodeError: .*mine_e\.py, line 2\)"),
         ("import no_such_thing\n", "mine_d:score", r"No module named 'no_such_thing'"),
     ],
 )
