@@ -27,13 +27,22 @@ CLASSES = (
     SupervisedConfig,
     SurrogateConfig,
 )
+
+
+class Foreign:
+    """An object that no setting takes; its name is the same in every process, as the names of tests must be."""
+
+    def __repr__(self) -> str:
+        return "<foreign>"
+
+
 BAD_FOR: dict[Any, tuple[Any, ...]] = {
     int: (1.5, True, "3", math.nan, [1], -(2**70)),
     float: (math.nan, math.inf, -math.inf, "1e-3", True, 1j, [0.5], 10**400),
     bool: ("no", 0, 1.0),
     str: (3, b"text", ["text"], "\ud800"),
     "literal": ("nonsense", 3, ["linear"], True),
-    "tuple": (3, {"a": 1}, (object(),), "END"),
+    "tuple": (3, {"a": 1}, (Foreign(),), "END"),
     "class": ({}, 3, "default"),
 }
 """Values that no field of a type takes; further ones come from its bounds."""
@@ -54,7 +63,7 @@ def kinds_of(annotation: Any) -> set[Any]:
 def bad_values(field: Field[Any], annotation: Any) -> list[Any]:
     (kind, *others) = kinds_of(annotation)
     if others:  # a name or a tuple of names
-        return [3, {"a": 1}, (object(),), b"text"]
+        return [3, {"a": 1}, (Foreign(),), b"text"]
     values = list(BAD_FOR[kind])
     optional = type(None) in get_args(annotation)
     if not optional:
