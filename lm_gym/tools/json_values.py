@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lm_gym.errors import DataError
 
-__all__ = ["MAX_DEPTH", "check_row", "parse_json", "parse_object", "require_unicode"]
+__all__ = ["MAX_DEPTH", "check_row", "is_finite", "parse_json", "parse_object", "require_unicode"]
 
 MAX_DEPTH = 100
 """Most lists and objects within each other."""
@@ -70,7 +71,7 @@ def check_row(row: Mapping[str, Any], *, plain: bool = False) -> None:
         for found in _leaves(value, repr(key), 1):
             if isinstance(found, str):
                 require_unicode(found, repr(key))
-            elif isinstance(found, float | int) and not _is_finite(found):
+            elif isinstance(found, float | int) and not (isinstance(found, bool) or is_finite(found)):
                 raise DataError(f"{key!r} must hold finite numbers, got {_shown(found)}; fix or remove the row")
             elif plain and not isinstance(found, PLAIN):
                 raise DataError(
@@ -92,14 +93,15 @@ def _leaves(value: Any, name: str, depth: int) -> Iterator[Any]:
         yield value
 
 
-def _is_finite(number: int | float) -> bool:
-    return math.isfinite(number) if isinstance(number, float) else abs(number) < 10**MAX_DIGITS
+def is_finite(value: Any) -> bool:
+    """True for a number of Python's, no switch, that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # of whole numbers too, which Python compares with floats exactly
 
 
 def _shown(number: int | float) -> str:
-    if isinstance(number, float):
-        return "infinity (or a number too large to hold)" if math.isinf(number) else "NaN"
-    return f"a whole number of more than {MAX_DIGITS} digits"
+    return "NaN" if number != number else "infinity (or a number too large to hold)"
 
 
 def require_unicode(text: str, name: str) -> None:

@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform,
 import numpy as np
 
 from lm_gym.errors import ConfigError, UnknownSettingError
+from lm_gym.tools.json_values import is_finite
 
 __all__ = [
     "Bounds",
@@ -38,6 +39,7 @@ __all__ = [
     "Text",
     "Whole",
     "checked",
+    "options",
     "refuse_unknown",
     "settings",
     "shown",
@@ -104,6 +106,17 @@ def settings(cls: type[Class]) -> type[Class]:
         UnknownSettingError: no field has the name.
         ConfigError: a value is of another type, not finite or out of bounds, or a field without a default is missing.
     """
+    return _checking(cls, lambda owner, field: f"{owner}.{field}")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
+def options(cls: type[Class]) -> type[Class]:
+    """:func:`settings` that are options of a command: an error names the option, ``--kl-coef``, and not the class."""
+    return _checking(cls, lambda owner, field: "--" + field.replace("_", "-"))
+
+
+def _checking(cls: type[Class], subject: Callable[[str, str], str]) -> type[Class]:
+    """Args: subject: of an error, by the names of class and field."""
     made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     generated = made.__init__
 
@@ -116,9 +129,9 @@ def settings(cls: type[Class]) -> type[Class]:
         refuse_unknown(name, values, known)
         for field in dataclasses.fields(made):
             if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
-                raise ConfigError(f"{name}.{field.name}: must be given, and is missing")
+                raise ConfigError(f"{subject(name, field.name)}: must be given, and is missing")
         annotations = _annotations(made)
-        generated(self, **{key: checked(f"{name}.{key}", one, annotations[key]) for key, one in values.items()})
+        generated(self, **{key: checked(subject(name, key), one, annotations[key]) for key, one in values.items()})
 
     made.__init__ = __init__
     return cls
@@ -216,9 +229,9 @@ def _integer(value: Any) -> int:
 
 def _number(value: Any) -> float:
     """A finite number. A whole number of Python may be too large for one."""
-    _require(isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool))
-    _require(abs(int(value)) <= MOST if isinstance(value, int | np.integer) else math.isfinite(value))
-    return float(value)
+    plain = int(value) if isinstance(value, np.integer) else float(value) if isinstance(value, np.floating) else value
+    _require(is_finite(plain))
+    return float(plain)
 
 
 def _switch(value: Any) -> bool:
@@ -240,7 +253,6 @@ def _instance(value: Any, kind: Any) -> Any:
     return value
 
 
-MOST = float(np.finfo(np.float64).max)
 _PLAIN: dict[Any, Callable[[Any], Any]] = {
     int: _integer,
     float: _number,
@@ -263,19 +275,20 @@ _NAMES = {
 def _rule(annotation: Any) -> str:
     """What an annotation asks for, in words."""
     origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated and parts[0] is str:
-        return "a text that is not empty"
     if origin is Annotated:
-        return " ".join((_rule(parts[0]), *(str(one) for one in parts[1:])))
+        bounds = [one for one in parts[1:] if isinstance(one, Bounds)]
+        of_text = bounds and parts[0] is str
+        return "a text that is not empty" if of_text else " ".join((_rule(parts[0]), *map(str, bounds)))
     if origin in (Union, types.UnionType):
         return " or ".join(sorted((_rule(one) for one in parts), key=lambda rule: rule != "None"))
     if origin is Literal:
         *first, last = [f'"{one}"' if isinstance(one, str) else repr(one) for one in parts]
         return f"{', '.join(first)} or {last}" if first else last
     if origin is tuple:
-        return f"a tuple or list, in which each is {_rule(parts[0])}"
-    name = getattr(origin or annotation, "__name__", str(annotation))
-    return _NAMES.get(annotation) or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+        return "a tuple or list" + ("" if parts[0] is Any else f", in which each is {_rule(parts[0])}")
+    kind = origin or annotation
+    name = getattr(kind, "__name__", str(kind))
+    return _NAMES.get(kind) or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def _remedy(value: Any, annotation: Any) -> str:

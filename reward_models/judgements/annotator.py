@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class Question:
         return cls(prompt=prompt, responses=tuple(Response(text=text) for text in texts))
 
 
+@runtime_checkable
 class Annotator(Stateful, Protocol):
     """Answers questions with judgements: simulated people, a model, a file of answers, people.
 

@@ -24,9 +24,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lm_gym.errors import DataError
-from lm_gym.tools.json_values import parse_json
+from lm_gym.tools.json_values import is_finite, parse_json
 
-from .record import Choice, Judgement, Ranks, Response, Value, Winner, is_finite
+from .record import Choice, Judgement, Ranks, Response, Value, Winner
 from .sides import Row, as_list, prompt_of
 from .transcripts import conversation_of, split_alike
 

@@ -8,13 +8,12 @@ A verdict refers to responses by place, never by text: response 0 is "a", respon
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from lm_gym.errors import DataError
-from lm_gym.tools.json_values import require_unicode
+from lm_gym.tools.json_values import is_finite, require_unicode
 
 __all__ = [
     "KINDS",
@@ -36,8 +35,6 @@ __all__ = [
 Winner = Literal["a", "b", "tie", "both_bad"]
 Origin = Literal["labelling", "product"]
 LOWEST_RATING, HIGHEST_RATING = 0, 5
-LARGEST = 1 << 1023
-"""No whole number of this size or more is a float."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,13 +328,6 @@ def _are_places(ranks: Sequence[Any]) -> bool:
     if all(dense[rank] == rank for rank in ranks):
         return True
     return all(rank == 1 + sum(other < rank for other in ranks) for rank in ranks)
-
-
-def is_finite(value: Any) -> bool:
-    """True for a number that a float can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) if isinstance(value, float) else abs(value) < LARGEST
 
 
 def _require_said(subject: str, said: Judgement | Vote) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from lm_gym.tools.settings import Bounds, Count, NotNegative, Positive, Probability, Seed, Whole, options
 
 __all__ = [
     "FileRun",
@@ -23,22 +24,23 @@ __all__ = [
     "UpdateOptions",
 ]
 
+ShareHeldOut = Annotated[float, Bounds(above=0, below=1)]
 NoneGiven = tyro.conf.arg(help_behavior_hint="(default: none)")
 Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio"]
 """Where metrics go: "auto" is TensorBoard where it is installed."""
-MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")]
-MaybeFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")]
+MaybeInt = Annotated[Count | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")]
+MaybeFloat = Annotated[Positive | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")]
 MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")]
 MaybeText = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: none)")]
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class ResponseOptions:
     """Settings of sampling, under the names of ``SamplingConfig``."""
 
-    max_new_tokens: int = 64
+    max_new_tokens: Count = 64
     """Longest response, in tokens."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Softmax temperature, for every model alike."""
     top_k: MaybeInt = None
     """Draw among the k most likely tokens only."""
@@ -50,25 +52,25 @@ class ResponseOptions:
     """Texts that end a response, which is scored and shown without them."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class SampleOptions(ResponseOptions):
     """Settings of sampling, and of the stream that is drawn from."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the draws."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class TrainResponseOptions(ResponseOptions):
     """Settings of sampling in training."""
 
-    max_new_tokens: int = 48
+    max_new_tokens: Count = 48
     """Longest response, in tokens (also --response-length)."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Softmax temperature, for policy and reference alike."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class RewardOptions:
     """Settings of the fit of a reward model."""
 
@@ -80,7 +82,7 @@ class RewardOptions:
     """All weights of a model; a small head on a frozen sentence encoder (seconds); a model that reads pairs."""
     eval_data: Annotated[tuple[Path, ...], NoneGiven] = ()
     """Files of judgements to measure on; none keeps a share of the data for that."""
-    held_out: float = 0.1
+    held_out: ShareHeldOut = 0.1
     """Share of the prompt groups that is kept for measuring, where there is no eval data."""
     group_separator: MaybeText = None
     """Prompts that are alike before this text form a group, which is never divided."""
@@ -90,46 +92,46 @@ class RewardOptions:
     """Further files of judgements to measure on, each beside the main numbers: adversarial pairs, say."""
     fail_on_probes: bool = False
     """End with an error if a text that should never win does; the model is written all the same."""
-    debias: float = 0.0
+    debias: NotNegative = 0.0
     """Pairs that are added in which a preferred answer beats its own padded, cut or empty form, as a share of the
     comparisons; 0 adds none."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Passes over the judgements (not embedding); None: one, up to three where they are few."""
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """Peak learning rate (not embedding); None: 1e-4 for an encoder of 22 million weights, less for larger models."""
-    items_per_step: int | None = None
+    items_per_step: Count | None = None
     """Rankings, or prompts with all else that was said, per forward pass (not embedding); None: about 16 texts."""
-    max_responses: int | None = None
+    max_responses: Count | None = None
     """Most responses of one prompt in one forward pass (not embedding); None: 16."""
-    max_length: int | None = None
+    max_length: Count | None = None
     """Longest text, in tokens; the left end of a longer one is cut (not embedding)."""
     reference_samples: MaybePath = None
     """Responses of the language model that RL starts from ({"prompt", "response"} rows, as generate --out writes): a
     normaliser is fitted on their scores, which are paid with mean 0 and deviation 1. Without them none is fitted."""
-    lora_rank: int = 0
+    lora_rank: Whole = 0
     """Rank of the low-rank updates of a frozen model; 0 trains every weight (not embedding)."""
     tie_model: Literal["half", "rao_kupper", "davidson"] = "half"
     """Reading of a tie: half a win for each side, or an outcome of its own with a learned frequency."""
-    checkpoint_every_steps: int | None = None
+    checkpoint_every_steps: Count | None = None
     """Updates between checkpoints, for --resume (not embedding, whose texts are embedded once anyway); None: 200."""
     learning_curve: bool = False
     """Also fit to an eighth, a quarter and half of the judgements, to see what more of them would bring."""
-    l2: float | None = None
+    l2: NotNegative | None = None
     """Penalty on the head's weights (embedding); None: 1."""
     surface: bool = False
     """Also read surface features: lengths, punctuation, repetition, overlap with the prompt (embedding)."""
     reads: Literal["response", "prompt_and_response", "interaction"] | None = None
     """Embed the response alone, both as one text, or the response and how it stands to the prompt (embedding); None:
     the response alone, so that a linear head does not see the prompt."""
-    hidden: int | None = None
+    hidden: Count | None = None
     """Width of a hidden layer of the head (embedding); None: a linear head."""
     cache_dir: MaybePath = None
     """Folder that keeps embeddings between runs (embedding)."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of head, order and split."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class TrainOptions:
     """What is trained, on what, and what is kept of it."""
 
@@ -142,11 +144,11 @@ class TrainOptions:
     name."""
     eval_data: MaybePath = None
     """Held-out prompts; the best checkpoint is chosen on them."""
-    iterations: int = 100
+    iterations: Count = 100
     """PPO iterations."""
-    eval_every: int = 10
+    eval_every: Count = 10
     """Iterations between evaluations on the held-out prompts; there is one after the last iteration too."""
-    save_every: int = 10
+    save_every: Count = 10
     """Iterations between checkpoints, for --resume."""
     tracker: Tracker = "auto"
     """Where metrics go beside metrics.jsonl; auto is TensorBoard where it is installed (also --report-to)."""
@@ -156,33 +158,33 @@ class TrainOptions:
     """Precision of policy and reference: auto computes in bfloat16 where the hardware has it, on float32 weights."""
     score_timeout: MaybeFloat = None
     """Most seconds that one call of the reward model may take; without a limit it is waited for."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of prompts, draws and minibatches."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class UpdateOptions:
     """Settings of PPO and of the KL penalty."""
 
-    episodes: int = 64
+    episodes: Count = 64
     """Responses per iteration."""
     minibatches: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 4, or --episodes)")
+        Count | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 4, or --episodes)")
     ] = None
     """Optimiser steps per pass over an iteration's responses."""
-    epochs: int = 4
+    epochs: Count = 4
     """Passes over each iteration's responses (also --n-epochs)."""
-    learning_rate: float = 1e-5
+    learning_rate: Positive = 1e-5
     """Adam's step size at the start; it falls to 0 over the run (also --lr)."""
-    clip: float = 0.2
+    clip: Positive = 0.2
     """Farthest that a step may move the probability ratio from 1 (also --clip-range)."""
-    gamma: float = 1.0
+    gamma: Probability = 1.0
     """Discount per token."""
-    gae_lambda: float = 0.95
+    gae_lambda: Probability = 0.95
     """Lambda of the advantage estimate (also --lam)."""
     entropy_coef: float = 0.0
     """Weight of an entropy bonus in the loss; the KL penalty holds the entropy already (also --ent-coef)."""
-    kl_coef: float = 0.05
+    kl_coef: NotNegative = 0.05
     """Price of a nat of KL to the reference, in units of the score; the start value with --kl-target (also --beta)."""
     kl_target: MaybeFloat = None
     """KL per response, in nats, that an adaptive controller of --kl-coef holds."""
@@ -190,7 +192,7 @@ class UpdateOptions:
     """Give the value head a trunk of its own."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class FileRun:
     """The whole loop on a user's own files."""
 
@@ -204,27 +206,27 @@ class FileRun:
     """Text between a prompt and its answer; a chat has none."""
     group_separator: MaybeText = None
     """Prompts that are alike before this text are held out together."""
-    held_out: float = 0.25
+    held_out: ShareHeldOut = 0.25
     """Share of the prompt groups that is kept for measuring."""
-    best_share: float = 0.25
+    best_share: Annotated[float, Bounds(above=0, most=1)] = 0.25
     """Share of each ranking, from the top, that fine-tuning learns from."""
-    pretrain_steps: int = 750
+    pretrain_steps: Count = 750
     """Steps of training the language model, of 2,048 tokens each: about four minutes on two cores, less with fewer."""
-    reward_epochs: int = 8
+    reward_epochs: Count = 8
     """Passes of the reward model over the judgements."""
-    iterations: int = 30
+    iterations: Count = 30
     """PPO iterations."""
-    episodes: int = 32
+    episodes: Count = 32
     """Responses per PPO iteration."""
-    max_new_tokens: int = 96
+    max_new_tokens: Count = 96
     """Longest response, in tokens."""
-    temperature: float = 0.8
+    temperature: Positive = 0.8
     """Softmax temperature, for policy and reference alike."""
-    kl_target: float = 10.0
+    kl_target: Positive = 10.0
     """KL per response that the adaptive controller holds, in nats."""
-    kl_coef: float = 0.05
+    kl_coef: NotNegative = 0.05
     """Start value of the price of a nat of KL, in units of the score (also --beta)."""
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """Adam's step size in PPO (also --lr)."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of every stage."""

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from lm_gym.agents import SupervisedConfig
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
-from lm_gym.kl_control import AdaptiveKL
 from lm_gym.reward_models.judgements.annotator import Annotator
 from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.config import RewardTrainingConfig
 from lm_gym.runs.folder import RunIdentity
 from lm_gym.scoring.adapters import RewardFunction
 from lm_gym.tools.digests import digest_handle, digest_json, digest_parts
+from lm_gym.tools.settings import Bounds, Count, Positive, Seed, Text, settings
 
 __all__ = ["LoopPlan"]
 
@@ -37,7 +37,7 @@ MEASURED = 96
 """Responses that a model is measured on, at least."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LoopPlan:
     """Plan of one run: base LM -> SFT -> judgements -> reward model -> RL with a KL penalty -> judgements -> ..."""
 
@@ -47,9 +47,9 @@ class LoopPlan:
     """Description of the run, for the report."""
     base: Path
     """Folder of the language model that everything starts from."""
-    train_prompts: tuple[str, ...]
+    train_prompts: tuple[Text, ...]
     """Prompts of judgements and RL."""
-    held_out_prompts: tuple[str, ...]
+    held_out_prompts: tuple[Text, ...]
     """Prompts that models are measured on."""
     demonstrations: tuple[Mapping[str, Any], ...] = ()
     """Rows for supervised fine-tuning; none skips it."""
@@ -57,19 +57,19 @@ class LoopPlan:
     """Asked about fresh answers in every round."""
     judgements: Split | None = None
     """Judgements that exist before the run starts, in place of an annotator; no prompt (or group) is on both sides."""
-    rounds: int = 1
+    rounds: Count = 1
     """Times that judgements, reward model and RL are done."""
-    prompts_per_round: int = 128
+    prompts_per_round: Count = 128
     """Prompts whose answers the annotator is asked about in a round."""
-    answers_per_prompt: int = 4
+    answers_per_prompt: Annotated[int, Bounds(least=2)] = 4
     """Answers to a prompt in one question to the annotator."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Settings of sampling, for judgements, RL and measurement."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Start value of the KL coefficient and the other rules of payment."""
-    kl_target: float | None = None
+    kl_target: Positive | None = None
     """Nats per response that an adaptive controller holds; None keeps the coefficient."""
-    kl_horizon: float = 1000.0
+    kl_horizon: Positive = 1000.0
     """The controller's horizon, in episodes."""
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     """Settings of supervised fine-tuning."""
@@ -77,7 +77,7 @@ class LoopPlan:
     """Settings of the reward model."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """Settings of RL."""
-    iterations: int = 100
+    iterations: Count = 100
     """Length of RL in one round."""
     reference_arms: bool = True
     """Also run the same PPO without the KL, and fine-tuning on the winners of the same judgements."""
@@ -87,21 +87,18 @@ class LoopPlan:
     """True where (prompt, response) is grammatical; for the report only."""
     group_of: Callable[[str], str] | None = None
     """Group of a prompt, for the reward model's standard errors."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of every stage."""
 
     def __post_init__(self) -> None:
         if (self.annotator is None) == (self.judgements is None):
             raise ConfigError("LoopPlan: needs exactly one of annotator and judgements")
-        if self.rounds < 1 or (self.judgements is not None and self.rounds != 1):
-            raise ConfigError(f"LoopPlan.rounds: must be >= 1, and 1 with fixed judgements, got {self.rounds}")
+        if self.judgements is not None and self.rounds != 1:
+            raise ConfigError(f"LoopPlan.rounds: must be 1 with fixed judgements, got {self.rounds}")
         if not self.train_prompts or not self.held_out_prompts:
             raise ConfigError("LoopPlan: needs training prompts and held-out prompts, got none of one kind")
         if set(self.train_prompts) & set(self.held_out_prompts):
             raise ConfigError("LoopPlan: held-out prompts must not be among the training prompts, and some are")
-
-        if self.kl_target is not None:
-            AdaptiveKL(target=self.kl_target, horizon=self.kl_horizon)  # checks both
 
     @property
     def stage_count(self) -> int:

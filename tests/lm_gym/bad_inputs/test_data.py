@@ -146,17 +146,28 @@ COMMANDS: list[tuple[str, Callable[[Any], list[str]], tuple[str, ...]]] = [
     ("generate, a temperature of 0", lambda w: generate(w, "--temperature", "0"), ("temperature", "0")),
     ("generate, a temperature of nan", lambda w: generate(w, "--temperature", "nan"), ("temperature", "nan")),
     ("generate, a temperature in words", lambda w: generate(w, "--temperature", "hot"), ("temperature", "hot")),
-    ("generate, no tokens", lambda w: generate(w, "--max-new-tokens", "0"), ("max_new_tokens", "0")),
+    ("generate, no tokens", lambda w: generate(w, "--max-new-tokens", "0"), ("--max-new-tokens", "0")),
     ("generate, a seed below 0", lambda w: generate(w, "--seed", "-1"), ("seed", "-1")),
     ("train, no reward model", lambda w: train_line(w, reward="nope"), ("nope",)),
     ("train, no prompts", lambda w: train_line(w, prompts="nope.jsonl"), ("nope.jsonl",)),
     ("train, no iterations", lambda w: train_line(w, "--iterations", "0"), ("iterations", "0")),
     ("train, iterations between", lambda w: train_line(w, "--iterations", "1.5"), ("iterations", "1.5")),
-    ("train, a rate of inf", lambda w: train_line(w, "--learning-rate", "inf"), ("learning_rate", "inf")),
-    ("train, a rate of nan", lambda w: train_line(w, "--learning-rate", "nan"), ("learning_rate", "nan")),
-    ("train, a coefficient below 0", lambda w: train_line(w, "--kl-coef", "-1"), ("kl_coef", "-1")),
+    ("train, a rate of inf", lambda w: train_line(w, "--learning-rate", "inf"), ("--learning-rate", "inf")),
+    ("train, a rate of nan", lambda w: train_line(w, "--learning-rate", "nan"), ("--learning-rate", "nan")),
+    ("train, a coefficient below 0", lambda w: train_line(w, "--kl-coef", "-1"), ("--kl-coef", "-1")),
     ("train, a target of 0", lambda w: train_line(w, "--kl-target", "0"), ("target", "0")),
     ("train, no episodes", lambda w: train_line(w, "--episodes", "0"), ("episodes", "0")),
+    ("train, no evaluations", lambda w: train_line(w, "--eval-every", "0"), ("--eval-every", "0")),
+    ("train, a limit of nan seconds", lambda w: train_line(w, "--score-timeout", "nan"), ("--score-timeout", "nan")),
+    ("train, a seed below 0", lambda w: train_line(w, "--seed", "-1"), ("--seed", "-1")),
+    ("train, text in Latin-1", lambda w: train_line(w, "--stop-strings", "\udce9"), ("--stop-strings", "udce9")),
+    ("run, a best share of 2", lambda w: run_line(w, "--best-share", "2"), ("--best-share", "2")),
+    ("run, a best share of 0", lambda w: run_line(w, "--best-share", "0"), ("--best-share", "0")),
+    ("run, no steps", lambda w: run_line(w, "--pretrain-steps", "0"), ("--pretrain-steps", "0")),
+    ("run, all held out", lambda w: run_line(w, "--held-out", "1"), ("--held-out", "1")),
+    ("reward train, nan held out", lambda w: fit_line(w, "--held-out", "nan"), ("--held-out", "nan")),
+    ("reward train, a debias below 0", lambda w: fit_line(w, "--debias", "-1"), ("--debias", "-1")),
+    ("reward train, a rank below 0", lambda w: fit_line(w, "--lora-rank", "-1"), ("--lora-rank", "-1")),
     ("report, no folder", lambda w: ["report", str(w.tmp / "nope")], ("nope",)),
     ("report, a damaged report", lambda w: ["report", str(w.file("r/report.json", "{").parent)], ("report.json",)),
     (
@@ -176,6 +187,15 @@ def generate(world: Any, *flags: str, model: str | None = None) -> list[str]:
 
 def eval_line(world: Any) -> list[str]:
     return ["reward", "eval", "--model", "./nope", "--data", str(world.rows(GOOD))]
+
+
+def run_line(world: Any, *flags: str) -> list[str]:
+    return ["run", "--data", str(world.rows(GOOD)), "--model", "./nope", "--out", str(world.tmp / "out"), *flags]
+
+
+def fit_line(world: Any, *flags: str) -> list[str]:
+    files = ["--data", str(world.rows(GOOD)), "--out", str(world.tmp / "out")]
+    return ["reward", "train", "--model", "./nope", *files, *flags]
 
 
 def train_line(world: Any, *flags: str, reward: str = "oracle", prompts: str | None = None) -> list[str]:

@@ -3,17 +3,31 @@
 import math
 import types
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
 from lm_gym import AdaptiveKL, RewardConfig, SamplingConfig, ScoreNormalizer
 from lm_gym.agents import PPOConfig, PretrainConfig, SupervisedConfig, SurrogateConfig
+from lm_gym.app.pipeline.options import (
+    FileRun,
+    RewardOptions,
+    SampleOptions,
+    TrainOptions,
+    TrainResponseOptions,
+    UpdateOptions,
+)
+from lm_gym.app.pipeline.plan import LoopPlan
 from lm_gym.errors import ConfigError, UnknownSettingError
 from lm_gym.models.lora import LoraSettings
-from lm_gym.reward_models import EmbeddingTrainingConfig, LossConfig, RewardTrainingConfig
+from lm_gym.reward_models import EmbeddingTrainingConfig, LossConfig, RecordedAnnotator, RewardTrainingConfig, Split
 
+OPTIONS = (FileRun, RewardOptions, SampleOptions, TrainOptions, TrainResponseOptions, UpdateOptions)
+"""Settings whose errors name the option of the command line."""
 CLASSES = (
+    *OPTIONS,
+    LoopPlan,
     AdaptiveKL,
     EmbeddingTrainingConfig,
     LoraSettings,
@@ -27,6 +41,19 @@ CLASSES = (
     SupervisedConfig,
     SurrogateConfig,
 )
+
+
+NEEDED: dict[Any, dict[str, Any]] = {
+    AdaptiveKL: {"target": 1.0},
+    FileRun: {"data": ()},
+    LoopPlan: {
+        **{"title": "", "summary": "", "base": Path(), "annotator": RecordedAnnotator(())},
+        **{"train_prompts": ("a",), "held_out_prompts": ("b",)},
+    },
+    RewardOptions: {"model": "m", "data": ()},
+    TrainOptions: {"model": "m", "reward_model": "oracle", "data": Path()},
+}
+"""Values of the fields that have no default."""
 
 
 class Foreign:
@@ -61,6 +88,7 @@ def kinds_of(annotation: Any) -> set[Any]:
 
 
 def bad_values(field: Field[Any], annotation: Any) -> list[Any]:
+    annotation = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     (kind, *others) = kinds_of(annotation)
     if others:  # a name or a tuple of names
         return [3, {"a": 1}, (Foreign(),), b"text"]
@@ -91,11 +119,11 @@ CASES = [
 
 @pytest.mark.parametrize(("cls", "name", "value"), CASES)
 def test_a_setting_of_the_wrong_kind_or_size_is_refused_by_name(cls: Any, name: str, value: Any) -> None:
-    needed = {"target": 1.0} if cls is AdaptiveKL else {}
     with pytest.raises(ConfigError) as caught:
-        cls(**needed | {name: value})
+        cls(**NEEDED.get(cls, {}) | {name: value})
     message = str(caught.value)
-    assert message.startswith(f"{cls.__name__}.{name}: must be ")
+    subject = "--" + name.replace("_", "-") if cls in OPTIONS else f"{cls.__name__}.{name}"
+    assert message.startswith(f"{subject}: must be ")
     assert f", got {repr(value)[:150]}" in message
 
 
@@ -147,6 +175,11 @@ BOUNDS: list[tuple[Any, dict[str, Any]]] = [
     (EmbeddingTrainingConfig, {"hidden": 0}),
     (EmbeddingTrainingConfig, {"max_iterations": 0}),
     (LoraSettings, {"rank": 0}),
+    (LoopPlan, {"answers_per_prompt": 1, **NEEDED[LoopPlan]}),
+    (LoopPlan, {"rounds": 0, **NEEDED[LoopPlan]}),
+    (LoopPlan, {"rounds": 2, **NEEDED[LoopPlan], "annotator": None, "judgements": Split([], [])}),
+    (LoopPlan, {"kl_horizon": 0, **NEEDED[LoopPlan]}),
+    (LoopPlan, {"train_prompts": ("",), "held_out_prompts": ("b",), "title": "", "summary": "", "base": Path()}),
     (LoraSettings, {"dropout": 1.0}),
     (LoraSettings, {"target_modules": ()}),
     (LoraSettings, {"target_modules": ""}),
@@ -160,6 +193,8 @@ def test_a_setting_out_of_its_bounds_is_refused_by_name(cls: Any, given: dict[st
 
 
 TYPOS = [
+    (LoopPlan, "kl_targets", "kl_target"),
+    (TrainOptions, "iteration", "iterations"),
     (PPOConfig, "learning_rat", "learning_rate"),
     (PPOConfig, "num_minibatches", "minibatches"),
     (SamplingConfig, "max_new_token", "max_new_tokens"),

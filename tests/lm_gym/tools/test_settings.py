@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from lm_gym.errors import ConfigError, UnknownSettingError
-from lm_gym.tools.settings import Bounds, Count, Positive, Seed, Share, Text, checked, settings
+from lm_gym.tools.settings import Bounds, Count, Positive, Seed, Share, Text, checked, options, settings
 
 NAN, INF = float("nan"), float("inf")
 Decay = Literal["linear", "cosine", "none"]
@@ -100,6 +101,11 @@ BAD: list[tuple[Any, Any, str]] = [
     (tuple[int, ...], {1: 2}, "must be a tuple or list, in which each is a whole number, got {1: 2}"),
     (tuple[int, ...], np.array(3), "must be a tuple or list, in which each is a whole number, got array(3)"),
     (Path, 3, "must be a path, got 3"),
+    (tuple[Any, ...], 3, "must be a tuple or list, got 3"),
+    (Annotated[str, "a remark"], 3, "must be a text that UTF-8 can hold, got 3"),
+    (Annotated[int | None, "a remark"], "3", "must be None or a whole number, got '3'"),
+    (Callable[[str], str] | None, 3, "must be None or a callable, got 3"),
+    (float, np.longdouble("1e4000"), "must be a finite number, got "),
     (Inner | None, {"rate": 1}, "must be None or an Inner, got {'rate': 1}"),
 ]
 
@@ -153,3 +159,16 @@ def test_a_settings_object_is_a_frozen_dataclass_that_copies_and_tells_its_signa
     assert list(inspect.signature(Derived).parameters) == ["steps", "decay", "names", "inner", "width"]
     with pytest.raises(FrozenInstanceError):
         made.steps = 3  # type: ignore[misc]
+
+
+def test_options_are_settings_whose_errors_name_the_option() -> None:
+    @options
+    class Given:
+        eval_every: Count
+        top_p: Share | None = None
+
+    assert asdict(Given(eval_every=np.int64(2))) == {"eval_every": 2, "top_p": None}  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^--eval-every: must be a whole number >= 1, got 0$"):
+        Given(eval_every=0)
+    with pytest.raises(ConfigError, match=r"^--eval-every: must be given, and is missing$"):
+        Given()  # type: ignore[call-arg]
