@@ -7,6 +7,9 @@ LINT_TREE := .cache/lint-tree
 LOWEST := .cache/gymnasium-lowest
 SOURCES := lm_gym agents reward_models tests examples benchmarks scripts docs/conf.py
 
+# Tests run in one process per core, four at most (1 GB each); one thread in each, or they would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal
+
 .PHONY: setup demo test test-slow test-lowest test-all check format bench docs build clean
 
 setup: $(STAMP)
@@ -24,10 +27,10 @@ demo: setup
 	$(BIN)/lm-gym demo --overwrite
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-slow: setup
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 # The tests of the environments on the oldest Gymnasium that pyproject.toml admits, which goes before the installed one.
 test-lowest: setup
