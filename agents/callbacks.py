@@ -19,7 +19,7 @@ from lm_gym.envs.evaluation import Evaluation
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
-from lm_gym.tools.progress import StepProgress
+from lm_gym.tools.console.progress import StepProgress
 from lm_gym.tools.settings import checked
 
 from .policy import LanguageModelPolicy

@@ -30,8 +30,8 @@ from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches,
 from lm_gym.policy import PolicyEvaluation
 from lm_gym.prompts import load_prompts
 from lm_gym.runs.manifests import check_manifest, write_manifest
+from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import read_json, reading, replaced_folder, write_json
-from lm_gym.tools.quiet import quiet_transformers
 from lm_gym.tools.settings import Text, checked, shown
 
 from .acting import TokenActor

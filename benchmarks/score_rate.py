@@ -41,7 +41,7 @@ from lm_gym.reward_models import (
     PreferenceRewardModel,
     SentenceFeatures,
 )
-from lm_gym.tools.quiet import quiet_transformers
+from lm_gym.tools.console.quiet import quiet_transformers
 
 VOCAB, LONGEST = 8192, 256
 

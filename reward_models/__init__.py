@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .embedding.sentence_features import SentenceFeatures
     from .human.pair_choice import choose_pairs, pair_utility
     from .judgements.annotator import Annotator, AnnotatorPool, Question, RecordedAnnotator
-    from .judgements.forms import export_rows
+    from .judgements.forms.foreign import export_rows
     from .judgements.negatives import spoiled_pairs
     from .judgements.record import (
         BestOf,
@@ -223,7 +223,7 @@ _HOMES = {
         "JudgeRewardModel",
         "RemoteJudge",
     ),
-    "judgements.forms": ("export_rows",),
+    "judgements.forms.foreign": ("export_rows",),
     "judgements.rows": (
         "JudgementFile",
         "SkippedRow",

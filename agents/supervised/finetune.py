@@ -24,8 +24,8 @@ from lm_gym.models.language_model import load_tokenizer, load_weights, longest_s
 from lm_gym.runs.folder import open_shared_run
 from lm_gym.sources.rows import read_rows
 from lm_gym.tools.digests import digest_parts
-from lm_gym.tools.global_state import restored_global_state
 from lm_gym.tools.settings import Bounds, Count, NotNegative, Text, checked, settings
+from lm_gym.tools.trainer.global_state import restored_global_state
 
 from .loop import LoopResult, train_language_model
 from .rows import INSTRUCTION_TEMPLATE, LongRowRule, TokenizedRows, tokenize_rows

@@ -21,9 +21,9 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 from lm_gym.processes import launched_processes
 from lm_gym.runs.folder import Run
 from lm_gym.runs.signals import Interrupted, StopRequest, stopping_at_signals
+from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import append_jsonl, reading, write_text
-from lm_gym.tools.quiet import quiet_transformers
-from lm_gym.tools.trainer_progress import TrainerProgress
+from lm_gym.tools.trainer.trainer_progress import TrainerProgress
 
 from .rows import TokenizedText
 from .run_folder import METRICS

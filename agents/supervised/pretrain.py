@@ -26,8 +26,8 @@ from transformers import (
 from lm_gym.errors import ConfigError, DataError
 from lm_gym.runs.folder import open_shared_run
 from lm_gym.tools.digests import digest_parts
-from lm_gym.tools.global_state import restored_global_state
 from lm_gym.tools.settings import Bounds, Count, NotNegative, Positive, Seed, Share, checked, settings, shown
+from lm_gym.tools.trainer.global_state import restored_global_state
 
 from .documents import (
     Document,

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.processes import launched_processes
 from lm_gym.runs.folder import Run, RunIdentity
+from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.digests import digest_file, digest_json, digest_parts, digest_tensors
-from lm_gym.tools.quiet import quiet_transformers
 
 from .trainer import LoopConfig
 

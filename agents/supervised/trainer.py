@@ -40,8 +40,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
-from lm_gym.tools.finite_trainer import FiniteTrainer
 from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, Share, settings
+from lm_gym.tools.trainer.finite_trainer import FiniteTrainer
 
 from .rows import TokenizedText
 

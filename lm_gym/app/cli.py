@@ -18,7 +18,7 @@ from rich.text import Text
 
 from lm_gym.errors import LmGymError, WriteError
 from lm_gym.runs.signals import Interrupted
-from lm_gym.tools.terminal import plain_console, visible
+from lm_gym.tools.console.terminal import plain_console, visible
 
 __all__ = ["main"]
 

@@ -12,10 +12,10 @@ import tyro
 from rich.console import Console
 from tyro.extras import SubcommandApp
 
-from lm_gym.tools.terminal import plain_console
+from lm_gym.tools.console.terminal import plain_console
 
 from .doctor.command import doctor
-from .pipeline.options import (
+from .options import (
     FileRun,
     MaybeInt,
     MaybePath,
@@ -102,7 +102,7 @@ def run(
         resume: Go on with the run that the folder holds.
         overwrite: Delete the run that the folder holds first.
     """
-    from .pipeline.file_run import run_from_files
+    from .from_files.file_run import run_from_files
     from .run_models import language_model_of
 
     if options.model is not None:
@@ -225,7 +225,7 @@ def train(
     from lm_gym.runs.signals import Interrupted
     from lm_gym.tools.files import write_text
 
-    from .pipeline.standalone import train_policy
+    from .from_files.standalone import train_policy
     from .run_models import SETTINGS, language_model_of, reward_model_of
 
     record = dumped(train, {"options": options, "update": update, "responses": responses, "out": out})
@@ -260,7 +260,7 @@ def generate(
         out: Write .jsonl rows here instead of printing.
         overwrite: Replace the file that is there.
     """
-    from .pipeline.standalone import generate_texts
+    from .from_files.standalone import generate_texts
     from .run_models import language_model_of
 
     model = language_model_of(model)
@@ -289,7 +289,7 @@ def compare(
         reward_model: Also score both, and count how often each wins; left out with one run, its own.
         limit: Most prompts shown.
     """
-    from .pipeline.standalone import compare_models
+    from .from_files.standalone import compare_models
     from .run_models import compared
 
     a, b, data, reward_model = compared(a, b, data, reward_model)
@@ -303,7 +303,7 @@ def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "ht
         run: Folder of the run; one of train may still go on.
         form: A page (report.html in the folder), or a table in the terminal.
     """
-    from .pipeline.train_report import holds_training, report_of_training
+    from .from_files.train_report import holds_training, report_of_training
     from .report.report import render_report
     from .report.report_data import Report
     from .report.terminal_report import print_table

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lm_gym.tools.terminal import plain_console
+from lm_gym.tools.console.terminal import plain_console
 
-from .pipeline.options import MaybePath, MaybeText, NoneGiven, RewardOptions
+from .options import MaybePath, MaybeText, NoneGiven, RewardOptions
 
 __all__ = ["reward_ensemble", "reward_eval", "reward_train"]
 
@@ -28,7 +28,7 @@ def reward_train(
         resume: Go on with a killed run of the same settings and judgements.
         overwrite: Delete the run or model that the folder holds first.
     """
-    from .pipeline.reward_files import train_reward_model
+    from .from_files.reward_files import train_reward_model
     from .run_models import language_model_of
 
     options = replace(options, model=language_model_of(options.model))
@@ -57,7 +57,7 @@ def reward_eval(
         page: Write the card as an HTML page here.
         json: Print JSON instead of a table.
     """
-    from .pipeline.reward_files import evaluate_files
+    from .from_files.reward_files import evaluate_files
     from .run_models import reward_model_of
 
     evaluate_files(
@@ -93,7 +93,7 @@ def reward_ensemble(
         skip_bad: List rows that cannot be read instead of stopping at the first.
         overwrite: Delete the reward model that the folder holds first.
     """
-    from .pipeline.reward_files import ensemble_from_folders
+    from .from_files.reward_files import ensemble_from_folders
 
     ensemble_from_folders(
         members,

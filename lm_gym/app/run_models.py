@@ -16,7 +16,7 @@ import yaml
 from lm_gym.agents.run_folder import BEST, POLICY
 from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.runs.folder import CHECKPOINTS, MARKER
-from lm_gym.tools.terminal import plain_console
+from lm_gym.tools.console.terminal import plain_console
 
 __all__ = [
     "HELD_OUT_PROMPTS",

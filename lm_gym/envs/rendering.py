@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lm_gym.models.response_text import ResponseText
 from lm_gym.prompts import Prompt
-from lm_gym.tools.terminal import plain_console, visible
+from lm_gym.tools.console.terminal import plain_console, visible
 
 __all__ = ["Transcript", "kl_style"]
 

@@ -28,7 +28,7 @@ from lm_gym.errors import ModelLoadError, UnsupportedModelError
 from lm_gym.models.model_checks import check_can_be_stepped, check_is_no_wrapper, checked_device, made_by
 from lm_gym.runs.manifests import MANIFEST, check_manifest
 from lm_gym.scoring.handles import ModelHandle, asking_the_hub, import_attribute, is_import_path
-from lm_gym.tools.quiet import quiet_transformers
+from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.settings import Text, checked
 
 __all__ = [

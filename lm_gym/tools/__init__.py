@@ -1,4 +1,4 @@
-"""Files, locks, digests, optional imports and other helpers that know nothing of language models.
+"""Files, locks, digests, optional imports, settings; ``console`` for terminals, ``trainer`` for transformers' Trainer.
 
-Importing the package loads nothing.
+Importing the package loads nothing, and nothing here knows of language models.
 """

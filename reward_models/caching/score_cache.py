@@ -18,7 +18,7 @@ from lm_gym.config import ScoreNormalizer
 from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import RewardModel, Scores, checked_scores, require_rows
-from lm_gym.tools.progress import counted
+from lm_gym.tools.console.progress import counted
 from lm_gym.tools.settings import Count, checked
 
 from .text_store import TextStore, text_key

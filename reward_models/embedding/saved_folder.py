@@ -15,8 +15,8 @@ from torch import Tensor
 from lm_gym.errors import ArtifactError, ModelLoadError
 from lm_gym.reward_models.saving.readme import readme_of
 from lm_gym.reward_models.saving.record import read_record, write_record
+from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import reading, replaced_folder
-from lm_gym.tools.quiet import quiet_transformers
 
 from .sentence_features import SentenceFeatures
 from .surface import SURFACE_NAMES

@@ -18,9 +18,9 @@ import torch
 from lm_gym.errors import ModelLoadError
 from lm_gym.reward_models.caching.text_store import TextStore, text_key
 from lm_gym.reward_models.scalar.text_encoding import fitting_end, warn_of_cut
+from lm_gym.tools.console.progress import counted
+from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.extras import require
-from lm_gym.tools.progress import counted
-from lm_gym.tools.quiet import quiet_transformers
 
 __all__ = ["EmbeddingCache", "SentenceFeatures"]
 

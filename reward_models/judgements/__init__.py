@@ -1,4 +1,4 @@
-"""Judgements: the one record of what was said, its file forms, annotators, splits, and the learning targets in them.
+"""Judgements: the one record of what was said, its files, annotators, splits, and the learning targets in them.
 
-Not here: models, losses, scores.
+Not here: models, losses, scores; ``forms`` reads what other tools wrote.
 """

@@ -17,10 +17,10 @@ from lm_gym.errors import DataError
 from lm_gym.sources.rows import source_rows
 from lm_gym.tools.files import write_jsonl
 
-from .forms import read_foreign, read_vote
-from .message_trees import MessageRows
+from .forms.foreign import read_foreign, read_vote
+from .forms.message_trees import MessageRows
+from .forms.sides import Row, as_list, require_keys
 from .record import KINDS, Judgement, Ranks, Response, Verdict, Votes
-from .sides import Row, as_list, require_keys
 
 __all__ = [
     "JudgementFile",

@@ -13,8 +13,8 @@ import torch
 
 from lm_gym.errors import ConfigError, ModelLoadError
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
+from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.extras import require
-from lm_gym.tools.quiet import quiet_transformers
 
 from .heads import out_of_the_file
 from .preference import DEFAULT_MAX_LENGTH, PreferenceRewardModel

@@ -108,7 +108,7 @@ def fit(
         DivergedError: loss or gradient became NaN or infinite; the weights are those of the last good update, and the
             checkpoints stay.
     """
-    from lm_gym.tools.global_state import restored_global_state
+    from lm_gym.tools.trainer.global_state import restored_global_state
 
     from .trainer import run_trainer  # the Trainer takes seconds to import, and scoring does not need it
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
+from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import reading
-from lm_gym.tools.quiet import quiet_transformers
 
 __all__ = [
     "ScalarScorer",

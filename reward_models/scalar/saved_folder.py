@@ -17,8 +17,8 @@ from lm_gym.models import language_model
 from lm_gym.reward_models.saving.readme import readme_of
 from lm_gym.reward_models.saving.record import read_record, write_record
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
+from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import reading, replaced_folder, write_json
-from lm_gym.tools.quiet import quiet_transformers
 
 from .head_adapter import Adapter, load_adapter
 from .heads import classifier_from, out_of_the_file, pad_id_hidden

@@ -21,8 +21,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from lm_gym.reward_models.likelihoods.joint_loss import JudgementLoss
 from lm_gym.runs.folder import Run
-from lm_gym.tools.finite_trainer import FiniteTrainer
-from lm_gym.tools.trainer_progress import TrainerProgress
+from lm_gym.tools.trainer.finite_trainer import FiniteTrainer
+from lm_gym.tools.trainer.trainer_progress import TrainerProgress
 
 from .batch_schedule import EncodedItem, JudgementSchedule, collate
 from .config import RewardTrainingConfig

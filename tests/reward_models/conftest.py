@@ -97,7 +97,7 @@ def _tokenizer_for(kind: str) -> Any:
 
 
 def _save_base(kind: str, folder: Path) -> Path:
-    from lm_gym.tools.quiet import quiet_transformers
+    from lm_gym.tools.console.quiet import quiet_transformers
 
     with quiet_transformers(only_errors=True):
         _tiny_model(kind).save_pretrained(folder)

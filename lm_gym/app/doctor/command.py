@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lm_gym.tools.terminal import plain_console, visible
+from lm_gym.tools.console.terminal import plain_console, visible
 
 from .packages import Package, installed_packages, python_version
 

@@ -15,6 +15,7 @@ from lm_gym.agents.ppo import PPO, PPOConfig
 from lm_gym.agents.run_folder import POLICY
 from lm_gym.agents.trackers import TrackioTracker, WandbTracker
 from lm_gym.agents.training import EpisodeMetrics, TrainResult, train
+from lm_gym.app.options import Tracker
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.envs.task import TextTask
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
@@ -35,8 +36,6 @@ from lm_gym.runs.signals import Interrupted
 from lm_gym.scoring.adapters import RewardFunction
 from lm_gym.scoring.protocol import RewardModel
 from lm_gym.tools.files import read_json, read_jsonl, write_json
-
-from .options import Tracker
 
 __all__ = [
     "Answered",

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from lm_gym.runs.folder import RunIdentity, open_run
+from lm_gym.tools.console.progress import duration
 from lm_gym.tools.files import reading, sweep_temporaries, write_json
-from lm_gym.tools.progress import duration
 
 from .story import Chapter
 

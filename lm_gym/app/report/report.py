@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lm_gym.tools.console.progress import duration
+from lm_gym.tools.console.terminal import visible
 from lm_gym.tools.extras import require
 from lm_gym.tools.files import write_text
-from lm_gym.tools.progress import duration
-from lm_gym.tools.terminal import visible
 
 from .columns import columns_of
 from .exchanges import exchanges_of

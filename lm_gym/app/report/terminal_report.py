@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lm_gym.tools.progress import duration
-from lm_gym.tools.terminal import visible
+from lm_gym.tools.console.progress import duration
+from lm_gym.tools.console.terminal import visible
 
 from .columns import Cell, columns_of
 from .exchanges import Answer, exchanges_of

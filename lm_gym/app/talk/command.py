@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from lm_gym.app.pipeline.options import MaybeText, SampleOptions
-from lm_gym.tools.terminal import plain_console
+from lm_gym.app.options import MaybeText, SampleOptions
+from lm_gym.tools.console.terminal import plain_console
 
 __all__ = ["chat"]
 
@@ -45,7 +45,7 @@ def chat(
     import sys
     from dataclasses import replace
 
-    from lm_gym.app.pipeline.standalone import sampling_of
+    from lm_gym.app.from_files.standalone import sampling_of
     from lm_gym.app.run_models import language_model_of, reward_model_of
     from lm_gym.models.language_model import load_language_model
     from lm_gym.models.reference import Reference

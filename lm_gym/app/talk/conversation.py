@@ -14,7 +14,7 @@ from lm_gym.errors import ConfigError, DataError, LmGymError
 from lm_gym.models.reference import Reference
 from lm_gym.runs.signals import StopRequest, stopping_at_signals
 from lm_gym.scoring.protocol import RewardModel
-from lm_gym.tools.terminal import visible
+from lm_gym.tools.console.terminal import visible
 
 from .screen import Answering, show
 from .speaker import Heard, Speaker

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lm_gym.models.streaming import Streamed
 from lm_gym.runs.signals import StopRequest
-from lm_gym.tools.terminal import visible
+from lm_gym.tools.console.terminal import visible
 
 __all__ = ["Answering", "show"]
 

@@ -17,7 +17,7 @@ from lm_gym.reward_models import CrossEncoderRewardModel, EmbeddingRewardModel, 
 from lm_gym.reward_models.saving.record import write_record
 from lm_gym.reward_models.scalar.heads import classifier_from
 from lm_gym.testing import check_reward_model
-from lm_gym.tools.quiet import quiet_transformers
+from lm_gym.tools.console.quiet import quiet_transformers
 
 PROMPTS = ["write a review :", "one two"]
 RESPONSES = ["good film", "the film was very dull"]
