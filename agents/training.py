@@ -23,6 +23,7 @@ from lm_gym.kl_control import AdaptiveKL
 from lm_gym.processes import launched_processes
 from lm_gym.prompts import Prompt
 from lm_gym.runs.folder import Run, open_run
+from lm_gym.runs.metrics_file import METRICS_FILE
 from lm_gym.runs.signals import StopRequest, stopping_at_signals
 from lm_gym.tools.settings import Count, Text, Whole, checked
 
@@ -290,7 +291,7 @@ def _display(agent: Agent, callbacks: Sequence[Callback], progress: bool) -> lis
 def _trackers(run: Run | None, tensorboard: bool | None) -> list[Callback]:
     if run is None:
         return []
-    trackers: list[Callback] = [JsonlTracker(run.folder / "metrics.jsonl")]
+    trackers: list[Callback] = [JsonlTracker(run.folder / METRICS_FILE)]
     if tensorboard or (tensorboard is None and importlib.util.find_spec("tensorboard") is not None):
         trackers.append(TensorBoardTracker(run.folder / "tensorboard"))
     return trackers

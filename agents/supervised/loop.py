@@ -20,13 +20,13 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 
 from lm_gym.processes import launched_processes
 from lm_gym.runs.folder import Run
+from lm_gym.runs.metrics_file import METRICS_FILE
 from lm_gym.runs.signals import Interrupted, StopRequest, stopping_at_signals
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import append_jsonl, reading, write_text
 from lm_gym.tools.trainer.trainer_progress import TrainerProgress
 
 from .rows import TokenizedText
-from .run_folder import METRICS
 from .trainer import LoopConfig, TokenLossTrainer
 
 __all__ = ["LoopResult", "RunWatcher", "train_language_model"]
@@ -176,7 +176,7 @@ class RunWatcher(TrainerCallback):
 
     def drop_metrics_after(self, step: int) -> None:
         """Drop the lines of steps that a killed process logged and this one does again."""
-        path = self.run.folder / METRICS
+        path = self.run.folder / METRICS_FILE
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         kept = []
         for line in lines:
@@ -206,7 +206,7 @@ class RunWatcher(TrainerCallback):
         self._remember(row)
         if not state.is_world_process_zero:
             return
-        append_jsonl(self.run.folder / METRICS, row)
+        append_jsonl(self.run.folder / METRICS_FILE, row)
         logger.info("%s", row)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -18,14 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.processes import launched_processes
 from lm_gym.runs.folder import Run, RunIdentity
+from lm_gym.runs.metrics_file import METRICS_FILE
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.digests import digest_file, digest_json, digest_parts, digest_tensors
 
 from .trainer import LoopConfig
 
-__all__ = ["METRICS", "identity_of", "save_finished"]
-
-METRICS = "metrics.jsonl"
+__all__ = ["identity_of", "save_finished"]
 
 
 def identity_of(
@@ -71,8 +70,8 @@ def save_finished(
     with quiet_transformers(), run.replaced_by_model(result) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        if (run.folder / METRICS).is_file():
-            shutil.copy(run.folder / METRICS, folder / METRICS)
+        if (run.folder / METRICS_FILE).is_file():
+            shutil.copy(run.folder / METRICS_FILE, folder / METRICS_FILE)
 
 
 def _align_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 from lm_gym.agents.run_folder import BEST
 from lm_gym.app.pipeline.next_steps import command_of
-from lm_gym.app.pipeline.stages import read_history
 from lm_gym.app.report.report_data import Curve, ModelRow, NextStep, Report
 from lm_gym.app.run_models import SETTINGS, settings_of_run
 from lm_gym.runs.folder import MARKER, read_result
+from lm_gym.runs.metrics_file import METRICS_FILE, read_metrics
 
 __all__ = ["holds_training", "report_of_training"]
 
@@ -25,9 +25,9 @@ END = "end of the run"
 
 def holds_training(folder: Path) -> bool:
     """True for the folder of a run of ``train`` that has done an iteration."""
-    if not (folder / MARKER).is_file() or not (folder / "metrics.jsonl").is_file():
+    if not (folder / MARKER).is_file() or not (folder / METRICS_FILE).is_file():
         return False
-    return any("kl" in row for row in read_history(folder))
+    return any("kl" in row for row in read_metrics(folder))
 
 
 def report_of_training(folder: Path) -> Report:
@@ -37,7 +37,7 @@ def report_of_training(folder: Path) -> Report:
         DataError: its metrics cannot be read.
         ConfigError: its settings cannot be read.
     """
-    history, settings = read_history(folder), settings_of_run(folder)
+    history, settings = read_metrics(folder), settings_of_run(folder)
     evaluated = [row for row in history if row.get("eval_score") is not None]
     rows = _held_out_rows(folder, history, evaluated) if evaluated else _training_rows(history)
     target = settings.get("kl_target")

@@ -17,6 +17,7 @@ from lm_gym.app.run_models import HELD_OUT_PROMPTS
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
+from lm_gym.runs.metrics_file import read_metrics
 from lm_gym.tools.files import reading, write_json, write_jsonl
 
 from .measure import measure
@@ -29,7 +30,6 @@ from .stages import (
     make_env,
     ppo_policy_folder,
     read_evaluation,
-    read_history,
     read_judgements,
     run_ppo,
     sample_answers,
@@ -232,10 +232,10 @@ def _reinforced(
             episode_metrics=truth_metrics(plan.true_score),
             title=f"PPO, {label}",
         )
-        return told_of_ppo(read_history(folder))
+        return told_of_ppo(read_metrics(folder))
 
     def load(folder: Path) -> tuple[Path, Curve]:
-        return ppo_policy_folder(folder), Curve(name=label, history=read_history(folder), kl_target=target)
+        return ppo_policy_folder(folder), Curve(name=label, history=read_metrics(folder), kl_target=target)
 
     about = about_comparison() if round_number is None else about_ppo(plan, round_number)
     return workspace.stage(name, make, load, about=about)

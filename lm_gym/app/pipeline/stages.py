@@ -35,7 +35,7 @@ from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
 from lm_gym.runs.signals import Interrupted
 from lm_gym.scoring.adapters import RewardFunction
 from lm_gym.scoring.protocol import RewardModel
-from lm_gym.tools.files import read_json, read_jsonl, write_json
+from lm_gym.tools.files import read_json, write_json
 
 __all__ = [
     "Answered",
@@ -45,7 +45,6 @@ __all__ = [
     "fit_reward_model",
     "make_env",
     "ppo_policy_folder",
-    "read_history",
     "read_judgements",
     "run_ppo",
     "sample_answers",
@@ -265,11 +264,6 @@ def _hosted(tracker: Tracker) -> list[Callback]:
 def ppo_policy_folder(run_dir: Path) -> Path:
     """The policy at the end of an RL run."""
     return run_dir / POLICY
-
-
-def read_history(run_dir: Path) -> tuple[dict[str, float | None], ...]:
-    """The metrics of an RL run, iteration by iteration."""
-    return tuple(read_jsonl(run_dir / "metrics.jsonl"))
 
 
 def winners(judgements: Sequence[Judgement]) -> list[dict[str, str]]:
