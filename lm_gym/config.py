@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from lm_gym.errors import ConfigError
 from lm_gym.tools.settings import (
-    Bounds,
     Count,
     NotNegative,
     Positive,
+    PositiveShare,
     Seed,
     Text,
     Whole,
@@ -57,9 +57,9 @@ class SamplingConfig:
     """Softmax temperature, > 0."""
     top_k: Count | None = None
     """Keep the k most likely tokens; None keeps all."""
-    top_p: Annotated[float, Bounds(above=0, most=1)] | None = None
+    top_p: PositiveShare | None = None
     """Keep the smallest set of tokens whose probability reaches p (nucleus sampling); None keeps all."""
-    min_p: Annotated[float, Bounds(above=0, most=1)] | None = None
+    min_p: PositiveShare | None = None
     """Keep the tokens at least min_p times as likely as the likeliest one; None keeps all."""
     min_new_tokens: Whole = 0
     """The sampler emits no stop token before this many tokens."""

@@ -81,8 +81,8 @@ def glossary() -> dict[str, str]:
     evaluation = field_descriptions(Evaluation)
     return {
         "training": _table(
-            ("metric", "formula", "how to read it", "chart"),
-            [(name, formula, READING[name], f"`{tag(name)}`") for name, formula in METRICS.items()],
+            ("metric, and its chart", "formula", "how to read it"),
+            [(f"{name}` `{tag(name)}", formula, READING[name]) for name, formula in METRICS.items()],
         ),
         "held_out": _table(("metric", "meaning"), [(name, evaluation[field]) for name, field in HELD_OUT.items()]),
         "evaluation": _table(("field", "meaning"), list(evaluation.items())),

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ from lm_gym.models.language_model import load_tokenizer, load_weights, longest_s
 from lm_gym.runs.folder import open_shared_run
 from lm_gym.sources.rows import read_rows
 from lm_gym.tools.digests import digest_parts
-from lm_gym.tools.settings import Bounds, Count, NotNegative, Text, checked, settings
+from lm_gym.tools.settings import Count, NotNegative, Several, Text, checked, settings
 from lm_gym.tools.trainer.global_state import restored_global_state
 
 from .loop import LoopResult, train_language_model
@@ -48,7 +48,7 @@ class SupervisedConfig(LoopConfig):
     """Shape of the learning rate after the warmup; the first two end at 0."""
     max_grad_norm: NotNegative = 1.0
     """Clip the gradient's L2 norm to this; 0 does not clip."""
-    max_length: Annotated[int, Bounds(least=2)] | None = None
+    max_length: Several | None = None
     """Longest row in tokens, the stop token included; None takes the model's own limit."""
     on_long_row: LongRowRule = "error"
     """A longer row: "error" names it; "truncate" cuts the prompt on its left, then the completion on its

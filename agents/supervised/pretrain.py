@@ -26,7 +26,7 @@ from transformers import (
 from lm_gym.errors import ConfigError, DataError
 from lm_gym.runs.folder import open_shared_run
 from lm_gym.tools.digests import digest_parts
-from lm_gym.tools.settings import Bounds, Count, NotNegative, Positive, Seed, Share, checked, settings, shown
+from lm_gym.tools.settings import Bounds, Count, NotNegative, Positive, Seed, Several, Share, checked, settings, shown
 from lm_gym.tools.trainer.global_state import restored_global_state
 
 from .documents import (
@@ -47,6 +47,9 @@ __all__ = ["PretrainConfig", "PretrainResult", "pretrain"]
 
 logger = logging.getLogger(__name__)
 
+VocabularySize = Annotated[int, Bounds(least=257)]
+"""Room for 256 bytes and the end-of-text token."""
+
 
 @settings
 class PretrainConfig(LoopConfig):
@@ -61,11 +64,11 @@ class PretrainConfig(LoopConfig):
     """Width of the hidden states; a multiple of ``n_head``."""
     n_head: Count = 4
     """Attention heads."""
-    context: Annotated[int, Bounds(least=2)] = 256
+    context: Several = 256
     """Longest sequence of the model, and length of a training block, in tokens."""
     dropout: Share = 0.0
     """Dropout of the blocks in this training, in [0, 1); saved as 0."""
-    vocab_size: Annotated[int, Bounds(least=257)] = 2048
+    vocab_size: VocabularySize = 2048
     """The most tokens the tokenizer may have, >= 257 (256 bytes and the end-of-text token)."""
     documents: DocumentRule = "paragraph"
     """Division of a .txt file into documents: at blank lines ("paragraph"), or none ("file")."""

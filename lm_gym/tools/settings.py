@@ -33,8 +33,10 @@ __all__ = [
     "Count",
     "NotNegative",
     "Positive",
+    "PositiveShare",
     "Probability",
     "Seed",
+    "Several",
     "Share",
     "Text",
     "Whole",
@@ -92,6 +94,10 @@ Share = Annotated[float, Bounds(least=0, below=1)]
 """A number in [0, 1)."""
 Probability = Annotated[float, Bounds(least=0, most=1)]
 """A number in [0, 1]."""
+Several = Annotated[int, Bounds(least=2)]
+"""A whole number >= 2."""
+PositiveShare = Annotated[float, Bounds(above=0, most=1)]
+"""A number in (0, 1]."""
 Text = Annotated[str, Bounds(least=1)]
 """A text that is not empty."""
 

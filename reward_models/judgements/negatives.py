@@ -12,10 +12,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from typing import Annotated
 
 from lm_gym.errors import DataError
-from lm_gym.tools.settings import Bounds, Seed, checked
+from lm_gym.tools.settings import PositiveShare, Seed, checked
 
 from .record import Judgement
 
@@ -40,7 +39,7 @@ def spoiled_pairs(judgements: Sequence[Judgement], *, share: float, seed: int = 
         ConfigError: the share is out of range, or the seed is none.
         DataError: nothing is compared.
     """
-    share = checked("spoiled_pairs: share", share, Annotated[float, Bounds(above=0, most=1)])
+    share = checked("spoiled_pairs: share", share, PositiveShare)
     won = [(one.prompt, one.texts[better]) for one in judgements if one.compares for better, _ in one.pairs()]
     if not won:
         raise DataError("spoiled_pairs: needs judgements that compare two responses, got none")

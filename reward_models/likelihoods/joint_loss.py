@@ -24,6 +24,9 @@ from .graded_losses import davidson_nll, ordinal_nll, rao_kupper_nll, soft_bradl
 
 __all__ = ["JudgementLoss", "LossConfig", "target_tensors"]
 
+Smoothing = Annotated[float, Bounds(least=0, below=0.5)]
+"""A number in [0, 0.5)."""
+
 
 @settings
 class LossConfig:
@@ -31,7 +34,7 @@ class LossConfig:
 
     tie_model: Literal["half", "rao_kupper", "davidson"] = "half"
     """A tie as half a win each way, or with a learned tie parameter."""
-    label_smoothing: Annotated[float, Bounds(least=0, below=0.5)] = 0.0
+    label_smoothing: Smoothing = 0.0
     """Share of each comparison's outcome that is spread over both sides, in [0, 0.5)."""
     margin: NotNegative = 0.0
     """Taken off the winner's lead before it counts (Touvron et al. 2023, eq. 2), >= 0, on top of the margin that a

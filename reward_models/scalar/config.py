@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
 from lm_gym.reward_models.likelihoods.joint_loss import LossConfig
-from lm_gym.tools.settings import Bounds, Count, NotNegative, Positive, Seed, Share, settings
+from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, Several, Share, settings
 
 __all__ = ["RewardTrainingConfig"]
 
@@ -33,7 +33,7 @@ class RewardTrainingConfig:
     gradient_accumulation_steps: Count | None = None
     """Forward passes per update; the loss is divided by the judgements of all of them. None is 1, 2
     from 800 passes of an epoch on, 3 from 1,200 and 4 from 1,600."""
-    max_responses: Annotated[int, Bounds(least=2)] = 16
+    max_responses: Several = 16
     """An item of more responses is cut into parts of at most this many, anew in each epoch; >= 2."""
     weight_decay: NotNegative = 0.01
     """AdamW's decay, >= 0."""
