@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import resource
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
 from lm_gym.envs.rollout import PhaseTimer
 from lm_gym.episodes import Episodes
+from lm_gym.errors import ConfigError
 from lm_gym.processes import ONE_PROCESS, Processes
+from lm_gym.tools.settings import shown
 
-__all__ = ["METRICS", "TAGS", "episode_metrics", "phase_metrics", "tag"]
+__all__ = ["METRICS", "TAGS", "checked_metrics", "episode_metrics", "phase_metrics", "tag"]
 
 METRICS = {
     "score": "mean score of the counted episodes, on the reward model's own scale",
@@ -133,3 +137,23 @@ def phase_metrics(timer: PhaseTimer, tokens: int, device: torch.device) -> dict[
         "tokens_per_second_update": tokens / max(seconds["update"], 1e-9),
         "peak_memory_mb": peak,
     }
+
+
+def checked_metrics(subject: str, metrics: Any) -> dict[str, float]:
+    """What an agent or a user's function measured: numbers of Python's under names.
+
+    Args: subject: of the error, such as ``"train: Reinforce.learn"``.
+
+    Raises:
+        ConfigError: it is no mapping of names to numbers; a NaN is one, for what is undefined.
+    """
+    if not isinstance(metrics, Mapping):
+        raise ConfigError(f"{subject}: must return metrics, a dict of names and numbers, got {shown(metrics)}")
+    for name, value in metrics.items():
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not isinstance(name, str) or not number:
+            raise ConfigError(
+                f"{subject}: must return metrics, a dict of names and numbers, got {shown(value)} under {shown(name)}; "
+                "a tensor of one element becomes a number by float(x)"
+            )
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.models.language_model import DType
 from lm_gym.policy import Sampler
-from lm_gym.processes import ONE_PROCESS, Processes
+from lm_gym.processes import Processes
 from lm_gym.runs.manifests import check_manifest, read_note, write_manifest
 from lm_gym.runs.states import joined_state, split_state
 from lm_gym.tools.files import reading, replaced_folder
@@ -52,14 +52,14 @@ class PPO(SurrogateAgent):
         *,
         estimator: AdvantageEstimator | None = None,
         sampler: Sampler | None = None,
-        processes: Processes = ONE_PROCESS,
+        processes: Processes | None = None,
     ) -> None:
         """Args:
         policy: trained in place.
         config: settings; None takes the defaults.
         estimator: of the advantages; None is GAE with the config's gamma and lambda.
         sampler: decodes the rollouts; None takes the policy's own.
-        processes: those that share the run.
+        processes: those that share the run; must be given under a launcher of several.
 
         Raises:
             ConfigError: see :class:`~lm_gym.agents.surrogate.SurrogateAgent`.
@@ -103,7 +103,7 @@ class PPO(SurrogateAgent):
         *,
         estimator: AdvantageEstimator | None = None,
         sampler: Sampler | None = None,
-        processes: Processes = ONE_PROCESS,
+        processes: Processes | None = None,
         device: str | torch.device = "auto",
         dtype: DType = "auto",
     ) -> Self:
@@ -115,7 +115,7 @@ class PPO(SurrogateAgent):
             folder: the saved agent.
             estimator: of the advantages, if it was not the default; an artefact never names code.
             sampler: decodes the rollouts; None takes the policy's own.
-            processes: those that share the run.
+            processes: those that share the run; must be given under a launcher of several.
             device: "auto" or a torch device.
             dtype: see :meth:`LanguageModelPolicy.from_pretrained`.
 

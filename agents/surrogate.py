@@ -27,8 +27,9 @@ from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError, DivergedError
 from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.policy import Sampler
-from lm_gym.processes import ONE_PROCESS, Processes
-from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, Share, checked, settings
+from lm_gym.processes import Processes, chosen_processes
+from lm_gym.runs.generators import generator_of, require_state, state_of
+from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, Share, checked, settings, shown
 
 from .advantages import AdvantageEstimator, estimated
 from .functional import clipped_policy_loss, clipped_value_loss, explained_variance, masked_mean, masked_whiten
@@ -107,18 +108,18 @@ class SurrogateAgent:
         config: SurrogateConfig,
         *,
         sampler: Sampler | None = None,
-        processes: Processes = ONE_PROCESS,
+        processes: Processes | None = None,
     ) -> None:
         """Args:
         policy: trained in place.
         estimator: of the advantages.
         config: settings.
         sampler: decodes the rollouts; None takes the policy's own.
-        processes: those that share the run, each with episodes of its own.
+        processes: those that share the run, each with episodes of its own; must be given under a launcher of several.
 
         Raises:
-            ConfigError: policy, estimator or config is none, or the estimator compares the responses of a group, and
-                groups would be of one.
+            ConfigError: policy, estimator or config is none, several processes were launched and none are given, or the
+                estimator compares the responses of a group, and groups would be of one.
         """
         if not isinstance(policy, LanguageModelPolicy):
             raise ConfigError(
@@ -141,7 +142,7 @@ class SurrogateAgent:
         self.estimator = estimator
         self.config = config
         self.sampler = policy.sampler if sampler is None else sampler
-        self.processes = processes
+        self.processes = chosen_processes(processes, type(self).__name__)
         self.last_episodes: Episodes | None = None
         self._rng = np.random.default_rng(config.seed)
         self._optimizer = torch.optim.Adam(
@@ -234,13 +235,23 @@ class SurrogateAgent:
         """Optimiser and the generator of minibatches; the policy has a state of its own."""
         return {
             "optimizer": self._optimizer.state_dict(),
-            "rng": self._rng.bit_generator.state,
+            "rng": state_of(self._rng),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._rng.bit_generator.state = state["rng"]
+        """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an agent."""
+        name = type(self).__name__
+        state = require_state(name, state, ("optimizer", "rng"))
+        rng = generator_of(state["rng"], f"{name} state: rng")
+        try:
+            self._optimizer.load_state_dict(state["optimizer"])
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            reason = f" ({error})" if isinstance(error, ValueError) else ""
+            raise ConfigError(
+                f"{name} state: optimizer must be that of an agent with the same weights, got "
+                f"{shown(state['optimizer'])}{reason}"
+            ) from error
+        self._rng = rng
 
     def _set_learning_rate(self, progress: float) -> float:
         left = 1.0 - progress if self.config.learning_rate_decay == "linear" else 1.0

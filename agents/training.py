@@ -28,7 +28,7 @@ from lm_gym.runs.signals import StopRequest, stopping_at_signals
 from lm_gym.tools.settings import Count, Text, Whole, checked
 
 from .callbacks import Agent, Callback, ProgressDisplay, TrainingRun, check_agent, check_callbacks
-from .metrics import HELD_OUT
+from .metrics import HELD_OUT, checked_metrics
 from .run_folder import TrainingState, training_identity
 from .trackers import JsonlTracker, TensorBoardTracker
 
@@ -250,15 +250,30 @@ class _Loop:
         )
 
     def _iterate(self) -> dict[str, float]:
-        env = self.run.env
-        metrics = self.run.agent.learn(env, progress=self.state.iterations_done / self.run.iterations)
+        env, agent = self.run.env, self.run.agent
+        subject = f"train: {type(agent).__name__}.learn"
+        metrics = checked_metrics(subject, agent.learn(env, progress=self.state.iterations_done / self.run.iterations))
+        episodes = checked(f"train: {type(agent).__name__}.last_episodes", agent.last_episodes, Episodes | None)
+        if self.controller is not None:
+            self._control(self.controller, subject, metrics, episodes)
         self.state.iterations_done += 1
-        episodes = self.run.agent.last_episodes
-        if episodes is None:
+        if self.episode_metrics is None or episodes is None:
             return metrics
-        if self.controller is not None and not math.isnan(metrics["kl"]):  # it is NaN where every episode abstained
-            env.kl_coef = self.controller.next_coef(env.kl_coef, metrics["kl"], len(episodes))
-        return metrics if self.episode_metrics is None else {**metrics, **self.episode_metrics(episodes)}
+        return metrics | checked_metrics("train: episode_metrics", self.episode_metrics(episodes))
+
+    def _control(
+        self, controller: AdaptiveKL, subject: str, metrics: Mapping[str, float], episodes: Episodes | None
+    ) -> None:
+        """Set beta for the next iteration; where every episode abstained, the KL is NaN and beta stays."""
+        if "kl" not in metrics or episodes is None:
+            got = f"{sorted(metrics)}{'' if episodes else ' and last_episodes = None'}"
+            raise ConfigError(
+                f"{subject}: must return the metric 'kl' and keep last_episodes where adaptive_kl sets kl_coef, got "
+                f"{got}; return the mean KL (lm_gym.agents.metrics.episode_metrics has it), or leave adaptive_kl out"
+            )
+        if not math.isnan(metrics["kl"]):
+            env = self.run.env
+            env.kl_coef = controller.next_coef(env.kl_coef, metrics["kl"], len(episodes))
 
     def _evaluate(self) -> dict[str, float]:
         """Evaluate on held-out prompts; a new best is saved."""

@@ -15,12 +15,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lm_gym.errors import ConfigError
+from lm_gym.tools.settings import checked
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["ONE_PROCESS", "LaunchedProcesses", "Processes", "launched_processes"]
+__all__ = ["ONE_PROCESS", "LaunchedProcesses", "Processes", "chosen_processes", "launched_processes"]
 
 
 class Processes:
@@ -117,9 +118,49 @@ class LaunchedProcesses(Processes):
 
 
 def launched_processes() -> Processes:
-    """The processes of this run, by the variables that a launcher sets (``RANK``, ``WORLD_SIZE``)."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    return ONE_PROCESS if size == 1 else LaunchedProcesses(int(os.environ.get("RANK", "0")), size)
+    """The processes of this run, by the variables that a launcher sets (``RANK``, ``WORLD_SIZE``).
+
+    Raises:
+        ConfigError: a variable holds no count, or no number of one of so many processes.
+    """
+    size, rank = _of_launcher("WORLD_SIZE", 1), _of_launcher("RANK", 0)
+    if not 0 <= rank < size:
+        raise ConfigError(
+            f"processes: RANK must be in [0, WORLD_SIZE), got RANK = {rank} and WORLD_SIZE = {size}; start them by "
+            "torchrun or accelerate launch, or unset both"
+        )
+    return ONE_PROCESS if size == 1 else LaunchedProcesses(rank, size)
+
+
+def chosen_processes(given: Processes | None, subject: str) -> Processes:
+    """The processes that share a run: those that were given, else the only one.
+
+    Args:
+        given: what the user chose; None is no choice.
+        subject: of the error, such as ``"PPO"``.
+
+    Raises:
+        ConfigError: none were given, and a launcher started several: each would learn alone, from the same draws; or
+            it is something else.
+    """
+    chosen: Processes | None = checked(f"{subject}: processes", given, Processes | None)
+    if chosen is None and (size := launched_processes().size) > 1:
+        raise ConfigError(
+            f"{subject}: processes: must be given where a launcher started several (WORLD_SIZE = {size}), or each "
+            "would learn alone, and was left out; pass processes=lm_gym.processes.launched_processes() for one run of "
+            "all of them, or processes=lm_gym.processes.ONE_PROCESS for a run in each"
+        )
+    return ONE_PROCESS if chosen is None else chosen
+
+
+def _of_launcher(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise ConfigError(
+            f"processes: the environment variable {name} must be a whole number, as a launcher sets it, got {text!r}; "
+            "unset it"
+        )
+    return int(text)
 
 
 def _group() -> Any:

@@ -20,9 +20,10 @@ from lm_gym.errors import ActionError, ConfigError, UnknownSettingError
 from lm_gym.models.reference import Reference
 from lm_gym.models.sampling import StopRule, with_stop_ids
 from lm_gym.prompts import Prompt, PromptSet, PromptTruncation, checked_tokenizer, load_prompts
+from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import RewardModel, columns_for
-from lm_gym.tools.settings import Whole, checked, refuse_unknown, shown
+from lm_gym.tools.settings import Whole, checked, refuse_unknown
 
 __all__ = ["MIN_LOG_PROB", "ActionMode", "TaskEnv", "TextTask"]
 
@@ -202,6 +203,7 @@ class TaskEnv:
 
     task: TextTask
     np_random: np.random.Generator
+    _np_random: np.random.Generator | None
     _mdp: TextGenerationMDP
     _reward_model: RewardModel | None
     _draws: np.random.Generator | None
@@ -256,18 +258,20 @@ class TaskEnv:
         """Take back what :meth:`state_dict` gave.
 
         Raises:
-            ConfigError: it is no such state, or comes from an environment with another ``sampling.seed``.
+            ConfigError: it is no such state, or comes from an environment with another ``sampling.seed``; the
+                environment is as it was.
         """
-        refuse_foreign_state(state, self.state_dict())
+        state = require_state("environment", state, list(self.state_dict()))
         if (state["draws"] is None) != (self._draws is None):
             raise ConfigError(
                 "environment state: must come from an environment with sampling.seed "
                 f"{'unset' if self._draws is None else 'set'}, got one with it "
                 f"{'unset' if state['draws'] is None else 'set'}"
             )
-        self.kl_coef = state["kl_coef"]
-        self.np_random.bit_generator.state = state["np_random"]
-        self._draws = None if state["draws"] is None else generator_of(state["draws"])
+        kl_coef = replace(self.task.reward, kl_coef=state["kl_coef"]).kl_coef
+        np_random = generator_of(state["np_random"], "environment state: np_random")
+        draws = None if state["draws"] is None else generator_of(state["draws"], "environment state: draws")
+        self.kl_coef, self._np_random, self._draws = kl_coef, np_random, draws
 
     def _new_draws(self) -> np.random.Generator | None:
         """The stream that rollouts draw from by ``sampling.seed``; None takes ``np_random``."""
@@ -294,24 +298,6 @@ def _log_probs(value: Any, active: np.ndarray) -> np.ndarray:
             "pass the log-probability under the policy that drew the token"
         )
     return np.where(active, log_probs, 0.0)
-
-
-def refuse_foreign_state(state: Any, own: Mapping[str, Any]) -> None:
-    if not isinstance(state, Mapping) or not own.keys() <= state.keys():
-        raise ConfigError(
-            f"environment state: must be what state_dict() of such an environment gave, with {sorted(own)}, got "
-            f"{shown(state)}"
-        )
-
-
-def state_of(rng: np.random.Generator | None) -> dict[str, Any] | None:
-    return None if rng is None else dict(rng.bit_generator.state)
-
-
-def generator_of(state: dict[str, Any]) -> np.random.Generator:
-    rng = np.random.default_rng(0)
-    rng.bit_generator.state = state
-    return rng
 
 
 def _array(value: Any) -> np.ndarray:

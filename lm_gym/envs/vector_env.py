@@ -21,14 +21,12 @@ from lm_gym.envs.task import (
     checked_options,
     checked_render_mode,
     checked_seed,
-    generator_of,
-    refuse_foreign_state,
-    state_of,
 )
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError, EpisodeOverError, PromptError, UnsupportedModelError
 from lm_gym.policy import Policy, Sampler
 from lm_gym.prompts import Prompt, load_prompts
+from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.scoring.adapters import RewardModelLike
 from lm_gym.tools.settings import Count, Whole, checked, shown
 
@@ -219,16 +217,20 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         """Take back what :meth:`state_dict` gave.
 
         Raises:
-            ConfigError: it comes from an environment of another number of rows, or with another ``sampling.seed``.
+            ConfigError: it is no such state, or comes from an environment of another number of rows, or with another
+                ``sampling.seed``; the environment is as it was.
         """
-        refuse_foreign_state(state, self.state_dict())
-        if len(state["rows"]) != self.num_envs:
+        state = require_state("environment", state, list(self.state_dict()))
+        saved = checked("environment state: rows", state["rows"], tuple[Any, ...])
+        if len(saved) != self.num_envs:
             raise ConfigError(
-                f"environment state: must come from an environment of {self.num_envs} rows, got {len(state['rows'])} "
-                "rows"
+                f"environment state: must come from an environment of {self.num_envs} rows, got {len(saved)} rows"
             )
+        rows = [
+            None if one is None else generator_of(one, f"environment state: row {n}") for n, one in enumerate(saved)
+        ]
         super().load_state_dict(state)
-        self._row_rngs = [None if saved is None else generator_of(saved) for saved in state["rows"]]
+        self._row_rngs = rows
 
     def render(self) -> tuple[str, ...] | None:
         """One transcript per row ("ansi": as strings; "human" prints as it goes)."""

@@ -255,7 +255,8 @@ def _text(value: Any) -> str:
 
 
 def _instance(value: Any, kind: Any) -> Any:
-    _require(kind is Any or isinstance(value, kind))
+    of_protocol = getattr(kind, "_is_protocol", False) and isinstance(value, type)  # a class has its methods too
+    _require(kind is Any or (isinstance(value, kind) and not of_protocol))
     return value
 
 

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, field
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -185,14 +185,14 @@ class EmbeddingRewardModel(RewardModel):
         embed = EmbeddingCache(encoder, cache_dir)
         features = config.reading(embed, prompts, responses, show_progress=config.progress)
         head, links = fit_head(features, items, config)
-        texts = sorted(set(config.reading.texts(prompts, responses)))
+        texts = sorted(set(chain(*config.reading.texts(prompts, responses))))
         summary = {
             "judgements": len(judgements),
             "targets": counts_of(items),
             "left_out": count_idle(judgements),
             "judged_both_ways": count_judged_both_ways(judgements),
             "texts": len(texts),
-            "texts_cut": encoder.count_cut(texts),
+            "texts_cut": sum(encoder.are_cut(texts)),
             "seconds": round(time.monotonic() - start, 2),
             "config": asdict(config),
         }
@@ -219,8 +219,9 @@ class EmbeddingRewardModel(RewardModel):
         return f"embedding {self.reading.identity()} {self.features.fingerprint} {weights}"
 
     def count_cut(self, prompts: Sequence[str], responses: Sequence[str]) -> int:
-        """Count those of B texts that are longer than the encoder reads and lose their beginning."""
-        return self.features.count_cut(self.reading.texts(prompts, responses))
+        """Count those of B responses of which a text that is embedded is too long and loses its beginning."""
+        of_texts = [self.features.are_cut(texts) for texts in self.reading.texts(prompts, responses)]
+        return sum(any(of_row) for of_row in zip(*of_texts, strict=True))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without special ones, however long it is."""

@@ -49,18 +49,20 @@ class Reading:
 
         Returns: Shape: (B, H), float32; the surface features are the last.
         """
-        parts = [embed(self.texts(prompts, responses), show_progress=show_progress)]
-        if self.reads == "interaction":
-            parts.append(_interaction(parts[0], embed(list(prompts), show_progress=show_progress)))
+        first, *others = (embed(texts, show_progress=show_progress) for texts in self.texts(prompts, responses))
+        parts = [first, *(_interaction(first, other) for other in others)]
         if self.surface:
             parts.append(surface_features(prompts, responses))
         return np.concatenate(parts, axis=1)
 
-    def texts(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
-        """The texts of B responses that are embedded, of which the end is kept where one is too long."""
-        if self.reads != "prompt_and_response":
-            return list(responses)
-        return [f"{prompt.strip()} {text.strip()}" for prompt, text in zip(prompts, responses, strict=True)]
+    def texts(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[list[str], ...]:
+        """The texts of B responses that are embedded, of which the end is kept where one is too long.
+
+        Returns: B texts; for ``interaction`` B prompts too.
+        """
+        if self.reads == "prompt_and_response":
+            return ([f"{prompt.strip()} {text.strip()}" for prompt, text in zip(prompts, responses, strict=True)],)
+        return (list(responses), list(prompts)) if self.reads == "interaction" else (list(responses),)
 
     def weights(self, features: int) -> np.ndarray:
         """Weights of the standardised features. Shape: (H,), float32."""

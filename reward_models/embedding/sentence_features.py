@@ -96,7 +96,11 @@ class SentenceFeatures:
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """Count the texts that are longer than the encoder reads."""
-        return sum(short is not whole for short, whole in zip(self._fitting(texts), texts, strict=True))
+        return sum(self.are_cut(texts))
+
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        """True for each of B texts that is longer than the encoder reads."""
+        return [short is not whole for short, whole in zip(self._fitting(texts), texts, strict=True)]
 
     def _fitting(self, texts: Sequence[str]) -> list[str]:
         """Texts that the encoder can read whole; those that it can are returned as they are."""

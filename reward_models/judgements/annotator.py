@@ -13,6 +13,7 @@ import numpy as np
 
 from lm_gym.errors import ConfigError, DataError
 from lm_gym.runs.folder import Stateful
+from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.tools.settings import Seed, checked
 
 from .record import Judgement, Response
@@ -103,15 +104,22 @@ class AnnotatorPool(Annotator):
     def state_dict(self) -> dict[str, Any]:
         """The states of the draw and of every annotator, ready for JSON."""
         return {
-            "rng": self._rng.bit_generator.state,
+            "rng": state_of(self._rng),
             "annotators": [annotator.state_dict() for annotator in self.annotators],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that :meth:`state_dict` gave."""
-        self._rng.bit_generator.state = state["rng"]
-        for annotator, own in zip(self.annotators, state["annotators"], strict=True):
-            annotator.load_state_dict(own)
+        """Go on from a state that :meth:`state_dict` gave. Raises: ConfigError: it is none of such a pool."""
+        state = require_state("AnnotatorPool", state, ("rng", "annotators"))
+        own = checked("AnnotatorPool state: annotators", state["annotators"], tuple[Any, ...])
+        if len(own) != len(self.annotators):
+            raise ConfigError(
+                f"AnnotatorPool state: must come from a pool of {len(self.annotators)} annotators, got {len(own)}"
+            )
+        rng = generator_of(state["rng"], "AnnotatorPool state: rng")
+        for annotator, one in zip(self.annotators, own, strict=True):
+            annotator.load_state_dict(one)
+        self._rng = rng
 
 
 class RecordedAnnotator(Annotator):

@@ -16,6 +16,7 @@ import numpy as np
 from lm_gym.errors import ConfigError, DataError, RewardModelError
 from lm_gym.reward_models.judgements.annotator import Annotator, Question
 from lm_gym.reward_models.judgements.record import Choice, Judgement, Ranks
+from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.scoring.adapters import RewardModelLike
 from lm_gym.scoring.protocol import checked_scores
 
@@ -81,11 +82,12 @@ class BradleyTerryAnnotator(Annotator):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the annotator's generator, ready for JSON."""
-        return {"rng": self._rng.bit_generator.state}
+        return {"rng": state_of(self._rng)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on drawing from a state that :meth:`state_dict` gave."""
-        self._rng.bit_generator.state = state["rng"]
+        """Go on drawing from a state that :meth:`state_dict` gave. Raises: ConfigError: it is no such state."""
+        state = require_state("BradleyTerryAnnotator", state, ("rng",))
+        self._rng = generator_of(state["rng"], "BradleyTerryAnnotator state: rng")
 
     def _true_values(self, items: Sequence[Question]) -> np.ndarray:
         prompts = [item.prompt for item in items for _ in item.responses]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lm_gym.errors import ConfigError
-from lm_gym.processes import ONE_PROCESS, LaunchedProcesses, launched_processes
+from lm_gym.processes import ONE_PROCESS, LaunchedProcesses, chosen_processes, launched_processes
 
 from ..helpers.two_processes import printed_by_two
 
@@ -50,6 +50,41 @@ def test_the_launchers_variables_decide(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("RANK", "2")
     found = launched_processes()
     assert (found.rank, found.size, found.is_main) == (2, 4, False)
+
+
+def test_several_processes_are_not_left_to_learn_alone_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.delenv("RANK", raising=False)
+    assert chosen_processes(None, "PPO") is ONE_PROCESS
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"^PPO: processes: .*WORLD_SIZE = 2.*left out; .*launched_processes\(\) for"):
+        chosen_processes(None, "PPO")
+    assert chosen_processes(ONE_PROCESS, "PPO") is ONE_PROCESS
+    given = launched_processes()
+    assert chosen_processes(given, "PPO") is given
+    with pytest.raises(ConfigError, match=r"^PPO: processes: must be None or a Processes, got 2"):
+        chosen_processes(2, "PPO")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("size", "rank", "told"),
+    [
+        ("two", "0", "WORLD_SIZE must be a whole number, as a launcher sets it, got 'two'"),
+        ("", "0", "WORLD_SIZE must be a whole number, as a launcher sets it, got ''"),
+        ("-2", "0", "WORLD_SIZE must be a whole number, as a launcher sets it, got '-2'"),
+        ("2", "1.0", "RANK must be a whole number, as a launcher sets it, got '1.0'"),
+        ("2", "2", "got RANK = 2 and WORLD_SIZE = 2"),
+        ("0", "0", "got RANK = 0 and WORLD_SIZE = 0"),
+    ],
+)
+def test_launchers_variables_of_nonsense_are_named(
+    size: str, rank: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(ConfigError, match=r"^processes: ") as caught:
+        launched_processes()
+    assert told in str(caught.value)
 
 
 def test_without_a_process_group_a_sum_is_refused() -> None:

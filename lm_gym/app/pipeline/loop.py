@@ -14,6 +14,7 @@ from pathlib import Path
 from lm_gym.agents import supervised_finetune
 from lm_gym.app.report.report_data import Curve, ModelRow, Report, RewardModelRow, Role
 from lm_gym.app.run_models import HELD_OUT_PROMPTS
+from lm_gym.errors import ConfigError
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
@@ -186,8 +187,12 @@ def _judgements(plan: LoopPlan, workspace: Workspace, name: str, number: int, st
         return told_of_judgements(read_judgements(folder))
 
     def load(folder: Path) -> Split:
-        with reading(folder / ANNOTATOR_STATE, remedy="delete the stage's folder, and go on with --resume"):
-            annotator.load_state_dict(json.loads((folder / ANNOTATOR_STATE).read_text(encoding="utf-8")))
+        path, remedy = folder / ANNOTATOR_STATE, "delete the stage's folder, and go on with --resume"
+        with reading(path, remedy=remedy):
+            try:
+                annotator.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
         return read_judgements(folder)
 
     return workspace.stage(f"{name}/judgements", make, load, about=about_judgements(plan, number))

@@ -7,9 +7,9 @@ import os
 import platform
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.text import Text
@@ -17,6 +17,8 @@ from rich.text import Text
 from lm_gym.runs.folder import RunIdentity, open_run
 from lm_gym.tools.console.progress import duration
 from lm_gym.tools.files import reading, sweep_temporaries, write_json
+from lm_gym.tools.json_values import is_finite
+from lm_gym.tools.settings import shown
 
 from .story import Chapter
 
@@ -119,17 +121,30 @@ class Workspace:
             started = time.perf_counter()
             found = make(path)
             write_json(mark, {"seconds": time.perf_counter() - started, "found": found})
-        with reading(mark, "must be a whole mark of a stage", remedy="delete it, and go on with --resume"):
-            done: Mapping[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
-            self.seconds[name] = float(done["seconds"])
+        self.seconds[name], told = _read_mark(mark)
         took = "done before" if before else duration(self.seconds[name])
-        self._say(f"{part}: {done.get('found') or 'nothing to tell'} ({took})")
+        self._say(f"{part}: {told or 'nothing to tell'} ({took})")
         return load(path)
 
     def _say(self, text: str) -> None:
         width = max(40, self.console.width - 2)
         body = textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
         self.console.print(Text(body), soft_wrap=True)
+
+
+def _read_mark(path: Path) -> tuple[float, str | None]:
+    """Seconds that a finished stage took, and what was found. Raises: ArtifactError: the mark is damaged."""
+    with reading(path, "must be the whole mark of a finished stage", remedy="delete it, and go on with --resume"):
+        mark = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(mark, dict):
+            raise TypeError(f"it holds {shown(mark)}")
+        seconds, found = mark["seconds"], mark["found"]
+        if not is_finite(seconds) or seconds < 0:
+            raise TypeError(f"'seconds' is {shown(seconds)}")
+        if not (found is None or isinstance(found, str)):
+            raise TypeError(f"'found' is {shown(found)}")
+        (found or "").encode()  # half of a surrogate pair can be told to nobody
+    return float(seconds), found
 
 
 def machine_description() -> str:

@@ -21,6 +21,7 @@ from lm_gym.agents import (
     train,
 )
 from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.processes import ONE_PROCESS
 from lm_gym.testing import tiny_language_model
 
 from ...helpers.two_processes import printed_by_two
@@ -194,6 +195,16 @@ print("equal")
 def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
     """Uneven shares of one batch, abstentions in it: gradients and every metric are those of the whole."""
     assert printed_by_two(PROGRAM, tmp_path) == ["equal", "equal"]
+
+
+def test_an_agent_under_a_launcher_is_told_of_the_other_processes(
+    make_env: MakeEnv, make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make_policy(make_env())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"^PPO: processes: must be given where a launcher started several"):
+        PPO(policy, PPOConfig())
+    assert PPO(policy, PPOConfig(), processes=ONE_PROCESS).processes is ONE_PROCESS
 
 
 class Foreign:

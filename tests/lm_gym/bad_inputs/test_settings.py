@@ -10,7 +10,7 @@ import pytest
 
 from lm_gym import AdaptiveKL, RewardConfig, SamplingConfig, ScoreNormalizer
 from lm_gym.agents import PPOConfig, PretrainConfig, SupervisedConfig, SurrogateConfig
-from lm_gym.app.pipeline.options import (
+from lm_gym.app.options import (
     FileRun,
     RewardOptions,
     SampleOptions,

@@ -94,6 +94,12 @@ POLICIES: list[Case] = [
     ("weights of an empty folder", lambda w: w.policy.load_weights(w.tmp), ("lm_gym_manifest.json",)),
     ("save to a number", lambda w: w.policy.save_pretrained(3), ("3",)),
     ("save below a file", lambda w: w.policy.save_pretrained(w.file("f", "") / "x"), ("f/x",)),
+    ("processes in a number", lambda w: PPO(w.policy, processes=2), ("PPO: processes", "2")),
+    ("a state of a number", lambda w: w.agent.load_state_dict(3), ("PPO state", "3")),
+    ("an empty state", lambda w: w.agent.load_state_dict({}), ("PPO state", "{}")),
+    ("a state without an optimiser", lambda w: with_state(w, optimizer=None), ("PPO state: optimizer", "None")),
+    ("an optimiser of nothing", lambda w: with_state(w, optimizer={}), ("PPO state: optimizer", "{}")),
+    ("a generator of nothing", lambda w: with_state(w, rng={}), ("PPO state: rng", "{}")),
     ("an agent of a number", lambda w: PPO(3), ("PPO.policy", "int")),
     ("load an agent of a number", lambda w: PPO.load(3), ("PPO.load: folder", "3")),
     ("load an agent of no name", lambda w: PPO.load(""), ("PPO.load: folder", "''")),
@@ -112,6 +118,10 @@ POLICIES: list[Case] = [
     ("lambda past 1", lambda w: GAE(lam=2), ("GAE.lam", "2")),
     ("gamma nan", lambda w: RewardToGo(gamma=math.nan), ("RewardToGo.gamma", "nan")),
 ]
+
+
+def with_state(world: Any, **parts: Any) -> None:
+    world.agent.load_state_dict(world.agent.state_dict() | parts)
 
 
 def fresh(**settings: Any) -> LanguageModelPolicy:
@@ -155,6 +165,20 @@ TRAINING: list[Case] = [
     ("a controller without a KL", lambda w: without_kl(w), ("adaptive_kl", "kl_coef = 0")),
     ("a number for callbacks", trained(callbacks=3), ("callbacks", "3")),
     ("numbers for callbacks", trained(callbacks=[3]), ("callback", "3")),
+    ("metrics of None", lambda w: mine(w, None), ("Mine.learn", "None")),
+    ("metrics in a list", lambda w: mine(w, [0.5]), ("Mine.learn", "[0.5]")),
+    ("a metric in text", lambda w: mine(w, {"score": "high"}), ("Mine.learn", "'score'", "'high'")),
+    ("a metric in a tensor", lambda w: mine(w, {"loss": torch.ones(1)}), ("Mine.learn", "'loss'", "float(x)")),
+    ("a metric under a number", lambda w: mine(w, {3: 0.5}), ("Mine.learn", "3")),
+    (
+        "no kl to control",
+        lambda w: mine(w, {"score": 1.0}, kl=True),
+        ("Mine.learn", "'kl'", "['score']", "adaptive_kl"),
+    ),
+    ("no episodes to control", lambda w: mine(w, {"kl": 1.0}, None, kl=True), ("Mine.learn", "last_episodes", "kl")),
+    ("episodes of a number", lambda w: mine(w, {"kl": 1.0}, 3), ("Mine.last_episodes", "3")),
+    ("further metrics of None", trained(episode_metrics=lambda episodes: None), ("episode_metrics", "None")),
+    ("a further metric in text", trained(episode_metrics=lambda episodes: {"a": "b"}), ("episode_metrics", "'b'")),
     ("a number for metrics", trained(episode_metrics=3), ("episode_metrics", "3")),
     ("a tracker in words", trained(tensorboard="no"), ("tensorboard", "'no'")),
     ("progress in words", trained(progress="no"), ("progress", "'no'")),
@@ -180,6 +204,23 @@ TRAINING: list[Case] = [
     ("a metrics line in words", lambda w: resumed_run(w, '{"iteration": "x"}\n'), ("metrics.jsonl",)),
     ("metrics in Latin-1", lambda w: resumed_run(w, b"\xe9}\n"), ("metrics.jsonl",)),
 ]
+
+
+def mine(world: Any, metrics: Any, episodes: Any = ..., *, kl: bool = False) -> Any:
+    """``train`` for an agent of a user's own that returns these metrics and keeps these episodes."""
+
+    class Mine:
+        policy, last_episodes = world.policy, None
+
+        def learn(self, env: Any, *, progress: float) -> Any:
+            self.last_episodes = env.rollout(self.policy, 2) if episodes is ... else episodes
+            return metrics
+
+        def settings(self) -> dict[str, Any]:
+            return {}
+
+    controller = AdaptiveKL(target=1) if kl else None
+    return train(Mine(), world.vector(kl_coef=0.1), iterations=1, adaptive_kl=controller, progress=False)
 
 
 def without_kl(world: Any) -> Any:

@@ -78,3 +78,53 @@ def test_a_state_of_another_shape_is_refused(reference: Reference) -> None:
         make_vector_env(3, reference, MANY, max_new_tokens=4).load_state_dict(state)
     with pytest.raises(ConfigError, match=r"sampling.seed set, got one with it unset"):
         vector_env(reference, seed=7).load_state_dict(state)
+
+
+def nonsense(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """States in which one value is none, by name."""
+    rng = state["np_random"]
+    inner = rng["state"]
+    found = {
+        "a coefficient below 0": state | {"kl_coef": -1.0},
+        "a coefficient in text": state | {"kl_coef": "0.1"},
+        "no coefficient": state | {"kl_coef": None},
+        "a stream of None": state | {"np_random": None},
+        "a stream of a number": state | {"np_random": 3},
+        "a stream of nothing": state | {"np_random": {}},
+        "a stream of another name": state | {"np_random": rng | {"bit_generator": "seed"}},
+        "a stream of a list for a name": state | {"np_random": rng | {"bit_generator": ["PCG64"]}},
+        "a stream of another kind": state | {"np_random": rng | {"bit_generator": "MT19937"}},
+        "a stream with a part less": state | {"np_random": {"bit_generator": "PCG64", "state": inner}},
+        "a stream between": state | {"np_random": rng | {"state": inner | {"state": 1.5}}},
+        "a stream below 0": state | {"np_random": rng | {"state": inner | {"state": -1}}},
+        "a stream too large": state | {"np_random": rng | {"state": inner | {"state": 2**200}}},
+        "a stream in text": state | {"np_random": rng | {"state": inner | {"inc": "1"}}},
+        "draws of a number": state | {"draws": 3},
+    }
+    if "rows" in state:
+        found |= {
+            "rows of a number": state | {"rows": 3},
+            "rows of None": state | {"rows": None},
+            "rows in text": state | {"rows": "ab"},
+            "a row of a number": state | {"rows": [state["rows"][0], 3]},
+            "a row of nothing": state | {"rows": [state["rows"][0], {}]},
+        }
+    return found
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["single", "vector"])
+def test_a_state_of_nonsense_is_refused_and_changes_nothing(reference: Reference, several: bool) -> None:
+    make: Any = (
+        vector_env if several else (lambda one, **settings: make_single_env(one, MANY, max_new_tokens=4, **settings))
+    )
+    env, source = make(reference, seed=7), make(reference, seed=7)
+    env.reset(seed=1)
+    source.reset(seed=2)
+    source.kl_coef = 0.37
+    before = env.state_dict()
+    for name, state in nonsense(source.state_dict()).items():
+        with pytest.raises(ConfigError, match=r"(?s)^(environment state|RewardConfig\.kl_coef): .*must .* got "):
+            env.load_state_dict(state)
+        assert env.state_dict() == before, name
+    env.load_state_dict(source.state_dict())
+    assert env.state_dict() == source.state_dict() != before

@@ -164,6 +164,18 @@ def test_of_a_text_that_is_too_long_the_end_is_read(loaded: SentenceFeatures, ca
     assert loaded.count_cut([long, end, "good film"]) == 1
 
 
+@pytest.mark.parametrize(("reads", "texts", "cut", "rows"), [("response", 3, 1, 1), ("interaction", 5, 2, 2)])
+def test_prompts_that_are_too_long_are_counted_where_they_are_embedded(
+    loaded: SentenceFeatures, reads: Any, texts: int, cut: int, rows: int
+) -> None:
+    long = "good film " * 40
+    judgements = [Judgement.pair(long, "good", "bad"), Judgement.pair("one", "good", long + "bad")]
+    config = EmbeddingTrainingConfig(reads=reads, max_iterations=1, progress=False)
+    model = EmbeddingRewardModel.train(judgements, loaded, config)
+    assert (model.training["texts"], model.training["texts_cut"]) == (texts, cut)
+    assert model.count_cut([long, "one", "one", "two"], ["good", "good", long, "bad"]) == rows
+
+
 def test_saved_and_loaded_in_another_process_it_scores_the_same(
     loaded: SentenceFeatures, judged_texts: Callable[..., Any], tmp_path: Path
 ) -> None:
