@@ -92,7 +92,7 @@ class LanguageModelPolicy:
         dtype: DType = "auto",
         trust_remote_code: bool = False,
     ) -> LanguageModelPolicy:
-        """Load a policy from a language model's folder or hub id; a value head saved beside it is loaded too.
+        """Load a policy from a folder, GGUF file or hub id; a value head saved beside it is loaded too.
 
         Args:
             name_or_path: a handle that ``AutoModelForCausalLM`` loads, or a folder written by :meth:`save_pretrained`.

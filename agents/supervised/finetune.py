@@ -107,7 +107,7 @@ def supervised_finetune(
     Random generators, environment variables and accelerate's singletons are as before when this returns or raises.
 
     Args:
-        model_or_path: a folder, a hub id, or a model (which is then trained in place).
+        model_or_path: a folder, a GGUF file, a hub id, or a model (which is then trained in place).
         rows_or_path: rows, a ``datasets.Dataset`` or a file of them (:mod:`lm_gym.sources.rows`); the forms of a
             row: :mod:`lm_gym.agents.supervised.rows`.
         output_dir: a new or empty folder. While the run goes on it holds checkpoints; at the end, the model.

@@ -181,7 +181,7 @@ def sft(
     """Fine-tune a language model on prompts and completions, or chats.
 
     Args:
-        model: Folder, hub id or run of the language model.
+        model: Folder, GGUF file, hub id or run of the language model.
         data: Rows: {"prompt", "completion"}, {"messages"}, or {"instruction", "output"}.
         out: Folder of the fine-tuned model.
         eval_data: Held-out rows.
@@ -252,7 +252,7 @@ def generate(
     """Write responses of a language model.
 
     Args:
-        model: Folder, hub id or run.
+        model: Folder, GGUF file, hub id or run.
         sampling: Settings of sampling.
         prompt: Prompts, in quotes.
         data: File of prompts: rows with "prompt" or "messages".
@@ -282,9 +282,9 @@ def compare(
     One run, as in 'lm-gym compare RUN', is compared with the model it began with.
 
     Args:
-        a: Folder, hub id or run of the first.
+        a: Folder, GGUF file, hub id or run of the first.
         sampling: Settings of sampling.
-        b: Folder, hub id or run of the second; left out, the first is a run.
+        b: Folder, GGUF file, hub id or run of the second; left out, the first is a run.
         data: File of prompts: rows with "prompt" or "messages"; left out with one run, its own.
         reward_model: Also score both, and count how often each wins; left out with one run, its own.
         limit: Most prompts shown.

@@ -75,7 +75,8 @@ class RewardOptions:
     """Settings of the fit of a reward model."""
 
     model: str
-    """Folder, hub id or run: a language model or encoder that gets a scalar head, or a sentence encoder (embedding)."""
+    """Folder, GGUF file, hub id or run of what gets a head: a language model, an encoder, or a sentence encoder
+    (embedding)."""
     data: tuple[Path, ...]
     """Files of judgements: pairs, rankings, votes, thumbs, ratings, rewards, mixed at will (.jsonl, .csv, .parquet)."""
     kind: Literal["preference", "embedding", "cross-encoder"] = "preference"
@@ -136,7 +137,7 @@ class TrainOptions:
     """What is trained, on what, and what is kept of it."""
 
     model: str
-    """Folder, hub id or run; it is both the start and the frozen reference."""
+    """Folder, GGUF file, hub id or run; it is both the start and the frozen reference."""
     reward_model: str
     """Folder, hub id, run, registered name, module:attribute or file.py:attribute of the reward model or function."""
     data: Path
@@ -201,7 +202,7 @@ class FileRun:
     texts: Annotated[tuple[Path, ...], NoneGiven] = ()
     """Text files to train a language model from scratch on, together with the answers of the training judgements."""
     model: MaybeText = None
-    """Folder, hub id or run of a language model to start from, instead of training one."""
+    """Folder, GGUF file, hub id or run of a language model to start from, instead of training one."""
     separator: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: a line break)")] = "\n"
     """Text between a prompt and its answer; a chat has none."""
     group_separator: MaybeText = None

@@ -26,9 +26,10 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from lm_gym.errors import ModelLoadError, UnsupportedModelError
 from lm_gym.models.model_checks import check_can_be_stepped, check_is_no_wrapper, checked_device, made_by
+from lm_gym.pretrained.handles import gguf_digest, gguf_of
+from lm_gym.pretrained.loading import loading
 from lm_gym.runs.manifests import MANIFEST, check_manifest
-from lm_gym.scoring.handles import ModelHandle, asking_the_hub, import_attribute, is_import_path
-from lm_gym.tools.console.quiet import quiet_transformers
+from lm_gym.scoring.handles import ModelHandle, import_attribute, is_import_path
 from lm_gym.tools.settings import Text, checked
 
 __all__ = [
@@ -256,8 +257,8 @@ def load_language_model(
     """Load a frozen language model from a handle; the same handle is loaded once per process and shared.
 
     Args:
-        handle: a folder, a hub id, ``"module:factory"``, a callable that returns ``(model, tokenizer)``, or a model
-            (one that somebody may be training is copied, see :func:`frozen`).
+        handle: a folder, a GGUF file, a hub id, ``"module:factory"``, a callable that returns ``(model, tokenizer)``,
+            or a model (one that somebody may be training is copied, see :func:`frozen`).
         tokenizer: tokenizer or its handle, where the model's own folder has none.
         device: "auto" or a torch device.
         dtype: "auto" and "float32" keep float32 weights ("auto" with bf16 autocast on hardware that has it);
@@ -297,6 +298,8 @@ def _hashable(handle: Any) -> Any:
         return ("tokenizer", id(handle))
     if isinstance(handle, partial):  # a deep copy of one is another object that stands for the same call
         return ("partial", handle.func, repr(handle.args), repr(sorted(handle.keywords.items())))
+    if isinstance(handle, str | Path) and (gguf := gguf_of(handle)) is not None:
+        return ("gguf", gguf_digest(gguf))
     if isinstance(handle, str | Path) and Path(handle).is_dir():
         # A folder that was written anew is another model, even while one from its old files is alive.
         return (str(handle), max((file.stat().st_mtime_ns for file in Path(handle).iterdir()), default=0))
@@ -333,7 +336,7 @@ def load_weights(
     trust_remote_code: bool = False,
     kind: Any = AutoModelForCausalLM,
 ) -> PreTrainedModel:
-    """Load a causal language model of one's own, to be trained, from a folder or hub id.
+    """Load a causal language model of one's own, to be trained, from a folder, a GGUF file or a hub id.
 
     Args: kind: the class that loads it.
 
@@ -357,7 +360,7 @@ def load_weights(
 
 
 def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder or hub id.
+    """Load a tokenizer from a folder, a GGUF file or a hub id.
 
     Raises:
         ConfigError: the handle is no text or path.
@@ -373,15 +376,5 @@ def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> Pr
 
 
 def _load(kind: Any, handle: str | Path, **kwargs: Any) -> Any:
-    if (isinstance(handle, Path) or handle.startswith(("/", "."))) and not Path(handle).is_dir():
-        raise ModelLoadError(
-            f"{kind.__name__} {str(handle)!r}: must be a folder with a saved model, and there is no such folder"
-        )
-    try:
-        with quiet_transformers(), nullcontext() if Path(handle).is_dir() else asking_the_hub():
-            return kind.from_pretrained(str(handle), **kwargs)
-    except Exception as error:  # a cut file, an unknown architecture, no network: each library has its own errors
-        raise ModelLoadError(
-            f"{kind.__name__} {str(handle)!r}: must be a folder with a saved model or a hub id that can be reached; "
-            f"loading failed: {str(error).partition(chr(10))[0]} Give a local folder if there is no network."
-        ) from error
+    with loading(kind.__name__, handle, by=kind.__name__) as source:
+        return kind.from_pretrained(source, **kwargs)

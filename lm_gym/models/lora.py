@@ -80,6 +80,7 @@ class Adapter:
                 "adapter: must be saved with the path or hub id of its base, and this base came as an object; build "
                 "the model from a path, or merge the adapter into it first and save it whole"
             )
+        self.peft.peft_config["default"].base_model_name_or_path = self.base  # not the cache that it was loaded from
         self.peft.save_pretrained(str(folder), save_embedding_layers=False)
 
     def settings(self) -> dict[str, Any]:

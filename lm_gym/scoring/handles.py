@@ -14,20 +14,17 @@ import importlib.util
 import inspect
 import json
 import re
-import socket
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from lm_gym.errors import ArtifactError, ConfigError, ModelLoadError, RewardModelError
+from lm_gym.pretrained.hub import asking_the_hub
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.binding import callable_name, required_names, signature_of
 from lm_gym.scoring.protocol import RewardModel
@@ -37,7 +34,6 @@ __all__ = [
     "REWARD_MODEL_GROUP",
     "REWARD_MODEL_RECORD",
     "ModelHandle",
-    "asking_the_hub",
     "import_attribute",
     "is_import_path",
     "load_reward_model",
@@ -198,26 +194,6 @@ def _is_factory(attribute: Callable[..., Any]) -> bool:
     signature = signature_of(callable_name(attribute), attribute)
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     return not required_names(signature) and inspect.Parameter.VAR_KEYWORD not in kinds
-
-
-@contextmanager
-def asking_the_hub() -> Iterator[None]:
-    """A block that may ask the hub. While its name cannot be resolved, only files that were fetched before are read.
-
-    Otherwise every file would be asked for six times in half a minute, with a warning each time.
-    """
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    try:
-        if not (before or getproxies()):  # a proxy resolves names by itself
-            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
-    except OSError:
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def _fetched(hub_id: str) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["digest_file", "digest_folder", "digest_handle", "digest_json", "digest_parts", "digest_tensors"]
+__all__ = ["digest_file", "digest_folder", "digest_json", "digest_parts", "digest_tensors"]
 
 BLOCK = 1 << 20
 
@@ -43,11 +43,6 @@ def digest_folder(folder: str | Path) -> str:
     """Digest of the names and bytes of all files below a folder."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return digest_parts(text for path in files for text in (path.relative_to(folder).as_posix(), digest_file(path)))
-
-
-def digest_handle(handle: str | Path) -> str:
-    """What tells one model from another: the digest of the folder behind the handle, or a handle that names none."""
-    return digest_folder(handle) if Path(handle).is_dir() else str(handle)
 
 
 def digest_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:

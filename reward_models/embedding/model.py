@@ -165,7 +165,7 @@ class EmbeddingRewardModel(RewardModel):
 
         Args:
             judgements: the training data. Of a text that is longer than the encoder reads the end is kept.
-            encoder: a folder or hub id that ``SentenceTransformer`` loads, or one that is loaded.
+            encoder: a folder, GGUF file or hub id that ``SentenceTransformer`` loads, or one that is loaded.
             config: settings; None takes the defaults.
             name, device, cache_dir: see the class; the device is the encoder's.
 

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm_gym.errors import ModelLoadError
+from lm_gym.pretrained.loading import loading
 from lm_gym.reward_models.caching.text_store import TextStore, text_key
 from lm_gym.reward_models.scalar.text_encoding import fitting_end, warn_of_cut
 from lm_gym.tools.console.progress import counted
-from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.extras import require
 
 __all__ = ["EmbeddingCache", "SentenceFeatures"]
@@ -46,21 +45,15 @@ class SentenceFeatures:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, device: str | None = None) -> SentenceFeatures:
-        """Load an encoder from a folder or hub id.
+        """Load an encoder from a folder, a GGUF file or a hub id.
 
         Raises:
             MissingExtraError: sentence-transformers is not installed.
             ModelLoadError: nothing loads from this handle.
         """
         library = require("sentence_transformers", extra="embeddings", purpose="an embedding reward model")
-        try:
-            with quiet_transformers():
-                encoder = library.SentenceTransformer(str(source), device=device)
-        except Exception as error:  # the library and those below it each have their own errors
-            raise ModelLoadError(
-                f"sentence encoder {str(source)!r}: must be a folder or hub id that SentenceTransformer loads; it "
-                f"failed: {str(error).partition(chr(10))[0]} Give a local folder if there is no network."
-            ) from error
+        with loading("sentence encoder", source, by="SentenceTransformer") as handle:
+            encoder = library.SentenceTransformer(handle, device=device)
         return cls(encoder, source=str(source))
 
     @torch.inference_mode()

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Self
 import torch
 
 from lm_gym.errors import ConfigError, ModelLoadError
+from lm_gym.pretrained.loading import loading
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
-from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.extras import require
 
 from .heads import out_of_the_file
@@ -69,14 +69,8 @@ class CrossEncoderRewardModel(PreferenceRewardModel):
         _require_pair(template or PAIR_TEMPLATE)
         library = require("sentence_transformers", extra="embeddings", purpose="a cross-encoder reward model")
         settings = {"dtype": getattr(torch, dtype), "use_safetensors": True}
-        try:
-            with quiet_transformers():
-                loaded = library.CrossEncoder(str(source), device="cpu", model_kwargs=settings)
-        except Exception as error:  # the library and those below it each have their own errors
-            raise ModelLoadError(
-                f"cross-encoder {str(source)!r}: must be a folder or hub id that CrossEncoder loads; it failed: "
-                f"{str(error).partition(chr(10))[0]} Give a local folder if there is no network."
-            ) from error
+        with loading("cross-encoder", source, by="CrossEncoder") as handle:
+            loaded = library.CrossEncoder(handle, device="cpu", model_kwargs=settings)
         refuse_lost_record(loaded.model, source)
         if not any("SequenceClassification" in name for name in loaded.model.config.architectures or ()):
             raise ModelLoadError(

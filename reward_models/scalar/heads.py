@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
+from lm_gym.errors import ConfigError, UnsupportedModelError
+from lm_gym.pretrained.loading import loadable, loading
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import reading
 
@@ -120,8 +121,8 @@ def classifier_from(
     """A fresh one-label classification model on top of a language model.
 
     Args:
-        base: a path or hub id of any causal language model or encoder, or a loaded ``PreTrainedModel``, which
-            is copied.
+        base: folder, GGUF file or hub id of any causal language model or encoder, or a loaded ``PreTrainedModel``,
+            which is copied.
         dtype: of the weights, e.g. ``"float32"``.
         seed: of the new head; the global generator is left as it was.
         use_safetensors: True reads no other file of weights; None takes what there is (pickled files as data only).
@@ -133,13 +134,8 @@ def classifier_from(
         ArtifactError: its weights are damaged, or of other sizes than its configuration says.
         UnsupportedModelError: an encoder-decoder, or an architecture without a classification model.
     """
-    from transformers import AutoConfig
-
     by_name = isinstance(base, str | Path)
-    try:
-        config = AutoConfig.from_pretrained(str(base)) if by_name else copy.deepcopy(base.config)
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"reward model base {str(base)!r}: must be a model folder or hub id; {error}") from error
+    config = _config_of(base) if by_name else copy.deepcopy(base.config)
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModelError(
             f"reward model base {config.model_type}: must be a decoder or an encoder, got an encoder-decoder; "
@@ -154,7 +150,7 @@ def classifier_from(
     with whole, torch.random.fork_rng(devices=_cuda_devices()), quiet_transformers(only_errors=True):
         torch.manual_seed(seed)
         try:
-            model, missing = _built(base if by_name else None, config, getattr(torch, dtype), use_safetensors)
+            model, missing = _built(loadable(base) if by_name else None, config, getattr(torch, dtype), use_safetensors)
         except ValueError as error:
             raise UnsupportedModelError(
                 f"reward model base {config.model_type}: transformers has no sequence classification model for it; "
@@ -171,15 +167,20 @@ def classifier_from(
     return model.eval(), tuple(sorted({key.rpartition(".")[0] for key in missing}))
 
 
-def _built(
-    handle: str | Path | None, config: Any, dtype: torch.dtype, use_safetensors: bool | None
-) -> tuple[Any, list[str]]:
+def _config_of(base: str | Path) -> Any:
+    from transformers import AutoConfig
+
+    with loading("reward model base", base, by="AutoConfig") as handle:
+        return AutoConfig.from_pretrained(handle)
+
+
+def _built(handle: str | None, config: Any, dtype: torch.dtype, use_safetensors: bool | None) -> tuple[Any, list[str]]:
     from transformers import AutoModelForSequenceClassification
 
     if handle is None:
         return AutoModelForSequenceClassification.from_config(config, dtype=dtype), []
     model, report = AutoModelForSequenceClassification.from_pretrained(
-        str(handle), config=config, dtype=dtype, output_loading_info=True, use_safetensors=use_safetensors
+        handle, config=config, dtype=dtype, output_loading_info=True, use_safetensors=use_safetensors
     )
     return out_of_the_file(model), sorted(report["missing_keys"])
 

@@ -133,7 +133,7 @@ class PreferenceRewardModel(RewardModel):
         """Put a fresh scalar head on a causal language model or an encoder.
 
         Args:
-            base: path or hub id, or a loaded model (which is copied; the original stays as it is).
+            base: folder, GGUF file or hub id, or a loaded model (which is copied; the original stays as it is).
             tokenizer: needed with a loaded model; None loads the one beside the weights. It is copied.
             max_length: see the class.
             template: see the class.
@@ -272,7 +272,7 @@ class PreferenceRewardModel(RewardModel):
 
         Args:
             judgements: the training data.
-            base: path, hub id or loaded model.
+            base: folder, GGUF file, hub id or loaded model.
             config: settings; None takes the defaults.
             output_dir: folder of the artefact; None saves nothing. With ``checkpoint_every_steps`` the checkpoints
                 lie beside it, in ``<output_dir>.checkpoints``, until the artefact is written; calling again with the

@@ -14,6 +14,7 @@ import torch
 
 from lm_gym.errors import ArtifactError, ModelLoadError
 from lm_gym.models import language_model
+from lm_gym.pretrained.loading import loading
 from lm_gym.reward_models.saving.readme import readme_of
 from lm_gym.reward_models.saving.record import read_record, write_record
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
@@ -139,12 +140,8 @@ def load_tokenizer(source: str | Path, kind: str = "AutoTokenizer") -> Any:
     chosen = getattr(transformers, kind, transformers.AutoTokenizer)
     if chosen is transformers.AutoTokenizer:
         return language_model.load_tokenizer(source)
-    try:
-        return chosen.from_pretrained(str(source))
-    except Exception as error:  # each tokenizer class has its own
-        raise ModelLoadError(
-            f"reward model base {str(source)!r}: has no tokenizer that loads; pass tokenizer=... ({error})"
-        ) from error
+    with loading("tokenizer", source, by=kind) as handle:
+        return chosen.from_pretrained(handle)
 
 
 def _whole_model(source: str | Path, dtype: str) -> Any:

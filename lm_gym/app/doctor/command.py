@@ -25,7 +25,7 @@ def doctor(model: str | None = None, json: bool = False) -> int:
     The exit status is 0 only if all that is needed works, and --model loads.
 
     Args:
-        model: Folder, hub id or run, or folder of a reward model: also see whether it loads.
+        model: Folder, GGUF file, hub id or run, or folder of a reward model: also see whether it loads.
         json: Print JSON instead of tables.
     """
     packages = [python_version(), *installed_packages()]

@@ -1,4 +1,4 @@
-"""A model folder or hub id, loaded to see that it can be, and what it needs."""
+"""A model folder, GGUF file or hub id, loaded to see that it can be, and what it needs."""
 
 from __future__ import annotations
 

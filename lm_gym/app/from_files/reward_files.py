@@ -15,6 +15,7 @@ from rich.text import Text
 from lm_gym.app.options import RewardOptions
 from lm_gym.app.report.card_page import print_card, print_grades, print_weights, write_card
 from lm_gym.errors import DataError, OutputExistsError, RewardModelError
+from lm_gym.pretrained.handles import digest_handle
 from lm_gym.reward_models import (
     CurvePoint,
     EnsembleRewardModel,
@@ -43,7 +44,7 @@ from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.scoring.protocol import KeepsTraining, RewardModel
 from lm_gym.sources.rows import read_rows
 from lm_gym.tools.console.terminal import plain_console, visible
-from lm_gym.tools.digests import digest_file, digest_handle, digest_json
+from lm_gym.tools.digests import digest_file, digest_json
 from lm_gym.tools.files import read_json, sweep_temporaries, write_json
 
 from .judgement_files import divided, grouped_by, read_beside, read_files, refuse_without_comparisons

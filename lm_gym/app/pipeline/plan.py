@@ -12,12 +12,13 @@ from lm_gym.agents import SupervisedConfig
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
+from lm_gym.pretrained.handles import digest_handle
 from lm_gym.reward_models.judgements.annotator import Annotator
 from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.config import RewardTrainingConfig
 from lm_gym.runs.folder import RunIdentity
 from lm_gym.scoring.adapters import RewardFunction
-from lm_gym.tools.digests import digest_handle, digest_json, digest_parts
+from lm_gym.tools.digests import digest_json, digest_parts
 from lm_gym.tools.settings import Bounds, Count, Positive, Seed, Text, settings
 
 __all__ = ["LoopPlan"]

@@ -34,11 +34,11 @@ def chat(
     Without a terminal every line of standard input is a turn.
 
     Args:
-        model: Folder, hub id or run.
+        model: Folder, GGUF file, hub id or run.
         sampling: Settings of sampling.
-        other: Folder, hub id or run of a second model that answers the same messages.
+        other: Folder, GGUF file, hub id or run of a second model that answers the same messages.
         reward_model: Score every answer.
-        reference: Folder, hub id or run of a model to whose distribution the KL of every answer is taken, in nats.
+        reference: Folder, GGUF file, hub id or run of a model from which the KL of every answer is taken, in nats.
         system: System message, for models with a chat template.
         separator: Put after every message that starts a text, for models without one.
     """

@@ -240,10 +240,10 @@ def test_models_that_cannot_be_used(make_model, tokenizer, tmp_path, monkeypatch
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelLoadError, match=r"'no-such/model': must be a folder .* Give a local folder if there"):
+    with pytest.raises(ModelLoadError, match=r"'no-such/model': must be a folder, .*; give a local folder if there"):
         supervised_finetune("no-such/model", ROWS, tmp_path / "m")
     with pytest.raises(
-        ModelLoadError, match=r"nowhere': must be a folder with a saved model, and there is no such folder"
+        ModelLoadError, match=r"nowhere': must be a folder with a saved model, or a GGUF file, and there is neither"
     ):
         supervised_finetune(tmp_path / "nowhere", ROWS, tmp_path / "m")
     with pytest.raises(ModelLoadError, match=r"a model object comes without a tokenizer; pass tokenizer="):

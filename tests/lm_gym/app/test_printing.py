@@ -62,5 +62,5 @@ def test_a_model_that_is_nowhere_is_told_at_once_where_there_is_no_network() -> 
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 2
     assert "ModelLoadError: AutoModelForCausalLM 'no-such-model'" in done.stderr
-    assert "Give a local folder if there is no network." in " ".join(done.stderr.split())
+    assert "; give a local folder if there is no network" in " ".join(done.stderr.split())
     assert "Retry" not in done.stderr

@@ -8,7 +8,7 @@ import torch
 
 from lm_gym.errors import ArtifactError
 from lm_gym.runs.manifests import MANIFEST, check_manifest, read_note, write_manifest
-from lm_gym.tools.digests import digest_file, digest_folder, digest_handle, digest_json, digest_parts, digest_tensors
+from lm_gym.tools.digests import digest_file, digest_json, digest_parts, digest_tensors
 
 
 def test_digests_of_parts_and_files(tmp_path: Path) -> None:
@@ -17,12 +17,6 @@ def test_digests_of_parts_and_files(tmp_path: Path) -> None:
     assert digest_json({"a": 1, "b": [2.5]}) == digest_json({"b": [2.5], "a": 1}) != digest_json({"a": 1, "b": [2]})
     (tmp_path / "f").write_bytes(b"x" * 3_000_000)
     assert digest_file(tmp_path / "f") == hashlib.sha256(b"x" * 3_000_000).hexdigest()
-
-
-def test_the_digest_of_a_handle_is_that_of_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    assert digest_handle(str(tmp_path)) == digest_folder(tmp_path)
-    assert digest_handle("a-name/of-a-hub") == "a-name/of-a-hub"
 
 
 def test_digests_of_tensors_see_names_shapes_types_and_every_value() -> None:

@@ -241,5 +241,5 @@ def test_what_cannot_work_is_refused(tiny_model, tokenizer_for, save_base, tmp_p
         PreferenceRewardModel.from_base(base, lora=LoraSettings(target_modules="nothing"))
     folder = PreferenceRewardModel.from_base(base, lora=LORA, device="cpu").save(tmp_path / "adapter")
     base.rename(tmp_path / "moved")
-    with pytest.raises(ModelLoadError, match="must be a model folder or hub id"):
+    with pytest.raises(ModelLoadError, match="must be a folder with a saved model"):
         load_reward_model(folder)

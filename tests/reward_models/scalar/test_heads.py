@@ -68,7 +68,7 @@ def test_models_that_cannot_carry_the_head_are_refused(tmp_path, tokenizer_for) 
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=40, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8))
     with pytest.raises(UnsupportedModelError, match="got an encoder-decoder"):
         PreferenceRewardModel.from_base(t5, tokenizer_for("gpt2"))
-    with pytest.raises(ModelLoadError, match="must be a model folder or hub id"):
+    with pytest.raises(ModelLoadError, match="must be a folder with a saved model"):
         classifier_from(tmp_path / "nothing", dtype="float32", seed=0)
 
 

@@ -160,7 +160,7 @@ def _set(folder: Path, **settings: Any) -> None:
     [
         (_cut, "must hold whole weights", "must hold a whole checkpoint"),
         (lambda folder: _set(folder, hidden_size=64), "must hold whole weights", "must hold a whole checkpoint"),
-        (lambda folder: _set(folder, hidden_size="wide"), "must be a folder with", "must hold a whole checkpoint"),
+        (lambda folder: _set(folder, hidden_size="wide"), "must be a folder, a GGUF", "must hold a whole checkpoint"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_with_its_folder(
