@@ -8,7 +8,6 @@ run goes.
 from __future__ import annotations
 
 import html
-import json
 import math
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,8 +16,9 @@ import numpy as np
 
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
+from lm_gym.runs.metrics_file import drop_metrics
 from lm_gym.tools.extras import require
-from lm_gym.tools.files import append_jsonl, reading, write_jsonl
+from lm_gym.tools.files import append_jsonl
 from lm_gym.tools.settings import Count, checked
 
 from .callbacks import Callback, TrainingRun
@@ -41,13 +41,7 @@ class JsonlTracker(Callback):
 
     def on_start(self, run: TrainingRun) -> None:
         """Keep the lines before the first iteration."""
-        kept: list[dict[str, Any]] = []
-        if self._path.is_file():
-            with reading(self._path, "must hold one JSON object per line", remedy="delete the damaged line"):
-                lines = self._path.read_text(encoding="utf-8").splitlines()
-                rows = [json.loads(line) for line in lines if line.endswith("}")]
-                kept = [row for row in rows if row["iteration"] < run.first_iteration]
-        write_jsonl(self._path, kept)
+        drop_metrics(self._path, count="iteration", after=run.first_iteration - 1)
 
     def on_iteration(self, run: TrainingRun) -> None:
         """Append a line; a value that is not finite is written as null."""

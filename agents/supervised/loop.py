@@ -6,7 +6,6 @@ model is saved.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -20,10 +19,10 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 
 from lm_gym.processes import launched_processes
 from lm_gym.runs.folder import Run
-from lm_gym.runs.metrics_file import METRICS_FILE
+from lm_gym.runs.metrics_file import METRICS_FILE, drop_metrics
 from lm_gym.runs.signals import Interrupted, StopRequest, stopping_at_signals
 from lm_gym.tools.console.quiet import quiet_transformers
-from lm_gym.tools.files import append_jsonl, reading, write_text
+from lm_gym.tools.files import append_jsonl
 from lm_gym.tools.trainer.trainer_progress import TrainerProgress
 
 from .rows import TokenizedText
@@ -176,20 +175,8 @@ class RunWatcher(TrainerCallback):
 
     def drop_metrics_after(self, step: int) -> None:
         """Drop the lines of steps that a killed process logged and this one does again."""
-        path = self.run.folder / METRICS_FILE
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        kept = []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):  # the last line of a killed process may be half a line
-                continue
-            with reading(path, "must hold one JSON object with a step per line", remedy="delete the damaged line"):
-                if row["step"] <= step:
-                    kept.append(line)
-                    self._remember(row)
-        if lines:
-            write_text(path, "".join(line + "\n" for line in kept))
+        for row in drop_metrics(self.run.folder / METRICS_FILE, count="step", after=step):
+            self._remember(row)
 
     def _remember(self, row: Mapping[str, Any]) -> None:
         self.loss = row.get("loss", self.loss)

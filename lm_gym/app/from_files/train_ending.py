@@ -10,7 +10,7 @@ from rich.console import Console
 from lm_gym.agents.run_folder import BEST, POLICY
 from lm_gym.agents.training import TrainResult
 from lm_gym.app.pipeline.next_steps import command_of
-from lm_gym.runs.metrics_file import read_metrics
+from lm_gym.runs.metrics_file import METRICS_FILE, read_metrics
 
 __all__ = ["print_training"]
 
@@ -38,7 +38,7 @@ def print_training(
         held_out: file of held-out prompts; None measured nothing on such.
         console: to print on.
     """
-    history = read_metrics(out)
+    history = read_metrics(out / METRICS_FILE)
     best = next((row for row in history if row.get("iteration") == result.best_iteration), None)
     console.print()
     if held_out is not None and best is not None and best.get("eval_score") is not None:

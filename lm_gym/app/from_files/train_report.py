@@ -25,19 +25,19 @@ END = "end of the run"
 
 def holds_training(folder: Path) -> bool:
     """True for the folder of a run of ``train`` that has done an iteration."""
-    if not (folder / MARKER).is_file() or not (folder / METRICS_FILE).is_file():
+    if not (folder / MARKER).is_file():
         return False
-    return any("kl" in row for row in read_metrics(folder))
+    return any("kl" in row for row in read_metrics(folder / METRICS_FILE))
 
 
 def report_of_training(folder: Path) -> Report:
     """The report of a run of ``train``.
 
     Raises:
-        DataError: its metrics cannot be read.
+        ArtifactError: its metrics cannot be read.
         ConfigError: its settings cannot be read.
     """
-    history, settings = read_metrics(folder), settings_of_run(folder)
+    history, settings = read_metrics(folder / METRICS_FILE), settings_of_run(folder)
     evaluated = [row for row in history if row.get("eval_score") is not None]
     rows = _held_out_rows(folder, history, evaluated) if evaluated else _training_rows(history)
     target = settings.get("kl_target")

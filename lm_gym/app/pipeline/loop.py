@@ -18,7 +18,7 @@ from lm_gym.errors import ConfigError
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.splits import Split
 from lm_gym.reward_models.scalar.preference import PreferenceRewardModel
-from lm_gym.runs.metrics_file import read_metrics
+from lm_gym.runs.metrics_file import METRICS_FILE, read_metrics
 from lm_gym.tools.files import reading, write_json, write_jsonl
 
 from .measure import measure
@@ -237,10 +237,11 @@ def _reinforced(
             episode_metrics=truth_metrics(plan.true_score),
             title=f"PPO, {label}",
         )
-        return told_of_ppo(read_metrics(folder))
+        return told_of_ppo(read_metrics(folder / METRICS_FILE))
 
     def load(folder: Path) -> tuple[Path, Curve]:
-        return ppo_policy_folder(folder), Curve(name=label, history=read_metrics(folder), kl_target=target)
+        history = read_metrics(folder / METRICS_FILE)
+        return ppo_policy_folder(folder), Curve(name=label, history=history, kl_target=target)
 
     about = about_comparison() if round_number is None else about_ppo(plan, round_number)
     return workspace.stage(name, make, load, about=about)
