@@ -1,17 +1,19 @@
-"""The lock of a run folder: one process works in it, and whoever comes second is told which."""
+"""Locks of run folders and other outputs: one process works there, and whoever comes second is told which."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lm_gym.errors import OutputExistsError
+from lm_gym.processes import launched_processes
 from lm_gym.tools.locks import locked, release
 
-__all__ = ["LOCK", "lock_folder", "unlock_folder"]
+__all__ = ["LOCK", "lock_folder", "only_writer", "unlock_folder"]
 
 LOCK = "lm_gym_run.lock"
 logger = logging.getLogger(__name__)
@@ -23,16 +25,52 @@ def lock_folder(folder: Path) -> int | None:
     Raises:
         OutputExistsError: another process works in it.
     """
-    path = folder / LOCK
+    return _taken(folder / LOCK, folder)
+
+
+def unlock_folder(folder: Path, lock: int | None) -> None:
+    """Let other processes work in the folder."""
+    _given_back(folder / LOCK, lock)
+
+
+@contextmanager
+def only_writer(output: str | Path) -> Iterator[None]:
+    """A block in which no other process makes what is to be at a path, be it a folder that is replaced as a whole.
+
+    The lock is a hidden file beside it, since a lock in a folder goes with the folder. Of several processes that a
+    launcher started the main one takes it.
+
+    Raises:
+        OutputExistsError: another process works there, or the folder around it cannot be made.
+    """
+    output = Path(output)
+    if not launched_processes().is_main:
+        yield
+        return
+    try:
+        whole = output.resolve()
+        whole.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, UnicodeEncodeError) as error:
+        raise OutputExistsError(f"output folder {output}: cannot be made ({error}); choose another path") from error
+    path = whole.parent / f".{whole.name}.lock"
+    lock = _taken(path, output)
+    try:
+        yield
+    finally:
+        _given_back(path, lock)
+
+
+def _taken(path: Path, output: Path) -> int | None:
+    """Take the lock in a file. Returns: see :func:`lock_folder`. Args: output: what it is the lock of."""
     while True:
         try:
             handle = locked(path, create=True)
         except OSError as error:
-            logger.warning("run %s: this file system has no locks (%s); start no second process there", folder, error)
+            logger.warning("run %s: this file system has no locks (%s); start no second process there", output, error)
             return None
         if handle is None:
             raise OutputExistsError(
-                f"run {folder}: another process works in it ({_holder(path)}); wait for it to end or stop it, "
+                f"run {output}: another process works in it ({_holder(path)}); wait for it to end or stop it, "
                 "or choose another path"
             )
         if _is_at(handle, path):
@@ -42,13 +80,12 @@ def lock_folder(folder: Path) -> int | None:
         release(handle)  # the file was deleted or replaced between opening and locking it
 
 
-def unlock_folder(folder: Path, lock: int | None) -> None:
-    """Let other processes work in the folder."""
+def _given_back(path: Path, lock: int | None) -> None:
     if lock is None:
         return
-    if _is_at(lock, folder / LOCK):
+    if _is_at(lock, path):
         with suppress(OSError):  # some systems delete no open file
-            (folder / LOCK).unlink()
+            path.unlink()
     release(lock)
 
 

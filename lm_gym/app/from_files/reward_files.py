@@ -40,6 +40,7 @@ from lm_gym.runs.folder import (
     read_result,
     refuse_both,
 )
+from lm_gym.runs.lock import only_writer
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
 from lm_gym.scoring.protocol import KeepsTraining, RewardModel
 from lm_gym.sources.rows import read_rows
@@ -87,11 +88,17 @@ def train_reward_model(
 
     Raises:
         OutputExistsError: the folder, or one of an interrupted run beside it, holds something, and neither overwriting
-            nor going on was asked for; or it holds no reward model, or no run of one; or another process fits there.
+            nor going on was asked for; or it holds no reward model, or no run of one; or another process makes one
+            there.
         ConfigError, DataError, ModelLoadError: both were asked for; settings, data or model cannot be used; or the
             finished run that is to go on had others.
     """
     refuse_flags_of_another_kind(options)
+    with only_writer(out):  # from the first look at what is there to the last measurement
+        _train(options, out, resume=resume, overwrite=overwrite, console=console)
+
+
+def _train(options: RewardOptions, out: Path, *, resume: bool, overwrite: bool, console: Console) -> None:
     checkpoints = checkpoints_beside(out)
     _refuse_what_is_there(out, checkpoints, resume=resume, overwrite=overwrite)
     samples = None if options.reference_samples is None else _samples(options.reference_samples)
@@ -182,7 +189,7 @@ def _refuse_fooled(model: str, fooled: Mapping[str, bool]) -> None:
 
 
 def _discard(checkpoints: Path) -> None:
-    with suppress(OutputExistsError):  # while this one measured, another process began anew there
+    with suppress(OutputExistsError):  # a fit from Python may have begun there
         discard_run(checkpoints)
     sweep_temporaries(checkpoints.parent, name=checkpoints.name)
 
@@ -343,23 +350,25 @@ def ensemble_from_folders(
     """Fit the weights of the members to judgements of groups that none was trained on, and save all as one folder.
 
     Raises:
-        OutputExistsError: the folder holds something, and overwriting was not asked for; or no reward model is in it.
+        OutputExistsError: the folder holds something, and overwriting was not asked for; or no reward model is in it;
+            or another process makes one there.
         DataError: too little is left to fit to.
         ConfigError, ArtifactError: a member cannot be loaded or saved.
     """
-    _refuse_what_is_there(out, checkpoints_beside(out), resume=False, overwrite=overwrite)
-    judgements = read_files(data, skip_bad, console)
-    loaded = [load_reward_model(member) for member in members]
-    group_of = grouped_by(group_separator)
-    seen = {group for one in loaded if isinstance(one, KeepsTraining) for group in one.training.get("groups", ())}
-    unseen = [one for one in judgements if group_of(one.prompt) not in seen]
-    if left_out := len(judgements) - len(unseen):
-        told = f"left out: {left_out} of {len(judgements)} judgements, of groups that a member was trained on"
-        console.print(told, highlight=False)
-    found = fit_weights(loaded, unseen, group_of=group_of)
-    groups = sorted({group_of(one.prompt) for one in unseen} | seen)
-    training = asdict(found) | {"members": list(members), "groups": groups}
-    if overwrite:
-        discard_run(checkpoints_beside(out))  # or --resume would go on with it, and replace the ensemble
-    EnsembleRewardModel(loaded, rule=rule, weights=found.weights, training=training).save(out)
-    print_weights(members, found, str(out), console)
+    with only_writer(out):
+        _refuse_what_is_there(out, checkpoints_beside(out), resume=False, overwrite=overwrite)
+        judgements = read_files(data, skip_bad, console)
+        loaded = [load_reward_model(member) for member in members]
+        group_of = grouped_by(group_separator)
+        seen = {group for one in loaded if isinstance(one, KeepsTraining) for group in one.training.get("groups", ())}
+        unseen = [one for one in judgements if group_of(one.prompt) not in seen]
+        if left_out := len(judgements) - len(unseen):
+            told = f"left out: {left_out} of {len(judgements)} judgements, of groups that a member was trained on"
+            console.print(told, highlight=False)
+        found = fit_weights(loaded, unseen, group_of=group_of)
+        groups = sorted({group_of(one.prompt) for one in unseen} | seen)
+        training = asdict(found) | {"members": list(members), "groups": groups}
+        if overwrite:
+            discard_run(checkpoints_beside(out))  # or --resume would go on with it, and replace the ensemble
+        EnsembleRewardModel(loaded, rule=rule, weights=found.weights, training=training).save(out)
+        print_weights(members, found, str(out), console)

@@ -11,6 +11,7 @@ import pytest
 
 from lm_gym import load_reward_model, reviews
 from lm_gym.app.cli import main
+from lm_gym.app.from_files import reward_files
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.errors import RewardModelError
 from lm_gym.reward_models import SentenceFeatures
@@ -247,6 +248,35 @@ def test_resume_and_overwrite_together_are_refused(
     assert main(["reward", "train", *arguments, "--resume", "--overwrite"]) == 2
     assert "resume and overwrite must not both be asked for" in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
+
+
+@pytest.mark.parametrize("moment", ["embedding", "measuring"])
+def test_no_second_process_makes_the_same_reward_model(
+    moment: str, tmp_path: Path, votes_file: Path, encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, ended = tmp_path / "rm", list[int]()
+    options = ["--kind", "embedding", "--model", str(encoder), "--data", str(votes_file), "--held-out", "0.25"]
+    plain = {"embedding": SentenceFeatures.__call__, "measuring": reward_files.reward_card}[moment]
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        if not ended:
+            for flags in ([], ["--overwrite"], ["--resume"]):
+                ended.append(main(["reward", "train", *options, "--out", str(out), *flags]))
+            others = ["lm_gym.reviews:true_score"] * 2
+            ended.append(main(["reward", "ensemble", *others, "--data", str(votes_file), "--out", str(out)]))
+        return plain(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if moment == "embedding":
+            patch.setattr(SentenceFeatures, "__call__", meanwhile)
+        else:
+            patch.setattr(reward_files, "reward_card", meanwhile)
+        assert main(["reward", "train", *options, "--out", str(out)]) == 0
+    assert ended == [2, 2, 2, 2]
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("another process works in it") == 4
+    assert sorted(path.name for path in tmp_path.iterdir() if "rm" in path.name) == ["rm"]
+    assert load_reward_model(out).training["evaluation"] is not None
 
 
 def test_what_another_process_fits_is_not_overwritten(
