@@ -70,7 +70,9 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         """Draw a prompt with ``self.np_random`` and begin a response.
 
         Args:
-            seed: as in Gymnasium.
+            seed: starts two streams anew: ``np_random``, which prompts are drawn with, and that of ``sampling.seed``,
+                which rollouts draw by; None lets both go on. The draws of ``policy.act`` are the policy's, and go on
+                whatever the seed.
             options: ``{"prompt": text}`` sets the prompt instead of drawing one; a row (``{"prompt": text, "answer":
                 ...}``) gives the columns too.
 

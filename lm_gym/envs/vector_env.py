@@ -88,6 +88,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         Args:
             seed: an int seeds row i with ``seed + i``; a sequence has one seed (or None) per row. Row 0's seed also
                 starts the stream of rollouts, which is none of the rows' streams, and that of ``sampling.seed`` anew.
+                The draws of ``policy.act`` are the policy's, and go on whatever the seed.
             options: ``reset_mask`` (B,) bool, ``prompt`` (one text or row for all); never changed.
 
         Returns: observations (B, L) and ``info["prompt"]`` with its ``_prompt`` mask.

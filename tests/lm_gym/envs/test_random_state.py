@@ -10,6 +10,8 @@ from tiny_models import single_env as make_single_env
 from tiny_models import vector_env as make_vector_env
 
 from lm_gym import Reference, TextGenerationVectorEnv
+from lm_gym.agents.acting import TokenActor
+from lm_gym.envs.wrappers import vector_env_of
 from lm_gym.errors import ConfigError
 
 MANY = [f"{letter} {other}" for letter in "abcdefghij" for other in "klmnopqrst"]
@@ -39,6 +41,26 @@ def test_a_seeded_reset_starts_the_sampling_seed_anew(reference: Reference, poli
     np.testing.assert_array_equal(first.response_ids, second.response_ids)
     env.reset()
     assert not np.array_equal(env.rollout(policy, 4).response_ids, first.response_ids)
+
+
+def test_a_seeded_reset_of_a_single_env_starts_the_sampling_seed_anew(
+    reference: Reference, policy: SamplingPolicy
+) -> None:
+    env = make_single_env(reference, MANY, max_new_tokens=4, seed=7)
+    first, second, third = (
+        env.reset(seed=seed) and vector_env_of(env, "test").rollout_on(policy, ["a b"] * 4).response_ids
+        for seed in (0, 1, None)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, third)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_the_draws_of_acting_go_on_whatever_a_reset_is_seeded_with(seed: int | None, reference: Reference) -> None:
+    env = make_single_env(reference, ["a b"], max_new_tokens=4, seed=seed)
+    actor = TokenActor(reference.language_model)
+    drawn = [int(actor.act(env.reset(seed=0)[0], env.sampling)[0]) for _ in range(12)]
+    assert len(set(drawn)) > 2  # one and the same state each time
 
 
 @pytest.mark.parametrize("seed", [None, 7])
