@@ -207,6 +207,8 @@ class FileRun:
     """Text between a prompt and its answer; a chat has none."""
     group_separator: MaybeText = None
     """Prompts that are alike before this text are held out together."""
+    skip_bad: bool = False
+    """List rows that cannot be read instead of stopping at the first."""
     held_out: ShareHeldOut = 0.25
     """Share of the prompt groups that is kept for measuring."""
     best_share: Annotated[float, Bounds(above=0, most=1)] = 0.25

@@ -11,7 +11,7 @@ from rich.console import Console
 from lm_gym.agents import PretrainConfig, SupervisedConfig, pretrain
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.agents.supervised.documents import read_documents
-from lm_gym.app.from_files.judgement_files import grouped_by
+from lm_gym.app.from_files.judgement_files import grouped_by, read_files
 from lm_gym.app.options import FileRun
 from lm_gym.app.pipeline.loop import run_loop
 from lm_gym.app.pipeline.plan import LoopPlan
@@ -22,7 +22,6 @@ from lm_gym.app.report.report_data import Report
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
 from lm_gym.models.language_model import load_tokenizer
-from lm_gym.reward_models.judgements.rows import load_judgements
 from lm_gym.reward_models.judgements.splits import Split, split_by_prompt
 from lm_gym.reward_models.judgements.transcripts import is_transcript, messages_of
 from lm_gym.reward_models.scalar.config import RewardTrainingConfig
@@ -77,6 +76,8 @@ def read_human_judgements(
     held_out: float,
     seed: int,
     model: str | None = None,
+    skip_bad: bool = False,
+    console: Console,
 ) -> HumanJudgements:
     """Read files of judgements and hold out whole groups of prompts.
 
@@ -87,14 +88,16 @@ def read_human_judgements(
         held_out: share of the groups, in (0, 1).
         seed: of the draw of groups.
         model: language model that is to answer; its chat template writes the chats, which are transcripts without it.
+        skip_bad: leave rows out that cannot be used.
+        console: to tell on of rows that are left out, and of what is not learned from.
 
     Raises:
-        DataError: a file or a row cannot be used.
+        DataError: a file cannot be used, or a row that is not to be left out.
         ConfigError: no files, or too few groups.
     """
     if not paths:
         raise ConfigError("run: needs at least one file of judgements (--data), got none")
-    found = load_judgements(paths).judgements
+    found = read_files(paths, skip_bad, console)
     written = _chat_writer(model) if any(is_transcript(one.prompt) for one in found) else None
     ended = [replace(one, prompt=_ended(one.prompt, separator, written)) for one in found]
     group_of = grouped_by(group_separator)
@@ -144,6 +147,8 @@ def run_from_files(
         held_out=options.held_out,
         seed=options.seed,
         model=options.model,
+        skip_bad=options.skip_bad,
+        console=console,
     )
     if options.model is not None:
         plan = _plan(options, human, Path(options.model))
@@ -151,7 +156,7 @@ def run_from_files(
         flags = {"resume": resume, "overwrite": overwrite}
         with Workspace(out, plan.identity(), console=console, stages=plan.stage_count, **flags) as workspace:
             workspace.tell_plan(plan.title, plan.summary)
-            return run_loop(plan, workspace, command=command)
+            return run_loop(plan, workspace, command=command, prompts_fit=True)
     if not options.texts:
         raise ConfigError("run: needs --texts to train a language model on, or --model to start from one; got neither")
     plan = _plan(options, human, out / "pretrain" / "model")

@@ -75,19 +75,21 @@ class _Round:
     curve: Curve
 
 
-def run_loop(plan: LoopPlan, workspace: Workspace, *, command: str) -> Report:
+def run_loop(plan: LoopPlan, workspace: Workspace, *, command: str, prompts_fit: bool = False) -> Report:
     """Run a plan in a workspace; every stage that is done already is read back.
 
     Args:
         plan: of the run.
         workspace: the run folder.
         command: the command line, for the report.
+        prompts_fit: the prompts were held against the plan's base already, which is not loaded once more for that.
 
     Returns: the report, also written as ``report.json``.
     """
     if workspace.is_finished:
         return Report.load(workspace.folder)
-    check_prompts(plan.base, [*plan.train_prompts, *plan.held_out_prompts], plan.sampling)
+    if not prompts_fit:
+        check_prompts(plan.base, [*plan.train_prompts, *plan.held_out_prompts], plan.sampling)
     reference = _fine_tuned(plan, workspace)
     rounds: list[_Round] = []
     for number in range(1, plan.rounds + 1):

@@ -15,6 +15,7 @@ from lm_gym.app.from_files.file_run import read_human_judgements
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.models.language_model import load_tokenizer
 from lm_gym.prompts import load_prompts
+from lm_gym.tools.console.terminal import plain_console
 from lm_gym.tools.files import read_jsonl, write_jsonl
 
 TEMPLATE = (
@@ -106,7 +107,7 @@ def test_run_writes_judged_chats_by_the_template_of_its_model(begins: bool, mode
         for turns in CHATS
     ]
     file = write_jsonl(tmp_path / "pairs.jsonl", [*rows, {"prompt": "No chat:", "chosen": "a", "rejected": "b"}])
-    how = {"separator": "\n", "group_separator": None, "held_out": 0.25, "seed": 0}
+    how = {"separator": "\n", "group_separator": None, "held_out": 0.25, "seed": 0, "console": plain_console()}
     found = read_human_judgements([file], model=str(folder), **how)  # type: ignore[arg-type]
     prompts = {*found.train_prompts, *found.held_out_prompts}
     assert prompts == {"No chat:\n", *(f"[user] {turns[0]['content']}\n[assistant]" for turns in CHATS)}

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from lm_gym import reviews
 from lm_gym.app.cli import main
-from lm_gym.app.pipeline import loop
+from lm_gym.app.pipeline import loop, stages
 from lm_gym.app.pipeline.demo import demo_plan
 from lm_gym.app.pipeline.measure import matched_length_gain
 from lm_gym.app.pipeline.plan import LoopPlan
@@ -194,6 +194,35 @@ def test_run_needs_a_language_model_or_texts(tmp_path: Path, capsys: pytest.Capt
     assert "got neither" in " ".join(capsys.readouterr().err.split())
 
 
+def test_run_leaves_bad_rows_out_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": f"p{number}", "chosen": "a b", "rejected": "c d"} for number in range(4)]
+    rankings = write_jsonl(tmp_path / "rankings.jsonl", [*rows, {"prompt": "p", "chosen": 3, "rejected": "c"}])
+    arguments = ["run", "--rankings", str(rankings), "--out", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    assert f"{rankings}, line 5" in " ".join(capsys.readouterr().err.split()).replace("- ", "-")
+    assert main([*arguments, "--skip-bad"]) == 2
+    told = capsys.readouterr()
+    assert "skipped 1 rows, kept 4" in told.out
+    assert "got neither" in " ".join(told.err.split())  # the files were read, and no model was given
+
+
+def test_run_loads_the_given_model_once_to_check_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reached(Exception):
+        pass
+
+    def reached(*args: Any, **kwargs: Any) -> None:
+        raise Reached
+
+    loads, load = [], stages.load_language_model
+    monkeypatch.setattr(stages, "load_language_model", lambda *args, **kw: loads.append(args[0]) or load(*args, **kw))
+    monkeypatch.setattr(loop, "supervised_finetune", reached)
+    rows = [{"prompt": f"p{number}", "chosen": "a b", "rejected": "c d"} for number in range(4)]
+    rankings = write_jsonl(tmp_path / "rankings.jsonl", rows)
+    with pytest.raises(Reached):
+        main(["run", "--data", str(rankings), "--model", str(REVIEWS_LM), "--out", str(tmp_path / "run")])
+    assert loads == [str(REVIEWS_LM)]
+
+
 def test_plan_refuses_leaking_prompts() -> None:
     plan = demo_plan(smoke=True)
     with pytest.raises(ConfigError, match="held-out prompts must not be among the training prompts"):
@@ -230,7 +259,7 @@ def test_run_checks_everything_before_the_first_stage(tmp_path: Path, capsys: py
     with Workspace(out, RunIdentity(kind="loop"), console=Console(quiet=True)):
         (out / "report.json").write_text("of an old run")
     broken = (
-        (rankings, ["--kl-target", "0"], "AdaptiveKL.target: must be a finite number > 0"),
+        (rankings, ["--kl-target", "0"], "--kl-target: must be a finite number > 0"),
         (rankings, ["--kl-coef", "-1"], "kl_coef"),
         (rankings, ["--learning-rate", "-1"], "learning_rate"),
         (long, ["--base", str(REVIEWS_LM)], "must have at most max_prompt_tokens"),
