@@ -222,22 +222,15 @@ def train(
         resume: Go on with the run that the folder holds.
         overwrite: Delete the run that the folder holds first.
     """
-    from lm_gym.runs.signals import Interrupted
-    from lm_gym.tools.files import write_text
-
     from .from_files.standalone import train_policy
-    from .run_models import SETTINGS, language_model_of, reward_model_of
+    from .run_models import language_model_of, reward_model_of
 
     record = dumped(train, {"options": options, "update": update, "responses": responses, "out": out})
     resolved = replace(
         options, model=language_model_of(options.model), reward_model=reward_model_of(options.reward_model)
     )
-    try:
-        train_policy(resolved, update, responses, out, resume=resume, overwrite=overwrite, console=plain_console())
-    except Interrupted:
-        write_text(out / SETTINGS, record)
-        raise
-    write_text(out / SETTINGS, record)
+    flags = {"resume": resume, "overwrite": overwrite}
+    train_policy(resolved, update, responses, out, settings=record, **flags, console=plain_console())
 
 
 def generate(

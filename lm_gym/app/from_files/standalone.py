@@ -12,16 +12,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lm_gym.agents.callbacks import Callback, TrainingRun
 from lm_gym.agents.ppo import PPOConfig
 from lm_gym.app.options import ResponseOptions, SampleOptions, TrainOptions, TrainResponseOptions, UpdateOptions
 from lm_gym.app.pipeline.stages import answered, make_env, run_ppo
+from lm_gym.app.run_models import SETTINGS
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError, OutputExistsError, PromptError
 from lm_gym.scoring.handles import load_reward_model
 from lm_gym.scoring.protocol import Scores, checked_scores, columns_for
 from lm_gym.sources.rows import read_rows
 from lm_gym.tools.console.terminal import visible
-from lm_gym.tools.files import write_jsonl
+from lm_gym.tools.files import write_jsonl, write_text
 
 from .train_ending import print_training
 
@@ -36,11 +38,20 @@ def train_policy(
     responses: TrainResponseOptions,
     out: Path,
     *,
+    settings: str,
     resume: bool,
     overwrite: bool,
     console: Console,
 ) -> None:
     """PPO from files.
+
+    Args:
+        options, update, responses: of the command.
+        out: the run folder.
+        settings: text of the file of settings that the folder gets.
+        resume: go on with the run in ``out``, if there is one.
+        overwrite: delete the run in ``out`` first.
+        console: to print on.
 
     Raises:
         Interrupted: a signal stopped it; what was done is saved.
@@ -72,6 +83,7 @@ def train_policy(
         eval_every=options.eval_every,
         save_every=options.save_every,
         tracker=options.tracker,
+        callbacks=[_SettingsFile(settings)],
     )
     print_training(
         result,
@@ -82,6 +94,17 @@ def train_policy(
         held_out=options.eval_data,
         console=console,
     )
+
+
+class _SettingsFile(Callback):
+    """Writes the settings into the run folder before the first iteration, so that a killed run has them too."""
+
+    def __init__(self, settings: str) -> None:
+        self._settings = settings
+
+    def on_start(self, run: TrainingRun) -> None:
+        if run.folder is not None:
+            write_text(run.folder / SETTINGS, self._settings)
 
 
 def _ppo_config(update: UpdateOptions, seed: int) -> PPOConfig:

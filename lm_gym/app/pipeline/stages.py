@@ -204,6 +204,7 @@ def run_ppo(
     eval_every: int = 10,
     save_every: int = 10,
     tracker: Tracker = "auto",
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Train a policy from a saved language model.
 
@@ -225,6 +226,7 @@ def run_ppo(
         device, dtype: of the policy.
         eval_every, save_every: iterations between evaluations and between checkpoints.
         tracker: beside ``metrics.jsonl``.
+        callbacks: follow the run.
 
     Raises:
         Interrupted: a signal stopped it; what was done is saved.
@@ -242,7 +244,7 @@ def run_ppo(
         adaptive_kl=None if kl_target is None else AdaptiveKL(target=kl_target, horizon=kl_horizon),
         eval_every=eval_every,
         checkpoint_every=save_every,
-        callbacks=[ProgressDisplay(title), *_hosted(tracker)],
+        callbacks=[ProgressDisplay(title), *_hosted(tracker), *callbacks],
         tensorboard={"auto": None, "tensorboard": True}.get(tracker, False),
         episode_metrics=episode_metrics,
         seed=seed,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,24 @@ def test_training_goes_on_from_a_run_and_by_the_settings_of_one(
     out = ["--held-out", "0.4", "--out", str(tmp_path / "rm")]
     assert main(["reward", "train", "--base", str(looped), "--data", data, *out]) == 0
     assert main(["reward", "eval", "--model", str(looped), "--data", data, "--json"]) == 0
+
+
+def test_train_leaves_its_settings_before_its_first_iteration(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, found = tmp_path / "run", []
+
+    def look(prompts: list[str], completions: list[str]) -> list[float]:
+        found.append((out / SETTINGS).read_text())
+        raise ValueError("the server is away")
+
+    module = types.ModuleType("reward_functions")
+    module.look = look  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "reward_functions", module)
+    assert train(work, out, "--reward-model", "reward_functions:look") == 2
+    assert train(work, out, "--reward-model", "reward_functions:look", "--save-every", "3", "--resume") == 2
+    assert [one.count("reward_model: reward_functions:look") for one in found] == [1, 1]
+    assert ["save_every: 3" in one for one in found] == [False, True]
 
 
 def test_settings_of_a_refused_call_do_not_replace_those_of_the_run(work: Path, trained: Path) -> None:
