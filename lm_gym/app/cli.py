@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -38,16 +39,11 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
     )
-    from .commands import application, commands
-    from .settings import expanded
+    from .commands import commands
+    from .settings import expanded, read
 
     try:
-        status = application().cli(
-            prog="lm-gym",
-            description=DESCRIPTION,
-            args=expanded(arguments, commands()),
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        status = read(_parsed, expanded(arguments, commands()))()
     except LmGymError as error:
         _tell(console, error)
         return 1 if isinstance(error, WriteError) else 2
@@ -61,6 +57,15 @@ def main(args: Sequence[str] | None = None) -> int:
         console.print("interrupted at once; what was done since the last checkpoint, if there is one, is lost")
         return 128 + signal.SIGINT
     return status if isinstance(status, int) else 0
+
+
+def _parsed(args: list[str]) -> Callable[[], Any]:
+    """The call that the arguments ask for; an error in them, or --help, ends the process."""
+    from .commands import application
+
+    options = (tyro.conf.FlagCreatePairsOff,)
+    call: Callable[[], Any] = application().cli(prog="lm-gym", description=DESCRIPTION, args=args, config=options)
+    return call
 
 
 def _tell(console: Console, error: Exception) -> None:

@@ -47,22 +47,23 @@ def application() -> SubcommandApp:
 
 
 def commands() -> dict[str, Callable[..., Any]]:
-    """Every command by its name; those of many settings take files of them."""
-    return {
+    """Every command by its name; all of them take files of settings."""
+    functions: dict[str, Callable[..., Any]] = {
         "demo": demo,
-        "run": with_files(run),
-        "pretrain": with_files(pretrain),
-        "sft": with_files(sft),
-        "reward train": with_files(reward_train),
+        "run": run,
+        "pretrain": pretrain,
+        "sft": sft,
+        "reward train": reward_train,
         "reward eval": reward_eval,
         "reward ensemble": reward_ensemble,
-        "train": with_files(train),
-        "generate": with_files(generate),
-        "chat": with_files(chat),
-        "compare": with_files(compare),
+        "train": train,
+        "generate": generate,
+        "chat": chat,
+        "compare": compare,
         "report": report,
         "doctor": doctor,
     }
+    return {name: with_files(function) for name, function in functions.items()}
 
 
 def demo(

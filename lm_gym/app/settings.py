@@ -20,13 +20,16 @@ import tyro
 import yaml
 
 from lm_gym.errors import ConfigError
+from lm_gym.tools.console.terminal import visible
 
 from .setting_names import FOREIGN, OTHER_NAMES
 
-__all__ = ["ConfigFile", "dumped", "expanded", "with_files"]
+__all__ = ["ConfigFile", "dumped", "expanded", "read", "with_files"]
 
-NOT_IN_FILES = ("config", "print_config", "resume", "overwrite")
+OF_FILES = ("config", "print_config")
+NOT_IN_FILES = (*OF_FILES, "resume", "overwrite")
 """Options that say what to do now, and settle nothing of what is made."""
+Call = Callable[[], Any]
 MISSING = inspect.Parameter.empty
 
 
@@ -63,15 +66,17 @@ class _Setting:
         return _flag(self.name)
 
 
-def with_files(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options --config and --print-config."""
+def with_files(function: Callable[..., Any]) -> Callable[..., Call]:
+    """Give a command the options --config and --print-config, and have it read its arguments before it does anything.
+
+    Returns: a function of the same options that returns the call they ask for.
+    """
 
     @functools.wraps(function)
-    def command(*, file: ConfigFile, **given: Any) -> None:
+    def command(*, file: ConfigFile, **given: Any) -> Call:
         if file.print_config:
-            sys.stdout.write(dumped(function, given))
-        else:
-            function(**given)
+            return functools.partial(_print, dumped(function, given))
+        return functools.partial(function, **given)
 
     signature = inspect.signature(function)
     own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in signature.parameters.values()]
@@ -79,12 +84,27 @@ def with_files(function: Callable[..., None]) -> Callable[..., None]:
     last = inspect.Parameter("file", inspect.Parameter.KEYWORD_ONLY, annotation=kind)
     del command.__wrapped__
     command.__signature__ = signature.replace(parameters=[*own, last])  # type: ignore[attr-defined]
-    command.__annotations__ = get_type_hints(function, include_extras=True) | {"file": kind}
+    command.__annotations__ = get_type_hints(function, include_extras=True) | {"file": kind, "return": Call}
     command.settings_of = function  # type: ignore[attr-defined]
     return command
 
 
-def expanded(args: Sequence[str], commands: Mapping[str, Callable[..., None]]) -> list[str]:
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def read(parser: Callable[[list[str]], Call], args: Sequence[str]) -> Call:
+    """The call that a command line asks for, read by a parser that repeats arguments in its errors as they are.
+
+    What a terminal would obey in them is written out first, and the error told of that.
+    """
+    written = [visible(one) for one in args]
+    if written != list(args):
+        parser(written)
+    return parser(list(args))
+
+
+def expanded(args: Sequence[str], commands: Mapping[str, Callable[..., Any]]) -> list[str]:
     """The command line with the options' own names, and with those of the file behind ``--config`` added.
 
     Args:
@@ -99,12 +119,10 @@ def expanded(args: Sequence[str], commands: Mapping[str, Callable[..., None]]) -
     if words == 0:
         return list(args)
     name = " ".join(args[:words])
-    settings = {one.name: one for one in _settings(getattr(commands[name], "settings_of", commands[name]))}
+    positional = _positional(commands[name])
+    settings = {one.name: one for one in _settings(commands[name]) if one.name not in positional}
     rest = [_own_name(token, name, settings) for token in args[words:]]
-    takes_files = hasattr(commands[name], "settings_of")
-    _refuse_unknown(rest, name, settings, NOT_IN_FILES[:2] if takes_files else ())
-    if not takes_files:
-        return [*args[:words], *rest]
+    _refuse_unknown(rest, name, settings)
     given = {_name(token) for token in rest if token.startswith("--")}
     found = {} if (path := _value_of("--config", rest)) is None else _read(Path(path), name, settings)
     for switch in [one for one in settings.values() if one.is_switch]:
@@ -114,11 +132,11 @@ def expanded(args: Sequence[str], commands: Mapping[str, Callable[..., None]]) -
     added = [token for one, value in found.items() if one not in given for token in _option(settings[one], value, path)]
     if "--print-config" in rest:
         missing = [one for one in settings.values() if one.default is MISSING and one.name not in given | set(found)]
-        added += [token for one in missing if one.name not in _positional(commands[name]) for token in (one.flag, "")]
+        added += [token for one in missing for token in (one.flag, "")]
     return [*args[:words], *rest, *added]
 
 
-def dumped(function: Callable[..., None], given: Mapping[str, Any]) -> str:
+def dumped(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
     """All settings of a command as YAML; those that are required and still missing stand there as comments.
 
     Args:
@@ -126,7 +144,7 @@ def dumped(function: Callable[..., None], given: Mapping[str, Any]) -> str:
         given: its arguments.
     """
     lines = []
-    for one in _settings(getattr(function, "settings_of", function)):
+    for one in _settings(function):
         if one.name in NOT_IN_FILES or one.name in _positional(function):
             continue
         value = _plain(_found(given, one.name))
@@ -137,8 +155,9 @@ def dumped(function: Callable[..., None], given: Mapping[str, Any]) -> str:
     return "".join(lines)
 
 
-def _settings(function: Callable[..., None]) -> list[_Setting]:
+def _settings(function: Callable[..., Any]) -> list[_Setting]:
     """The options of a command: its parameters, and the fields of those that are dataclasses."""
+    function = getattr(function, "settings_of", function)
     hints = get_type_hints(function, include_extras=True)
     found = []
     for name, parameter in inspect.signature(function).parameters.items():
@@ -153,7 +172,7 @@ def _settings(function: Callable[..., None]) -> list[_Setting]:
     return found
 
 
-def _positional(function: Callable[..., None]) -> set[str]:
+def _positional(function: Callable[..., Any]) -> set[str]:
     """Names of the arguments that have no option; no file holds them."""
     hints = get_type_hints(getattr(function, "settings_of", function), include_extras=True)
     return {name for name, hint in hints.items() if tyro.conf.Positional in getattr(hint, "__metadata__", ())}
@@ -196,10 +215,10 @@ def _own_name(token: str, command: str, settings: Mapping[str, _Setting]) -> str
     return token if other is None else _flag(other) + "".join(token.partition("=")[1:])
 
 
-def _refuse_unknown(args: Sequence[str], command: str, settings: Mapping[str, _Setting], more: Sequence[str]) -> None:
+def _refuse_unknown(args: Sequence[str], command: str, settings: Mapping[str, _Setting]) -> None:
     """Raises: ConfigError: an option that the command does not have; it names the nearest one."""
-    switches = [f"no_{one.name}" for one in settings.values() if one.is_switch] if more else []
-    known = [*settings, *more, *switches, *OTHER_NAMES.get(command, {})]
+    switches = [f"no_{one.name}" for one in settings.values() if one.is_switch]
+    known = [*settings, *OF_FILES, *switches, *OTHER_NAMES.get(command, {})]
     for token in args:
         name = _name(token)
         if token.startswith("--") and name and name not in (*known, "help") and not name.startswith("tyro_"):

@@ -54,6 +54,27 @@ def test_no_escape_sequence_of_a_text_reaches_the_terminal(tmp_path: Path, capsy
     assert "\x1b" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["\x1b[2J"],
+        ["train", "\x1b[2J"],
+        ["train", "--\x1b[2J"],
+        ["generate", "--model", "m", "--count", "\x1b[2J"],
+        ["report", "run", "--form=\x1b[2J"],
+        ["reward", "train", "--data", "--kind", "\x1b[2J"],
+    ],
+)
+def test_no_argument_that_cannot_be_read_reaches_the_terminal_raw(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        sys.exit(main(args))  # some are refused before they are read, by an exit status
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    assert r"\x1b[2J" in told
+
+
 def test_a_model_that_is_nowhere_is_told_at_once_where_there_is_no_network() -> None:
     """Not after half a minute of retries, each with a warning of its own."""
     command = [sys.executable, "-m", "lm_gym.app.cli", "generate", "--model", "no-such-model", "--prompt", "a"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -20,7 +21,14 @@ from lm_gym.tools.files import read_jsonl, write_jsonl
 
 MODEL = str(REVIEWS_LM)
 COMMANDS = commands()
-WITH_FILES = [name for name, one in COMMANDS.items() if hasattr(one, "settings_of")]
+POSITIONAL = {"compare": ["a", "b"], "chat": ["a", "b"], "reward ensemble": ["a", "b"], "report": ["run"]}
+CHANGED = {
+    "reward eval": {"skip_bad": True},
+    "reward ensemble": {"rule": "worst"},
+    "report": {"form": "table"},
+    "doctor": {"model": "a"},
+}
+"""A setting of each command that has no seed."""
 OTHER_VALUES = {
     "episodes": 6,
     "minibatches": 3,
@@ -112,17 +120,37 @@ def test_every_setting_of_train_reaches_the_run(
         assert f"{name} (was" in refused or f".{name} (was" in refused or f"{name}." in refused, name
 
 
-@pytest.mark.parametrize("command", WITH_FILES)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_printed_is_taken_again(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    models = ["a", "b"] if command in ("compare", "chat") else []
-    first = read_settings(command, models, capsys)
+    positional = POSITIONAL.get(command, [])
+    first = read_settings(command, positional, capsys)
     assert not {"resume", "overwrite", "config", "print_config"} & set(first)
-    given = [*models, "--seed", "7"]
-    changed = read_settings(command, given, capsys)
-    assert changed == {**first, "seed": 7}
+    other = CHANGED.get(command, {"seed": 7})
+    changed = read_settings(command, [*positional, *as_options(other)], capsys)
+    assert changed == {**first, **other} != first
     file = tmp_path / "settings.yaml"
     file.write_text(yaml.safe_dump(changed))
-    assert read_settings(command, [*given[:-2], "--config", str(file)], capsys) == changed
+    assert read_settings(command, [*positional, "--config", str(file)], capsys) == changed
+
+
+def test_a_file_reaches_the_commands_of_few_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": f"p{number}", "chosen": "a b", "rejected": "c d"} for number in range(4)]
+    pairs = str(write_jsonl(tmp_path / "pairs.jsonl", rows))
+    file = tmp_path / "eval.yaml"
+    file.write_text(yaml.safe_dump({"model": "lm_gym.reviews:true_score", "data": [pairs], "json": True}))
+    assert main(["reward", "eval", "--config", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 4
+    file.write_text("model: no-such-folder\njson: true\n")
+    assert main(["doctor", "--config", str(file)]) == 2  # the exit status of the command itself
+    assert json.loads(capsys.readouterr().out)["model"]["loads"] is False
+    assert main(["doctor", "--config", str(file), "--print-config"]) == 0
+
+
+def test_no_file_holds_what_has_no_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "compare.yaml"
+    file.write_text("b: other\n")
+    assert main(["compare", "a", "--config", str(file)]) == 2
+    assert "compare has no setting 'b'" in told(capsys)
 
 
 def test_missing_settings_stand_as_comments(capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,7 +256,8 @@ def test_a_word_that_means_something_else_is_refused(capsys: pytest.CaptureFixtu
         (["train", "--entcoef=1"], "there is no option --entcoef; did you mean --ent-coef?"),
         (["train", "--no-separate-critics"], "did you mean --no-separate-critic?"),
         (["reward", "train", "--zzzz"], "--zzzz; 'lm-gym reward train --help' lists those there are"),
-        (["demo", "--config", "x.yaml"], "demo: there is no option --config"),
+        (["demo", "--confg", "x.yaml"], "demo: there is no option --confg; did you mean --config?"),
+        (["compare", "--b", "x"], "compare: there is no option --b"),
     ],
 )
 def test_an_unknown_option_is_refused(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
