@@ -260,8 +260,8 @@ def test_run_checks_everything_before_the_first_stage(tmp_path: Path, capsys: py
         (out / "report.json").write_text("of an old run")
     broken = (
         (rankings, ["--kl-target", "0"], "--kl-target: must be a finite number > 0"),
-        (rankings, ["--kl-coef", "-1"], "kl_coef"),
-        (rankings, ["--learning-rate", "-1"], "learning_rate"),
+        (rankings, ["--kl-coef", "-1"], "--kl-coef: must be a finite number >= 0"),
+        (rankings, ["--learning-rate", "-1"], "--learning-rate: must be a finite number > 0"),
         (long, ["--base", str(REVIEWS_LM)], "must have at most max_prompt_tokens"),
         (tmp_path / "missing.jsonl", [], "there is no such file"),
         (rankings, ["--texts", str(tmp_path / "missing.txt")], "must be a text file in UTF-8"),
