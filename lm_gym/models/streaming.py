@@ -34,6 +34,8 @@ class Streamed(NamedTuple):
     """Its tokens and their log-probabilities. Shapes: (1, t)."""
     reason: StopReason | None
     """Of the end; None while it goes on."""
+    whole: bool
+    """False if something that was sampled is held back from the text."""
 
 
 def stream_text(
@@ -56,7 +58,8 @@ def stream_text(
         ids = generation.ids[0]
         reason = rule.reason(prompt, ids)
         text = rule.text(prompt, ids, reason)
-        yield Streamed(text if reason else _fast(text, sampling.stop_strings), generation, reason)
+        shown = text if reason else _fast(text, sampling.stop_strings)
+        yield Streamed(shown, generation, reason, whole=shown == text)
 
 
 def _fast(text: str, stop_strings: tuple[str, ...]) -> str:

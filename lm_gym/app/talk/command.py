@@ -37,7 +37,7 @@ def chat(
         model: Folder, GGUF file, hub id or run.
         sampling: Settings of sampling.
         other: Folder, GGUF file, hub id or run of a second model that answers the same messages.
-        reward_model: Score every answer.
+        reward_model: Score every answer, and on a terminal what there is of it while it is written.
         reference: Folder, GGUF file, hub id or run of a model from which the KL of every answer is taken, in nats.
         system: System message, for models with a chat template.
         separator: Put after every message that starts a text, for models without one.

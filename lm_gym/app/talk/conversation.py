@@ -18,7 +18,7 @@ from lm_gym.tools.console.terminal import visible
 
 from .screen import Answering, show
 from .speaker import Heard, Speaker
-from .verdict import verdict
+from .verdict import Judge
 
 __all__ = ["Conversation", "lines_of_standard_input"]
 
@@ -64,14 +64,13 @@ class Conversation:
         """Args:
         speakers: answer every message, each with a history of its own.
         console: where they are shown.
-        reward_model: scores every answer, if there is one.
+        reward_model: scores every answer, also while it is written, if there is one.
         reference: model that the KL of every answer is taken to, if there is one.
         attended: False repeats every message, which stands on no screen, and raises what goes wrong with it.
         """
         self._speakers = speakers
+        self._judges = [Judge(speaker, reward_model, reference) for speaker in speakers]
         self._console = console
-        self._reward_model = reward_model
-        self._reference = reference
         self._attended = attended
 
     def run(self, lines: Iterator[str]) -> None:
@@ -147,24 +146,24 @@ class Conversation:
         for speaker, one in zip(self._speakers, heard, strict=True):
             if one.dropped:
                 self._tell(f"{speaker.name}: the oldest {one.dropped} of its turns no longer fit and were left out")
-        asked = list(zip(self._speakers, heard, strict=True))
-        answers = [Answering(speaker.name, speaker.answer(one)) for speaker, one in asked]
+        asked = list(zip(self._speakers, self._judges, heard, strict=True))
+        answers = [Answering(speaker.name, speaker.answer(one), judge.follow(one)) for speaker, judge, one in asked]
         with stopping_at_signals() as stop:
             show(answers, self._console, stop)
-            for (speaker, one), answer in zip(asked, answers, strict=True):
+            for (speaker, _, one), answer in zip(asked, answers, strict=True):
                 if answer.latest is not None:
                     speaker.remember(one, answer.text)
-            for (speaker, one), answer in zip(asked, answers, strict=True):
-                self._tell_of(speaker, one, answer, stop)
+            for (_, judge, one), answer in zip(asked, answers, strict=True):
+                self._tell_of(judge, one, answer, stop)
         if stop.signal is not None and stop.signal != signal.SIGINT:
             raise SystemExit(128 + stop.signal)
 
-    def _tell_of(self, speaker: Speaker, heard: Heard, answer: Answering, stop: StopRequest) -> None:
-        name = f"{speaker.name}: " if len(self._speakers) > 1 else ""
+    def _tell_of(self, judge: Judge, heard: Heard, answer: Answering, stop: StopRequest) -> None:
+        name = f"{answer.name}: " if len(self._speakers) > 1 else ""
         if answer.latest is None or answer.latest.reason is None:
             self._tell(f"({name}stopped)")
         elif not stop:
-            self._tell(f"({name}{verdict(speaker, heard, answer.latest, self._reward_model, self._reference)})")
+            self._tell(f"({name}{judge.verdict(heard, answer.latest)})")
 
     def _tell(self, text: str) -> None:
         self._console.print(Text(visible(text), style="dim"), soft_wrap=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.columns import Columns
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
@@ -14,6 +14,8 @@ from rich.text import Text
 from lm_gym.models.streaming import Streamed
 from lm_gym.runs.signals import StopRequest
 from lm_gym.tools.console.terminal import visible
+
+from .status_line import StatusLine
 
 __all__ = ["Answering", "show"]
 
@@ -29,6 +31,8 @@ class Answering:
     """Of the model."""
     stream: Iterator[Streamed]
     """Its text, after every token."""
+    so_far: Callable[[Streamed], str]
+    """Score and KL of what there is of it, in words; "" for none."""
     latest: Streamed | None = None
     """As far as it goes."""
 
@@ -36,6 +40,11 @@ class Answering:
     def text(self) -> str:
         """The text so far."""
         return "" if self.latest is None else self.latest.text
+
+    def status(self) -> str:
+        """Measure it while it goes on. Returns: "" for nothing to show."""
+        found = "" if self.latest is None or self.latest.reason else self.so_far(self.latest)
+        return f"({visible(found)})" if found else ""
 
     def goes_on(self) -> bool:
         """Take the next token. Returns: False at the end."""
@@ -58,22 +67,29 @@ def show(answers: Sequence[Answering], console: Console, stop: StopRequest) -> N
 
 
 def _written(answer: Answering, console: Console, stop: StopRequest) -> None:
+    line = StatusLine(console)
     shown = ""
-    while not stop and answer.goes_on():
-        text = visible(answer.text)
-        if not text.startswith(shown):  # a tokenizer that takes back what it had decoded
-            console.print()
-            shown = ""
-        console.print(Text(text[len(shown) :]), end="", soft_wrap=True)
-        shown = text
-    console.print()
+    try:
+        while not stop and answer.goes_on():
+            text = visible(answer.text)
+            if not text.startswith(shown):  # a tokenizer that takes back what it had decoded
+                line.write("\n")
+                shown = ""
+            line.write(text[len(shown) :], answer.status() if line.is_shown else "")
+            shown = text
+    finally:
+        line.write("\n")
 
 
 def _side_by_side(answers: Sequence[Answering], console: Console, stop: StopRequest) -> None:
     width = console.width // len(answers) - 1
 
     def drawn() -> Columns:
-        panels = (Panel(Text(visible(one.text)), title=Text(visible(one.name)), width=width) for one in answers)
+        panels = []
+        for one in answers:
+            status = one.status()
+            parts = [Text(visible(one.text)), *([Text(status, style="dim")] if status else [])]
+            panels.append(Panel(Group(*parts), title=Text(visible(one.name)), width=width))
         return Columns(panels, padding=(0, 1))
 
     with Live(drawn(), console=console, auto_refresh=False) as live:
