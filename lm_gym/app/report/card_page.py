@@ -57,12 +57,16 @@ def print_weights(members: Sequence[str], found: FittedWeights, title: str, cons
 
 def _probes_table(card: RewardModelCard) -> Table:
     table = Table(
-        "probe", "chosen answers it beats", "prompts where it beats the best", "", title="Texts that must lose"
+        "probe",
+        "chosen answers\nit beats",
+        "prompts where it\nbeats the best",
+        "fools it",
+        title="Texts that must lose",
     )
     for probe in card.probes:
         shares = (probe.share_outscored, probe.share_above_best)
         shown = ("–" if share is None else f"{share:.0%}" for share in shares)
-        table.add_row(probe.name, *shown, "fools it" if probe.fools else "")
+        table.add_row(probe.name, *shown, "yes" if probe.fools else "no")
     return table
 
 

@@ -29,6 +29,8 @@ class _Spec:
     name: str
     header: str
     unit: str
+    unit_alone: str = ""
+    """In the place of the unit where no row has a detail; "" keeps the unit."""
     short: str
     definition: str
     write: Callable[[Sequence[float | None]], list[str]]
@@ -43,6 +45,12 @@ class Column(NamedTuple):
 
     spec: _Spec
     cells: tuple[Cell, ...]
+
+    @property
+    def unit(self) -> str:
+        """The line under the header."""
+        alone = not any(cell.detail for cell in self.cells)
+        return self.spec.unit_alone if alone and self.spec.unit_alone else self.spec.unit
 
 
 def _win_rate_interval(row: ModelRow) -> str:
@@ -91,6 +99,7 @@ _SPECS = (
         name="win_rate",
         header="Win rate",
         unit="95% interval",
+        unit_alone="% of comparisons",
         short="win\nrate",
         definition="Share of held-out comparisons in which the newest reward model scores the response above the "
         "reference's to the same prompt, ties counting half, with its Wilson interval.",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from .figures import finite
 from .report_data import ModelRow, Report, Role
+from .words import number
 
 __all__ = ["Finding", "best_row", "finding_of"]
 
@@ -74,7 +75,7 @@ def _gain(start: ModelRow, trained: ModelRow) -> str:
         wins = "" if rate is None else f"; its answers outscore the reference's on {rate:.0%} of held-out prompts"
         return (
             f"PPO with a KL penalty took the reward-model score from {_score(start)} to {_score(trained)}, {at}{wins}. "
-            "There is no true score in this run, so this is the reward model's own opinion: read the samples."
+            "There is no true score in this run, so this is the reward model's own opinion: read its answers."
         )
     word = ("did not measurably change", "raised", "lowered")[difference]
     numbers = f"{_truth(start)} before RL, {_truth(trained)} after it ({trained.name}, {at})"
@@ -123,11 +124,11 @@ def _truth(row: ModelRow) -> str:
 
 def _score(row: ModelRow) -> str:
     value = finite(row.score)
-    return "none" if value is None else f"{value:.2f}".replace("-0.00", "0.00")
+    return "none" if value is None else number(value, 2)
 
 
 def _nats(row: ModelRow) -> str:
     value = finite(row.kl)
     if value is None:
         return "unknown size"
-    return f"{value:.{1 if abs(value) < 100 else 0}f} nats".replace("-0.0 ", "0.0 ")
+    return f"{number(value, 1 if abs(value) < 100 else 0)} nats"

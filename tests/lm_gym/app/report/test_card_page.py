@@ -44,6 +44,16 @@ def test_three_pairs_are_counted_and_not_divided(tmp_path: Path) -> None:
     assert "1 of 1" in words  # a group of one pair
 
 
+def test_a_narrow_terminal_says_which_probe_fools() -> None:
+    file = io.StringIO()
+    print_card(card_of(100, wrong=20), "mine", Console(file=file, width=80))
+    probes = file.getvalue().partition("Texts that must lose")[2]
+    assert "fools it" in probes
+    padded = next(line for line in probes.splitlines() if "padded" in line)
+    assert [cell.strip() for cell in padded.strip("│").split("│")][-1] == "yes"  # longer wins here
+    assert max(map(len, probes.splitlines())) <= 80
+
+
 def test_many_pairs_have_intervals(tmp_path: Path) -> None:
     rows = dict(card_rows(card_of(100, wrong=20)))
     # 100 groups of one pair: standard error sqrt(.8 * .2 / 99) = .0402

@@ -87,3 +87,8 @@ def test_rows_without_a_part_in_the_story_give_no_finding() -> None:
     found = report((0.5, 0.0, 0.0), (0.66, 1.0, 4.0), None)
     bare = [ModelRow(**{**vars(one), "role": None}) for one in found.rows]
     assert finding_of(Report(**{**vars(found), "rows": tuple(bare)})) is None
+
+
+def test_a_score_below_zero_has_the_minus_of_the_tables() -> None:
+    headline, _ = told((None, -0.16, 0.0), (None, -0.001, 0.04))
+    assert "took the reward-model score from \u22120.16 to 0.00, at a KL of 0.0 nats" in headline

@@ -315,6 +315,13 @@ def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:
     assert "base 11.3 −0.62 31% 25–38% – 31.4" in page.text
 
 
+def test_a_win_rate_without_an_interval_does_not_promise_one(tmp_path: Path) -> None:
+    bare = replace(example().rows[0], win_rate=0.46, win_rate_low=None, win_rate_high=None)
+    page = rendered(replace(example(), rows=(bare,)), tmp_path)
+    assert "% of comparisons" in page.text
+    assert "Win rate95% interval" not in page.text
+
+
 def test_a_report_of_almost_nothing(tmp_path: Path) -> None:
     numbers: dict[str, Any] = dict.fromkeys(FIELDS, math.nan) | {"response_length": 4.0, "true_score": None}
     row = ModelRow(name="only", description="one", **numbers)

@@ -170,9 +170,11 @@ def test_without_a_terminal_there_is_the_final_line_alone(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal")
 def test_on_a_terminal_the_line_stands_under_the_text() -> None:
-    told = in_a_terminal([sys.executable, "-m", "lm_gym.app.cli", *COMMAND])
+    at_every_token = "import sys; from lm_gym.app.talk import verdict; verdict.LEAST_SECONDS = verdict.REST = 0; "
+    run = "from lm_gym.app.cli import main; sys.exit(main(sys.argv[1:]))"
+    told = in_a_terminal([sys.executable, "-c", at_every_token + run, *COMMAND])
     assert len(re.findall(FINAL, told)) == 2
-    assert len(re.findall(r"\(so far: score [\d.]+, \d+ tokens\)", told)) > 1
+    assert len(re.findall(r"\(so far: score [\d.]+, \d+ tokens\)", told)) > 10
     assert "\\x1b[2J" in told
     assert "\x1b[2J" not in told
 
