@@ -2,8 +2,8 @@
 
 Command:  python examples/01_environment.py
 Time:     about 10 seconds on two CPU cores
-Expected: three reviews in sentences; each line of numbers is the KL of one token, 0 because the model that acts is the
-          reference itself, so the return is the score; then the same with random tokens, for which the KL is paid
+Expected: three reviews in sentences; each number is the KL of one token, 0 because the model that acts is the reference
+          itself, so the return is the score; then the same with random tokens, for which the KL is paid
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Act = Callable[[dict[str, np.ndarray]], tuple[Any, Any]]
 def play(env: gymnasium.Env[Any, Any], act: Act, seed: int) -> None:
     """One episode."""
     observation, info = env.reset(seed=seed)
-    print(f"\nprompt: {info['prompt']!r}; {int(observation['attention_mask'].sum())} tokens")
+    print(f"\n{act.__name__} acts; prompt: {info['prompt']!r}, {int(observation['attention_mask'].sum())} tokens")
+    print("KL of each token, nats:", end=" ")
     ended, total = False, 0.0
     while not ended:
         token, log_prob = act(observation)

@@ -41,7 +41,8 @@ def main() -> None:
     )
     after = evaluate(policy, env, prompts, reference_episodes=before.reference_episodes)
     for name, found in (("before", before), ("after", after)):
-        print(f"{name:>6}: score {found.score:.3f}, KL {found.kl:.2f} nats, win rate {found.win_rate:.2f}")
+        print(f"{name:>6}: score {found.score:.3f}, KL {found.kl:.2f} nats")
+    print(f"on {after.win_rate:.0%} of the prompts the policy's answer beats the reference's")
     print(after.episodes.prompts[0], after.episodes.responses[0])
 
 

@@ -52,7 +52,7 @@ def main() -> None:
     ended = False
     while not ended:
         _, _, ended, _, info = env.step(env.action_space.sample())
-    print(f"the environment now pays this model's score: {info['score']:.3f} for {info['response']!r}")
+    print(f"the environment now pays this model's score: {info['score']:.3f} for {info['response']!r}, random tokens")
 
 
 if __name__ == "__main__":

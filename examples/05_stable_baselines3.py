@@ -28,6 +28,7 @@ def main() -> None:
     agent = PPO("MultiInputPolicy", env, n_steps=64, batch_size=32, gamma=1.0, ent_coef=0.0, seed=0, verbose=1)
     handle.bind(agent.policy)
     agent.learn(total_timesteps=64 if options.smoke else 4096)
+    print("ep_rew_mean is the mean return of an episode: its score minus kl_coef times its KL, in nats")
 
 
 if __name__ == "__main__":

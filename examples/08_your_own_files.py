@@ -69,7 +69,9 @@ def main() -> None:
         config = RewardTrainingConfig(epochs=1 if options.smoke else 3, learning_rate=5e-4, progress=False)
         reward_model = PreferenceRewardModel.train(parts.train, start, config)
         found = evaluate_reward_model(reward_model, parts.held_out)
-        print(f"reward model: accuracy {found.accuracy:.3f} on {found.pairs} pairs, length {found.length_accuracy:.3f}")
+        print(
+            f"reward model: {found.accuracy:.3f} right on {found.pairs} pairs; length alone {found.length_accuracy:.3f}"
+        )
 
         env = gymnasium.make_vec(
             "lm_gym/TextGeneration-v0",
@@ -87,7 +89,8 @@ def main() -> None:
         train(agent, env, iterations=iterations, adaptive_kl=AdaptiveKL(target=4.0, horizon=600))
         after = evaluate(policy, env, held_out, reference_episodes=before.reference_episodes)
         for name, one in (("before", before), ("after", after)):
-            print(f"{name}: score {one.score:+.3f}, KL {one.kl:.2f} nats, wins {one.win_rate:.2f}")
+            print(f"{name:>6}: score {one.score:+.3f}, KL {one.kl:.2f} nats")
+        print(f"on {after.win_rate:.0%} of the held-out prompts the policy's answer beats the start's")
         if options.out is not None:
             print("saved in", policy.save_pretrained(options.out))
 

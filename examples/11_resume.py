@@ -39,7 +39,9 @@ def run(folder: Path, iterations: int, episodes: int, *callbacks: Callback) -> L
     policy = LanguageModelPolicy.from_pretrained(REVIEWS_LM)
     agent = PPO(policy, PPOConfig(episodes_per_iteration=episodes, learning_rate=3e-4))
     result = train(agent, env, iterations=iterations, run_dir=folder, resume=True, callbacks=callbacks, progress=False)
-    print(f"{folder.name}: {len(result.history)} iterations of this call, stopped by {result.stop_reason or 'its end'}")
+    print(
+        f"{folder.name}: {len(result.history)} of {iterations} iterations in this call; {result.stop_reason or 'done'}"
+    )
     return policy
 
 
