@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ THEMES = {
     "kl_penalty_dark.svg": {"ground": "#131416", "ink": "#d8dade", "with the penalty": "#5aa9f8", "without": "#fb8a4c"},
 }
 """File -> colours; the second is the ground of the documentation's dark theme."""
+LAYOUTS = {"": ((1, 2), (8.4, 3.0)), "_narrow": ((2, 1), (4.2, 6.0))}
+"""End of a file's name -> rows and columns of panels, and inches; the narrow one is for the screens of phones."""
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -46,15 +49,16 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def draw(data: dict[str, Any], folder: Path) -> list[Path]:
-    """Write one file per theme. The same numbers give the same bytes."""
+    """Write one file per theme and layout. The same numbers give the same bytes."""
     written = []
     with matplotlib.rc_context({"svg.hashsalt": "lm-gym", "svg.fonttype": "none", "font.size": 11}):
-        for name, colours in THEMES.items():
-            figure = Figure(figsize=(8.4, 3.0), facecolor=colours["ground"], layout="constrained")
-            for axes, (column, title) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
+        for (theme, colours), (ending, (panels, size)) in product(THEMES.items(), LAYOUTS.items()):
+            figure = Figure(figsize=size, facecolor=colours["ground"], layout="constrained")
+            for axes, (column, title) in zip(figure.subplots(*panels), PANELS.items(), strict=True):
                 _panel(axes, data["runs"], column, title, colours)
-            figure.savefig(folder / name, metadata={"Date": None, "Creator": None})
-            written.append(folder / name)
+            path = folder / theme.replace(".svg", f"{ending}.svg")
+            figure.savefig(path, metadata={"Date": None, "Creator": None})
+            written.append(path)
     return written
 
 
