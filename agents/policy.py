@@ -32,7 +32,7 @@ from lm_gym.prompts import load_prompts
 from lm_gym.runs.manifests import check_manifest, write_manifest
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import read_json, reading, replaced_folder, write_json
-from lm_gym.tools.settings import Text, checked, shown
+from lm_gym.tools.settings import Place, checked, shown
 
 from .acting import TokenActor
 
@@ -106,7 +106,7 @@ class LanguageModelPolicy:
             ConfigError: a handle or setting is of another kind.
             ModelLoadError, UnsupportedModelError, ArtifactError: nothing loads, it cannot be used, or it is cut short.
         """
-        name_or_path = checked(f"{cls.__name__}: name_or_path (a model)", name_or_path, Text | Path)
+        name_or_path = checked(f"{cls.__name__}: name_or_path (a model)", name_or_path, Place)
         separate_critic = checked(f"{cls.__name__}: separate_critic", separate_critic, bool | None)
         shared = load_language_model(
             name_or_path, tokenizer=tokenizer, device=device, dtype=dtype, trust_remote_code=trust_remote_code
@@ -141,7 +141,7 @@ class LanguageModelPolicy:
             WriteError: the disk is full, say.
         """
         self.check_can_be_saved()
-        folder = checked("policy folder", folder, Text | Path)
+        folder = checked("policy folder", folder, Place)
         with quiet_transformers(), replaced_folder(folder) as temporary:
             self.model.save_pretrained(temporary)
             self.tokenizer.save_pretrained(temporary)
@@ -158,7 +158,7 @@ class LanguageModelPolicy:
             ArtifactError: it is not such a folder, or a file has changed since.
             ModelLoadError: the language model does not load.
         """
-        check_manifest(checked("policy folder", folder, Text | Path))
+        check_manifest(checked("policy folder", folder, Place))
         model = load_weights(folder, dtype=self.model.dtype, kind=type(self.model))
         self.model.load_state_dict(model.state_dict())
         self._load_critic(Path(folder), whole=True)

@@ -20,7 +20,7 @@ from lm_gym.processes import Processes
 from lm_gym.runs.manifests import check_manifest, read_note, write_manifest
 from lm_gym.runs.states import joined_state, split_state
 from lm_gym.tools.files import reading, replaced_folder
-from lm_gym.tools.settings import Probability, Text, checked, settings
+from lm_gym.tools.settings import Place, Probability, checked, settings
 
 from .advantages import GAE, AdvantageEstimator
 from .policy import LanguageModelPolicy
@@ -79,7 +79,7 @@ class PPO(SurrogateAgent):
             ConfigError: the folder is no text or path, or the estimator has settings that are no plain values.
             WriteError: the disk is full, say.
         """
-        folder = checked(f"{type(self).__name__}.save: folder", folder, Text | Path)
+        folder = checked(f"{type(self).__name__}.save: folder", folder, Place)
         self.policy.check_can_be_saved()
         state, tensors = split_state(self.state_dict())
         own, of_estimator = split_state(self.settings())
@@ -123,7 +123,7 @@ class PPO(SurrogateAgent):
             ArtifactError: it is no such folder, or a file is missing or has changed.
             ConfigError: the folder is no text or path, or it was saved with another estimator.
         """
-        folder = Path(checked(f"{cls.__name__}.load: folder", folder, Text | Path))
+        folder = Path(checked(f"{cls.__name__}.load: folder", folder, Place))
         check_manifest(folder)
         note = read_note(folder)
         if note.get("agent") != cls.__name__:

@@ -25,7 +25,7 @@ from lm_gym.prompts import Prompt
 from lm_gym.runs.folder import Run, open_run
 from lm_gym.runs.metrics_file import METRICS_FILE
 from lm_gym.runs.signals import StopRequest, stopping_at_signals
-from lm_gym.tools.settings import Count, Text, Whole, checked
+from lm_gym.tools.settings import Count, Place, Whole, checked, checked_arguments
 
 from .callbacks import Agent, Callback, ProgressDisplay, TrainingRun, check_agent, check_callbacks
 from .metrics import HELD_OUT, checked_metrics
@@ -37,7 +37,7 @@ __all__ = ["Agent", "TrainResult", "train"]
 EpisodeMetrics = Callable[[Episodes], Mapping[str, float]]
 ARGUMENTS = {
     "iterations": Count,
-    "run_dir": Text | Path | None,
+    "run_dir": Place | None,
     "eval_every": Count,
     "checkpoint_every": Count,
     "adaptive_kl": AdaptiveKL | None,
@@ -134,8 +134,7 @@ def train(
         OutputExistsError: the folder holds another run, or something else, or another process works in it.
         DivergedError, RewardModelError: of an iteration.
     """
-    arguments = locals()
-    plain = {name: checked(f"train: {name}", arguments[name], rule) for name, rule in ARGUMENTS.items()}
+    plain = checked_arguments("train", ARGUMENTS, locals())
     iterations, eval_every, seed = plain["iterations"], plain["eval_every"], plain["seed"]  # of NumPy, they may be
     check_agent(agent, has_folder=run_dir is not None)
     check_callbacks(callbacks)

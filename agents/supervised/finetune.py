@@ -24,7 +24,7 @@ from lm_gym.models.language_model import load_tokenizer, load_weights, longest_s
 from lm_gym.runs.folder import open_shared_run
 from lm_gym.sources.rows import read_rows
 from lm_gym.tools.digests import digest_parts
-from lm_gym.tools.settings import Count, NotNegative, Several, Text, checked, settings
+from lm_gym.tools.settings import Count, NotNegative, Place, Several, checked, settings
 from lm_gym.tools.trainer.global_state import restored_global_state
 
 from .loop import LoopResult, train_language_model
@@ -179,8 +179,8 @@ def _result(output_dir: str | Path, outcome: LoopResult, parts: Sequence[Tokeniz
 def _load(
     model_or_path: PreTrainedModel | str | Path, tokenizer: PreTrainedTokenizerBase | str | Path | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    model_or_path = checked("supervised_finetune: model", model_or_path, Text | Path | PreTrainedModel)
-    tokenizer = checked("supervised_finetune: tokenizer", tokenizer, Text | Path | PreTrainedTokenizerBase | None)
+    model_or_path = checked("supervised_finetune: model", model_or_path, Place | PreTrainedModel)
+    tokenizer = checked("supervised_finetune: tokenizer", tokenizer, Place | PreTrainedTokenizerBase | None)
     if isinstance(model_or_path, str | Path):
         model = load_weights(model_or_path)
         tokenizer = tokenizer if tokenizer is not None else model_or_path

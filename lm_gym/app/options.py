@@ -93,7 +93,7 @@ class RewardOptions:
     """Further files of judgements to measure on, each beside the main numbers: adversarial pairs, say."""
     fail_on_probes: bool = False
     """End with an error if a text that should never win does; the model is written all the same."""
-    debias: NotNegative = 0.0
+    debias: Probability = 0.0
     """Pairs that are added in which a preferred answer beats its own padded, cut or empty form, as a share of the
     comparisons; 0 adds none."""
     epochs: Count | None = None

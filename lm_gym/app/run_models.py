@@ -17,6 +17,7 @@ from lm_gym.agents.run_folder import BEST, POLICY
 from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.runs.folder import CHECKPOINTS, MARKER
 from lm_gym.tools.console.terminal import plain_console
+from lm_gym.tools.settings import Place, checked
 
 __all__ = [
     "HELD_OUT_PROMPTS",
@@ -68,7 +69,7 @@ def language_model_of(handle: str) -> str:
     Raises:
         ArtifactError: the folder is a run that holds no model yet.
     """
-    found = models_of_run(Path(handle))
+    found = models_of_run(Path(checked("model", handle, Place)))
     if found is None:
         return handle
     _tell(handle, found.told, found.after)
@@ -77,7 +78,7 @@ def language_model_of(handle: str) -> str:
 
 def reward_model_of(handle: str) -> str:
     """The reward model that a handle stands for: the newest one of a run of the loop, else the handle itself."""
-    folder = Path(handle)
+    folder = Path(checked("reward model", handle, Place))
     newest = _newest_round(folder, Path("reward") / STAGE_MODEL) if (folder / MARKER).is_file() else None
     if newest is None:
         return handle
@@ -93,7 +94,7 @@ def compared(a: str, b: str | None, data: Path | None, reward_model: str | None)
         ArtifactError: see :func:`models_of_run`.
     """
     if b is None:
-        run = models_of_run(Path(a))
+        run = models_of_run(Path(checked("model", a, Place)))
         if run is None or run.before is None:
             raise ConfigError(
                 f"compare {a}: needs two models, or one run that knows the model it began with; name the other one too"

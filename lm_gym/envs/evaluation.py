@@ -83,6 +83,7 @@ def evaluate(
     """
     env = vector_env_of(env, "evaluate")
     seed = checked("evaluate: seed", seed, Annotated[int, Bounds(least=0, below=2**31)])
+    theirs: Episodes | None = checked("evaluate: reference_episodes", reference_episodes, Episodes | None)
     loaded = env.as_prompts(prompts)
     if not loaded:
         raise ConfigError("evaluate: needs at least one held-out prompt, got none")
@@ -92,7 +93,6 @@ def evaluate(
         return collect(task, sampler, loaded, env.reward_model, kl_coef=env.kl_coef, seed=seed)
 
     ours = collected(sampler_of(policy), 2 * seed)
-    theirs = reference_episodes
     if theirs is None and env.reference is not None:
         theirs = collected(LanguageModelSampler(env.reference.language_model), 2 * seed + 1)
     _check_same_prompts(ours, theirs)

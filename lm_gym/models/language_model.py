@@ -30,7 +30,7 @@ from lm_gym.pretrained.handles import gguf_digest, gguf_of
 from lm_gym.pretrained.loading import loading
 from lm_gym.runs.manifests import MANIFEST, check_manifest
 from lm_gym.scoring.handles import ModelHandle, import_attribute, is_import_path
-from lm_gym.tools.settings import Text, checked
+from lm_gym.tools.settings import Place, checked
 
 __all__ = [
     "DType",
@@ -272,8 +272,8 @@ def load_language_model(
     """
     if isinstance(handle, LanguageModel):
         return frozen(handle)
-    handle = checked("model", handle, Text | Path | Callable | PreTrainedModel)
-    tokenizer = checked("tokenizer", tokenizer, Text | Path | PreTrainedTokenizerBase | None)
+    handle = checked("model", handle, Place | Callable | PreTrainedModel)
+    tokenizer = checked("tokenizer", tokenizer, Place | PreTrainedTokenizerBase | None)
     dtype = checked("dtype", dtype, DType)
     trust_remote_code = checked("trust_remote_code", trust_remote_code, bool)
     where = resolve_device(device)
@@ -345,7 +345,7 @@ def load_weights(
         ModelLoadError: nothing loads from this handle.
         ArtifactError: the folder has a manifest, and a file of weights has changed since it was written.
     """
-    handle = checked("language model", handle, Text | Path)
+    handle = checked("language model", handle, Place)
     if (Path(handle) / MANIFEST).is_file():
         check_manifest(handle)
     model, report = _load(kind, handle, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True)
@@ -366,7 +366,7 @@ def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> Pr
         ConfigError: the handle is no text or path.
         ModelLoadError: nothing loads from this handle.
     """
-    handle = checked("tokenizer", handle, Text | Path)
+    handle = checked("tokenizer", handle, Place)
     tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, handle, trust_remote_code=trust_remote_code)
     if len(tokenizer) < 2:  # what transformers makes up for a folder without tokenizer files
         raise ModelLoadError(

@@ -24,7 +24,7 @@ import torch
 from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.tools.extras import require
 from lm_gym.tools.files import reading
-from lm_gym.tools.settings import Count, Positive, Share, Text, settings
+from lm_gym.tools.settings import Count, Positive, Share, Text, checked, settings
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -125,6 +125,7 @@ def add_adapter(
         MissingExtraError: peft is not installed.
         ConfigError: no layer has one of the names.
     """
+    settings = checked("adapter: settings", settings, LoraSettings)
     library = _peft()
     targets = settings.target_modules
     config = library.LoraConfig(

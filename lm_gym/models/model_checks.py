@@ -53,7 +53,7 @@ def checked_device(device: Any) -> torch.device:
     """The device of a name. Raises: ConfigError: it names none, or one that is not there."""
     try:
         found = torch.device(device)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError):
         raise ConfigError(
             f'device: must be "auto" or the name of a device of torch, such as "cpu" or "cuda:0", got {shown(device)}'
         ) from None

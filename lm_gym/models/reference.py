@@ -19,6 +19,7 @@ from lm_gym.errors import UnsupportedModelError
 from lm_gym.models.decoder import decoder_for
 from lm_gym.models.language_model import LanguageModel, frozen
 from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
+from lm_gym.tools.settings import checked
 
 __all__ = ["Reference", "ReferenceScorer"]
 
@@ -28,7 +29,7 @@ class Reference:
 
     def __init__(self, language_model: LanguageModel) -> None:
         """Args: language_model: one that somebody may be training is copied as it is now (see ``frozen``)."""
-        self.language_model = frozen(language_model)
+        self.language_model = frozen(checked("Reference: language_model", language_model, LanguageModel))
 
     @property
     def model(self) -> PreTrainedModel:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lm_gym.errors import LmGymError, ModelLoadError
 from lm_gym.tools.console.quiet import quiet_transformers
+from lm_gym.tools.settings import Place, checked
 
 from .conversion import converted
 from .handles import gguf_of
@@ -43,6 +44,7 @@ def loading(subject: str, handle: str | Path, *, by: str) -> Iterator[str]:
     Raises:
         ModelLoadError: names subject, handle, rule, fault and remedy.
     """
+    handle = checked(subject, handle, Place)
     source = loadable(handle)
     local = Path(source).is_dir()
     if not local and (isinstance(handle, Path) or handle.startswith(("/", "."))):

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from lm_gym.errors import ConfigError, PromptError
+from lm_gym.tools.settings import Whole, checked
 
 from .lexicon import SITUATIONS
 from .prompts import Request, prompts, read_prompt
@@ -166,9 +167,8 @@ def sample_review(prompt: str, rng: np.random.Generator, *, quality: Quality = "
 
 
 def _rows(size: int, seed: int, quality: Quality) -> list[dict[str, str]]:
-    if size < 0:
-        raise ConfigError(f"reviews: size must be at least 0, got {size}; pass the number of rows")
-    rng = np.random.default_rng(seed)
+    size = checked("reviews: size", size, Whole)
+    rng = np.random.default_rng(checked("reviews: seed", seed, Whole))
     train = prompts("train")
     chosen = rng.integers(len(train), size=size)
     return [{"prompt": train[i], "completion": sample_review(train[i], rng, quality=quality)} for i in chosen]

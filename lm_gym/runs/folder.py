@@ -55,7 +55,7 @@ from lm_gym.tools.files import (
 from lm_gym.runs.manifests import check_manifest, read_note, write_manifest
 from lm_gym.processes import launched_processes
 from lm_gym.runs.identity import RunIdentity
-from lm_gym.tools.settings import checked
+from lm_gym.tools.settings import Place, checked
 
 __all__ = [
     "CHECKPOINTS",
@@ -207,7 +207,7 @@ def open_run(
             (whatever the flags), or another process works in it.
         ArtifactError: the marker is damaged.
     """
-    folder = Path(checked("run folder", folder, str | Path))
+    folder = Path(checked("run folder", folder, Place))
     identity = checked("run: identity", identity, RunIdentity)
     resume, overwrite = checked("run: resume", resume, bool), checked("run: overwrite", overwrite, bool)
     if folder.name in ("", ".."):

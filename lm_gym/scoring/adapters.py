@@ -132,7 +132,7 @@ def as_reward_model(subject: RewardModelLike) -> RewardModel:
 
 def _refuse(subject: object, remedy: str) -> NoReturn:
     raise RewardModelError(
-        f"reward model {subject!r}: must have a method score(prompts, responses) or be a function "
+        f"reward model {shown(subject)}: must have a method score(prompts, responses) or be a function "
         f"f(prompts, completions) -> list[float | None]; got {type(subject).__name__}. {remedy}"
     )
 

@@ -29,6 +29,7 @@ from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.binding import callable_name, required_names, signature_of
 from lm_gym.scoring.protocol import RewardModel
 from lm_gym.tools.files import read_json, reading
+from lm_gym.tools.settings import Place, checked
 
 __all__ = [
     "REWARD_MODEL_GROUP",
@@ -155,6 +156,7 @@ def load_reward_model(handle: str | Path | RewardModelLike) -> RewardModel:
         return as_reward_model(handle)
     if handle == "":
         raise ConfigError("reward model '': must be a folder, a name or module:attribute, got an empty text")
+    handle = checked("reward model", handle, Place)
     if isinstance(handle, str) and is_import_path(handle):
         return _from_attribute(import_attribute(handle), handle)
     if Path(handle).is_dir():

@@ -203,7 +203,18 @@ def columns_of(models: Sequence[RewardModel]) -> tuple[tuple[str, ...], bool]:
 
 
 def require_rows(name: str, prompts: Sequence[str], responses: Sequence[str]) -> None:
-    """Raises: RewardModelError: the reward model of this name was not given one prompt per response."""
+    """Raises: RewardModelError: the reward model of this name was not given B prompts and B responses, all text."""
+    for kind, texts in (("prompts", prompts), ("responses", responses)):
+        if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Sequence):
+            raise RewardModelError(f"reward model {name}: {kind} must be a list of texts, got {shown(texts)}")
+        for row, text in enumerate(texts):
+            try:
+                text.encode()
+            except (AttributeError, UnicodeEncodeError):
+                raise RewardModelError(
+                    f"reward model {name}: {kind} must be a list of texts that UTF-8 can hold, got {shown(text)} in "
+                    f"row {row}"
+                ) from None
     if len(prompts) != len(responses):
         raise RewardModelError(
             f"reward model {name}: needs one prompt per response, got {len(prompts)} and {len(responses)}"
@@ -237,6 +248,7 @@ def checked_scores(
             finite or below 0.
     """
     name = model.name
+    require_rows(name, prompts, responses)
     asked = _asked_columns(model, columns or {}, len(responses))
     try:
         scores = _scores_in_time(model, prompts, responses, asked, timeout_s)

@@ -21,9 +21,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_gym.errors import DataError
+from lm_gym.errors import ConfigError, DataError
 from lm_gym.tools.files import jsonl_lines
 from lm_gym.tools.json_values import check_row, parse_json, parse_object
+from lm_gym.tools.settings import Place, checked
 
 from .tables import parquet_rows, plain_row, separated_rows
 
@@ -62,7 +63,7 @@ def source_rows(source: Any, *, name: str = "rows", plain: bool = False) -> Iter
         DataError: the source is of no known kind, or a file is missing or cannot be read as a whole.
         MissingExtraError: a Parquet file, and its reader is not installed.
     """
-    rows = _file_rows(Path(source)) if isinstance(source, str | Path) else _given_rows(source, name)
+    rows = _file_rows(_checked_path(source, name)) if isinstance(source, str | Path) else _given_rows(source, name)
     for where, row, fault in rows:
         if fault is None:
             try:
@@ -106,6 +107,13 @@ def _given_rows(source: Any, name: str) -> Iterator[SourceRow]:
             yield SourceRow(where, plain_row(row) if from_arrow else row)
         else:
             yield SourceRow(where, {}, f"must be an object with keys, got {type(row).__name__}")
+
+
+def _checked_path(source: str | Path, name: str) -> Path:
+    try:
+        return Path(checked(name, source, Place))
+    except ConfigError as error:
+        raise DataError(str(error)) from error
 
 
 def _file_rows(path: Path) -> Iterator[SourceRow]:

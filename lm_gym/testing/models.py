@@ -10,7 +10,7 @@ Shapes: V = vocabulary.
 from __future__ import annotations
 
 from string import ascii_lowercase
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -27,8 +27,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from lm_gym.errors import ConfigError
 from lm_gym.models.language_model import LanguageModel
+from lm_gym.tools.settings import Count, NotNegative, Seed, Several, checked
 
 __all__ = ["Architecture", "tiny_language_model", "tiny_tokenizer"]
 
@@ -44,8 +44,7 @@ def tiny_tokenizer(vocab_size: int = 16) -> PreTrainedTokenizerFast:
     Raises:
         ConfigError: fewer than two tokens.
     """
-    if vocab_size < 2:
-        raise ConfigError(f"tiny_tokenizer: vocab_size must be >= 2 (EOS and one word), got {vocab_size}")
+    vocab_size = checked("tiny_tokenizer: vocab_size (EOS and words)", vocab_size, Several)
     words = [
         ascii_lowercase[number % 26] + (str(number // 26) if number >= 26 else "") for number in range(vocab_size - 1)
     ]
@@ -75,8 +74,10 @@ def tiny_language_model(
     Raises:
         ConfigError: unknown architecture, or fewer than two tokens.
     """
-    if architecture not in get_args(Architecture):
-        raise ConfigError(f"tiny_language_model: must be one of {get_args(Architecture)}, got {architecture!r}")
+    architecture = checked("tiny_language_model: architecture", architecture, Architecture)
+    max_length = checked("tiny_language_model: max_length", max_length, Count)
+    seed = checked("tiny_language_model: seed", seed, Seed)
+    initializer_range = checked("tiny_language_model: initializer_range", initializer_range, NotNegative)
     tokenizer = tiny_tokenizer(vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

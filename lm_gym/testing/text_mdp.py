@@ -27,6 +27,7 @@ from lm_gym.prompts import Prompt, load_prompts
 from lm_gym.rewards import paid_scores
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import RewardModel, checked_scores, columns_for
+from lm_gym.tools.settings import Count, checked
 
 __all__ = ["MAX_RESPONSES", "TextMDP", "enumerate_mdp", "prefix_logits"]
 
@@ -116,8 +117,12 @@ def enumerate_mdp(
         ConfigError: settings without an exact solution, or too many responses.
         RewardModelError: the reward model failed, or abstained on a response.
     """
-    _check(reward_config, reward_draws)
-    model = reference.language_model
+    model = checked("solver: reference", reference, Reference).language_model
+    reward_config = checked("solver: reward_config", reward_config, RewardConfig)
+    sampling = checked("solver: sampling", sampling, SamplingConfig)
+    max_responses = checked("solver: max_responses", max_responses, Count)
+    reward_draws = checked("solver: reward_draws", reward_draws, Count)
+    _check(reward_config)
     sampling = with_stop_ids(sampling, model.eos_ids, model.vocab_size)
     loaded = prompt if isinstance(prompt, Prompt) else load_prompts([prompt], model.tokenizer)[0]
     tree = _grow(model, loaded, sampling, max_responses)
@@ -220,7 +225,7 @@ def _paid(
     return total / draws
 
 
-def _check(config: RewardConfig, draws: int) -> None:
+def _check(config: RewardConfig) -> None:
     if config.kl_coef <= 0:
         raise ConfigError(
             f"solver: kl_coef must be > 0, got {config.kl_coef}; without a KL term the optimum is not unique"
@@ -230,8 +235,6 @@ def _check(config: RewardConfig, draws: int) -> None:
             f'solver: on_length_limit must be "terminate", got {config.on_length_limit!r}; a truncated response has no '
             "return of its own, only the agent's bootstrap"
         )
-    if draws < 1:
-        raise ConfigError(f"solver: reward_draws must be >= 1, got {draws}")
 
 
 def _check_size(vocab_size: int, num_stops: int, sampling: SamplingConfig, limit: int) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from lm_gym.errors import ArtifactError, DataError, LmGymError, WriteError
 from lm_gym.tools.json_values import parse_object
 from lm_gym.tools.locks import locked, release
+from lm_gym.tools.settings import Place, checked
 
 __all__ = [
     "append_jsonl",
@@ -88,7 +89,7 @@ def _parse_line(path: str | Path, number: int, line: str) -> dict[str, Any]:
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write a text file by way of a temporary one, so that a reader sees the old file or the new, never a half."""
-    path = Path(path)
+    path = Path(checked("output file", path, Place))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{TEMPORARY}")
@@ -197,8 +198,9 @@ def replaced_folder(target: str | Path) -> Iterator[Path]:
 
     Raises:
         WriteError: see :func:`writing`; the old folder is as it was.
+        ConfigError: no file system can hold the name.
     """
-    target = Path(target)
+    target = Path(checked("output folder", target, Place))
     with writing(target), _temporary_folder(target) as temporary:
         yield temporary
         os.chmod(temporary, 0o755)

@@ -17,21 +17,23 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from lm_gym.errors import ConfigError, UnknownSettingError
+from lm_gym.errors import ConfigError, DataError, UnknownSettingError
 from lm_gym.tools.json_values import is_finite
 
 __all__ = [
     "Bounds",
     "Count",
     "NotNegative",
+    "Place",
     "Positive",
     "PositiveShare",
     "Probability",
@@ -41,6 +43,8 @@ __all__ = [
     "Text",
     "Whole",
     "checked",
+    "checked_arguments",
+    "finite_array",
     "options",
     "refuse_unknown",
     "settings",
@@ -63,8 +67,9 @@ class Bounds:
     below: float | None = None
     """Value that is just too large."""
 
-    def hold(self, value: float) -> bool:
-        """True if the value lies within them."""
+    def hold(self, value: float | str) -> bool:
+        """True if the value lies within them, or the length of a text does."""
+        value = len(value) if isinstance(value, str) else value
         return (
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
@@ -100,6 +105,26 @@ PositiveShare = Annotated[float, Bounds(above=0, most=1)]
 """A number in (0, 1]."""
 Text = Annotated[str, Bounds(least=1)]
 """A text that is not empty."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FilePath:
+    """The rule of a path, of a file or folder that need not be there: a file system can hold its names."""
+
+    def hold(self, path: str | Path) -> bool:
+        """True if it has no zero byte, and no name or whole that is too long for the common file systems."""
+        try:
+            names = os.fsencode(path).split(os.sep.encode())
+        except UnicodeEncodeError:
+            return False
+        return all(len(name) <= 255 and b"\0" not in name for name in names) and len(b"/".join(names)) < 4096
+
+    def __str__(self) -> str:
+        return "that a file system can hold (no zero byte, no name over 255 bytes)"
+
+
+Place = Annotated[Text | Path, FilePath()]
+"""A path, or a name that is looked for among files first."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -176,6 +201,38 @@ def checked(subject: str, value: Any, annotation: Any) -> Any:
         raise ConfigError(message) from None
 
 
+def checked_arguments(subject: str, rules: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """:func:`checked` for several arguments of a function, whose ``locals()`` hold them.
+
+    Args:
+        subject: the function or class.
+        rules: annotation of each argument.
+        values: the arguments, and perhaps others.
+
+    Raises:
+        ConfigError: see :func:`checked`.
+    """
+    return {name: checked(f"{subject}: {name}", values[name], rule) for name, rule in rules.items()}
+
+
+def finite_array(subject: str, values: Any, *, dimensions: int) -> np.ndarray:
+    """Numbers as an array of float64.
+
+    Raises:
+        DataError: they are none, of another number of dimensions, or not finite.
+    """
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError):
+        found = np.asarray(None)
+    if found.dtype.kind not in "fiu" or found.ndim != dimensions or not np.isfinite(found).all():
+        raise DataError(
+            f"{subject}: must be an array of finite numbers of {dimensions} dimension{'s' * (dimensions > 1)}, got "
+            f"{shown(values)}"
+        )
+    return found.astype(np.float64)
+
+
 def shown(value: Any) -> str:
     """A value as errors show it: its ``repr``, cut short; its type where it has none."""
     try:
@@ -199,8 +256,7 @@ def _fitted(value: Any, annotation: Any) -> Any:
     if origin is Annotated:
         inner, *bounds = get_args(annotation)
         found = _fitted(value, inner)
-        size = len(found) if isinstance(found, str) else found
-        _require(all(one.hold(size) for one in bounds if isinstance(one, Bounds)))
+        _require(all(one.hold(found) for one in bounds if isinstance(one, Bounds | FilePath)))
         return found
     if origin in (Union, types.UnionType):
         return _first_fit(value, get_args(annotation))
@@ -254,6 +310,11 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def _path(value: Any) -> Path:
+    _require(isinstance(value, Path) and FilePath().hold(value))
+    return Path(value)
+
+
 def _instance(value: Any, kind: Any) -> Any:
     of_protocol = getattr(kind, "_is_protocol", False) and isinstance(value, type)  # a class has its methods too
     _require(kind is Any or (isinstance(value, kind) and not of_protocol))
@@ -266,6 +327,7 @@ _PLAIN: dict[Any, Callable[[Any], Any]] = {
     bool: _switch,
     str: _text,
     None: lambda value: _instance(value, type(None)),
+    Path: _path,
 }
 _NAMES = {
     int: "a whole number",
@@ -274,7 +336,7 @@ _NAMES = {
     str: "a text that UTF-8 can hold",
     None: "None",
     type(None): "None",
-    Path: "a path",
+    Path: f"a path {FilePath()}",
     Callable: "a callable",
 }
 
@@ -283,7 +345,7 @@ def _rule(annotation: Any) -> str:
     """What an annotation asks for, in words."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        bounds = [one for one in parts[1:] if isinstance(one, Bounds)]
+        bounds = [one for one in parts[1:] if isinstance(one, Bounds | FilePath)]
         of_text = bounds and parts[0] is str
         return "a text that is not empty" if of_text else " ".join((_rule(parts[0]), *map(str, bounds)))
     if origin in (Union, types.UnionType):

@@ -29,7 +29,7 @@ def calls_within(seconds: float, calls: Sequence[Callable[[], Result]], *, worke
 
     Raises: the error of a call that failed, as soon as it is known.
     """
-    end = time.monotonic() + seconds
+    end = time.monotonic() + min(seconds, threading.TIMEOUT_MAX / 2)  # centuries; a queue cannot wait for longer
     waiting, lock = iter(enumerate(calls)), threading.Lock()
     done: SimpleQueue[tuple[int, Result | None, BaseException | None]] = SimpleQueue()
 

@@ -19,7 +19,7 @@ from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import RewardModel, Scores, checked_scores, require_rows
 from lm_gym.tools.console.progress import counted
-from lm_gym.tools.settings import Count, checked
+from lm_gym.tools.settings import Count, Text, checked
 
 from .text_store import TextStore, text_key
 
@@ -125,7 +125,8 @@ class CachedRewardModel(RewardModel):
         self.model = as_reward_model(model)
         self.name = self.model.name
         self.columns, self.all_columns = self.model.columns, self.model.all_columns
-        self._who = identity
+        identity = checked("CachedRewardModel: identity", identity, Text | None)
+        self._who: str | None = identity
         if path is not None and identity is None:
             self._who = self.model.identity()
             if self._who is None:
@@ -134,7 +135,8 @@ class CachedRewardModel(RewardModel):
                     "it is; pass identity='...', and another one whenever its settings change"
                 )
         self._cache = ScoreCache(path, size=checked("CachedRewardModel: size", size, Count))
-        self._chunk_rows, self._progress = checked("CachedRewardModel: chunk_rows", chunk_rows, Count), progress
+        self._chunk_rows: int = checked("CachedRewardModel: chunk_rows", chunk_rows, Count)
+        self._progress: bool = checked("CachedRewardModel: progress", progress, bool)
 
     @property
     def normalizer(self) -> ScoreNormalizer | None:  # type: ignore[override]

@@ -22,7 +22,7 @@ from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.handles import load_reward_model
 from lm_gym.scoring.protocol import RewardModel, SavableRewardModel, Scores, columns_of, normalized_scores
 from lm_gym.tools.files import replaced_folder
-from lm_gym.tools.settings import NotNegative, checked
+from lm_gym.tools.settings import NotNegative, Place, Text, checked
 
 __all__ = ["EnsembleRewardModel"]
 
@@ -73,8 +73,8 @@ class EnsembleRewardModel(RewardModel):
         self.rule: Rule = checked("EnsembleRewardModel: rule", rule, Rule)
         self.penalty: float = checked("EnsembleRewardModel: penalty", penalty, NotNegative)
         self.weights = None if weights is None else _checked_weights(weights, len(members))
-        self.training: dict[str, Any] = dict(training or {})
-        self.name = name
+        self.training: dict[str, Any] = dict(checked("EnsembleRewardModel: training", training, Mapping | None) or {})
+        self.name: str = checked("EnsembleRewardModel: name", name, Text)
         self.columns, self.all_columns = columns_of(self.members)
 
     def member_scores(
@@ -146,7 +146,7 @@ class EnsembleRewardModel(RewardModel):
         Raises:
             ArtifactError: a file is missing, cut short or of another kind; or see a member's ``load``.
         """
-        folder = Path(directory)
+        folder = Path(checked("reward model folder", directory, Place))
         record = read_record(folder, kind=KIND, format_=FORMAT, keys=RECORD_KEYS)
         for name in record["members"]:
             if Path(name).name != name or not (folder / name).is_dir():
@@ -159,8 +159,8 @@ class EnsembleRewardModel(RewardModel):
 
 
 def _checked_weights(weights: Sequence[float], members: int) -> tuple[float, ...]:
-    found = tuple(float(weight) for weight in weights)
-    if len(found) != members or not all(np.isfinite(found)) or min(found) < 0 or not any(found):
+    found: tuple[float, ...] = checked("EnsembleRewardModel: weights", weights, tuple[NotNegative, ...])
+    if len(found) != members or not any(found):
         raise ConfigError(
             f"EnsembleRewardModel: weights must be one finite number >= 0 for each of the {members} members, and one "
             f"above 0, got {found}"

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm_gym.errors import ConfigError
+from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.models.language_model import DType, LanguageModel, load_language_model
 from lm_gym.reward_models.scalar.text_encoding import right_padded
-from lm_gym.scoring.protocol import RewardModel, Scores
-from lm_gym.tools.settings import Count, Whole, checked
+from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
+from lm_gym.tools.settings import Count, Text, Whole, checked, shown
 
 __all__ = ["FluencyReward", "LengthReward", "LexiconReward", "RegexReward", "RepetitionPenalty", "SimilarityReward"]
 
@@ -50,6 +50,7 @@ class LengthReward(RewardModel):
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,), in [0, 1]."""
+        require_rows(self.name, prompts, responses)
         distance = np.array([abs(len(words(text)) - self.target) for text in responses], dtype=float)
         return Scores.of(np.maximum(0.0, 1.0 - distance / self.tolerance))
 
@@ -71,12 +72,15 @@ class RegexReward(RewardModel):
         pattern, flags = checked("RegexReward: pattern", pattern, str), checked("RegexReward: flags", flags, int)
         try:
             self.pattern = re.compile(pattern, flags)
-        except re.error as error:
-            raise ConfigError(f"RegexReward: must be a regular expression, got {pattern!r} ({error})") from error
+        except (re.error, ValueError, OverflowError) as error:  # of the pattern, and of flags
+            raise ConfigError(
+                f"RegexReward: must be a regular expression, got {shown(pattern)} with flags {flags} ({error})"
+            ) from error
         self.most = checked("RegexReward: most", most, Count)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,), 0 to ``most``."""
+        require_rows(self.name, prompts, responses)
         return Scores.of([float(min(len(self.pattern.findall(text)), self.most)) for text in responses])
 
 
@@ -91,6 +95,7 @@ class RepetitionPenalty(RewardModel):
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,), in (-1, 0]; 0 for a response of less than one unit."""
+        require_rows(self.name, prompts, responses)
         return Scores.of([-self._repeated(words(text)) for text in responses])
 
     def _repeated(self, found: list[str]) -> float:
@@ -112,16 +117,17 @@ class LexiconReward(RewardModel):
         Raises:
             ConfigError: no words, an entry that is not one word, or a weight that is not finite.
         """
-        given = checked("LexiconReward: lexicon", lexicon, Iterable)
+        given = checked("LexiconReward: lexicon", () if isinstance(lexicon, str) else lexicon, Iterable)
         entries = [checked("LexiconReward: a word", entry, str) for entry in given]
         wrong = [entry for entry in entries if len(words(entry)) != 1]
         if not entries or wrong:
-            raise ConfigError(f"LexiconReward: must be a list of single words, got {wrong[:1] or entries}")
+            raise ConfigError(f"LexiconReward: must be a list of single words, got {shown(wrong[:1] or lexicon)}")
         self.weight = checked("LexiconReward: weight", weight, float)
         self.lexicon = frozenset(words(entry)[0] for entry in entries)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,), from 0 to ``weight``; 0 for a response without words."""
+        require_rows(self.name, prompts, responses)
         shares = []
         for text in responses:
             found = words(text)
@@ -141,9 +147,12 @@ class FluencyReward(RewardModel):
         """Args:
         language_model: a frozen model; see :meth:`from_pretrained`.
         max_batch_tokens: padded tokens per forward pass.
+
+        Raises:
+            ConfigError: a value is of another kind, or below 1.
         """
-        self._model = language_model
-        self._max_batch_tokens = max_batch_tokens
+        self._model = checked("FluencyReward: language_model", language_model, LanguageModel)
+        self._max_batch_tokens: int = checked("FluencyReward: max_batch_tokens", max_batch_tokens, Count)
 
     @classmethod
     def from_pretrained(
@@ -157,6 +166,7 @@ class FluencyReward(RewardModel):
         """Returns: Scores of shape (B,), <= 0."""
         from lm_gym.models.teacher_forcing import token_batches
 
+        require_rows(self.name, prompts, responses)
         tokenizer, limit = self._model.tokenizer, self._model.max_length
         value, valid = np.zeros(len(responses), dtype=np.float32), np.zeros(len(responses), dtype=bool)
         heads = [self._ids(prompt) or [int(tokenizer.eos_token_id)] for prompt in prompts]
@@ -197,17 +207,35 @@ class SimilarityReward(RewardModel):
         embed: B texts -> embeddings (B, H); ``SentenceTransformer.encode`` is one.
 
         Raises:
-            ConfigError: the target is empty.
+            ConfigError: the target is empty, or there is no such function.
+            RewardModelError: it returns no row of finite numbers.
         """
+        target = checked("SimilarityReward: target", target, Text)
         if not target.strip():
-            raise ConfigError("SimilarityReward: target must be a text, got an empty one")
-        self._embed, self._target = embed, _unit(np.asarray(embed([target])))[0]
+            raise ConfigError(f"SimilarityReward: target must be a text with a word in it, got {target!r}")
+        self._embed = checked("SimilarityReward: embed", embed, Callable)
+        self._target = self._embedded([target])[0]
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,)."""
+        require_rows(self.name, prompts, responses)
         if not responses:
             return Scores.of([])
-        return Scores.of(_unit(np.asarray(self._embed(list(responses)))) @ self._target)
+        return Scores.of(self._embedded(list(responses)) @ self._target)
+
+    def _embedded(self, texts: list[str]) -> np.ndarray:
+        """Embeddings of length 1. Shape: (B, H)."""
+        found = self._embed(texts)
+        try:
+            rows = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError):
+            rows = np.zeros(0)
+        if rows.ndim != 2 or len(rows) != len(texts) or not np.isfinite(rows).all():
+            raise RewardModelError(
+                f"SimilarityReward: embed must return an array of finite numbers with a row for each of {len(texts)} "
+                f"texts, got {shown(found)}"
+            )
+        return _unit(rows)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lm_gym.errors import ConfigError, DataError
-from lm_gym.reward_models.judgements.record import Judgement
-from lm_gym.reward_models.judgements.splits import prompt_itself
+from lm_gym.reward_models.judgements.record import Judgement, require_judgements
+from lm_gym.reward_models.judgements.splits import named_group, prompt_itself
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import normalized_scores
 from lm_gym.tools.extras import require
+from lm_gym.tools.settings import checked
 
 __all__ = ["FittedWeights", "fit_weights"]
 
@@ -59,6 +61,9 @@ def fit_weights(
         DataError: fewer than two groups have a pair that every member scores, or no member tells the better response.
         RewardModelError: a member raised or returned a bad score.
     """
+    members = checked("ensemble weights: members", members, tuple[Any, ...])
+    judgements = require_judgements("ensemble weights", judgements)
+    group_of = named_group("ensemble weights", group_of)
     if not members:
         raise ConfigError("ensemble weights: need at least one member, got none")
     margins, groups = _margins(members, judgements, group_of)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field
 from itertools import accumulate, chain
 from pathlib import Path
@@ -30,13 +30,13 @@ from lm_gym.reward_models.judgements.learning_targets import (
     items_of,
     require_lesson,
 )
-from lm_gym.reward_models.judgements.record import Judgement
+from lm_gym.reward_models.judgements.record import Judgement, require_judgements
 from lm_gym.reward_models.likelihoods.joint_loss import JudgementLoss, LossConfig, target_tensors
 from lm_gym.reward_models.saving.normalizer_fit import fitted_normalizer
 from lm_gym.reward_models.scalar.text_encoding import count_tokens
 from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
 from lm_gym.tools.digests import digest_tensors
-from lm_gym.tools.settings import Count, NotNegative, Seed, settings
+from lm_gym.tools.settings import Count, NotNegative, Place, Seed, Text, checked, checked_arguments, settings
 
 from . import saved_folder
 from .reading import Reading, Reads
@@ -117,6 +117,19 @@ class Head(nn.Module):
         return 0.5 * torch.stack([(weight**2).sum() for weight in weights]).sum()
 
 
+PARTS: dict[str, Any] = {
+    "features": SentenceFeatures,
+    "head": Head,
+    "reading": Reading | None,
+    "normalizer": ScoreNormalizer | None,
+    "name": Text,
+    "training": Mapping | None,
+    "links": Mapping | None,
+    "cache_dir": Place | None,
+}
+"""What each argument of an embedding reward model must be."""
+
+
 class EmbeddingRewardModel(RewardModel):
     """Scores a response by a head on features of a frozen sentence encoder; embeddings are kept by text."""
 
@@ -144,6 +157,7 @@ class EmbeddingRewardModel(RewardModel):
             links: numbers that training learned beside the score, for the record.
             cache_dir: folder that keeps embeddings between processes; None keeps them in memory.
         """
+        checked_arguments("EmbeddingRewardModel", PARTS, locals())
         self.features, self.head, self.reading = features, head.eval(), reading or Reading()
         self.normalizer = normalizer
         self.training, self.links = dict(training or {}), dict(links or {})
@@ -174,7 +188,9 @@ class EmbeddingRewardModel(RewardModel):
             DivergedError: the loss became NaN or infinite.
             ModelLoadError, MissingExtraError: see :meth:`SentenceFeatures.from_pretrained`.
         """
+        config = checked("EmbeddingRewardModel: config", config, EmbeddingTrainingConfig | None)
         config = config or EmbeddingTrainingConfig()
+        judgements = require_judgements("EmbeddingRewardModel", judgements)
         items = items_of(judgements)
         require_lesson(items)
         if not isinstance(encoder, SentenceFeatures):

@@ -17,6 +17,7 @@ from lm_gym.reward_models.saving.readme import readme_of
 from lm_gym.reward_models.saving.record import read_record, write_record
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import reading, replaced_folder
+from lm_gym.tools.settings import Place, checked
 
 from .sentence_features import SentenceFeatures
 from .surface import SURFACE_NAMES
@@ -55,7 +56,7 @@ def load(directory: str | Path, *, device: str | None) -> tuple[dict[str, Any], 
     Raises:
         ArtifactError: something is missing, has changed, or is of another kind.
     """
-    folder = Path(directory)
+    folder = Path(checked("reward model folder", directory, Place))
     record = read_record(folder, kind=KIND, format_=FORMAT, keys=RECORD_KEYS)
     if record["surface"] not in (None, list(SURFACE_NAMES)):
         raise ArtifactError(

@@ -20,6 +20,7 @@ from lm_gym.reward_models.caching.text_store import TextStore, text_key
 from lm_gym.reward_models.scalar.text_encoding import fitting_end, warn_of_cut
 from lm_gym.tools.console.progress import counted
 from lm_gym.tools.extras import require
+from lm_gym.tools.settings import Place, checked
 
 __all__ = ["EmbeddingCache", "SentenceFeatures"]
 
@@ -51,6 +52,7 @@ class SentenceFeatures:
             MissingExtraError: sentence-transformers is not installed.
             ModelLoadError: nothing loads from this handle.
         """
+        source = checked("sentence encoder", source, Place)
         library = require("sentence_transformers", extra="embeddings", purpose="an embedding reward model")
         with loading("sentence encoder", source, by="SentenceTransformer") as handle:
             encoder = library.SentenceTransformer(handle, device=device)

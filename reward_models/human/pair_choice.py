@@ -12,12 +12,13 @@ Shapes: M = members, P = candidate pairs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from lm_gym.errors import ConfigError
+from lm_gym.errors import ConfigError, DataError
 from lm_gym.reward_models.composed.ensemble import EnsembleRewardModel
+from lm_gym.tools.settings import Whole, checked, finite_array, shown
 
 __all__ = ["Candidate", "choose_pairs", "pair_utility"]
 
@@ -38,13 +39,13 @@ def pair_utility(margins: np.ndarray, rule: Rule) -> np.ndarray:
 
     Raises:
         ConfigError: another rule.
+        DataError: the margins are no table of finite numbers.
     """
-    probability = 1 / (1 + np.exp(-np.asarray(margins, dtype=np.float64)))
+    rule = checked("pair_utility: rule", rule, Literal["disagreement", "information"])
+    probability = 1 / (1 + np.exp(-finite_array("pair_utility: margins", margins, dimensions=2)))
     if rule == "disagreement":
         return probability.std(axis=0)
-    if rule == "information":
-        return np.maximum(_entropy(probability.mean(axis=0)) - _entropy(probability).mean(axis=0), 0.0)
-    raise ConfigError(f"pair_utility: rule must be disagreement or information, got {rule!r}")
+    return np.maximum(_entropy(probability.mean(axis=0)) - _entropy(probability).mean(axis=0), 0.0)
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:
@@ -72,8 +73,19 @@ def choose_pairs(
     Returns: indices of the candidates, most useful first; pairs that a member abstains on come last.
 
     Raises:
-        ConfigError: more picks than candidates, or no ensemble for a rule that needs one.
+        ConfigError: more picks than candidates, another rule, or no ensemble for a rule that needs one.
+        DataError: a candidate is not three texts.
     """
+    candidates = checked("choose_pairs: candidates", candidates, tuple[Any, ...])
+    wrong = [one for one in candidates if not (isinstance(one, tuple | list) and [type(x) for x in one] == [str] * 3)]
+    if wrong:
+        raise DataError(
+            f"choose_pairs: a candidate must be (prompt, first, second), three texts, got {shown(wrong[0])}"
+        )
+    count = checked("choose_pairs: count", count, Whole)
+    rule = checked("choose_pairs: rule", rule, Rule)
+    ensemble = checked("choose_pairs: ensemble", ensemble, EnsembleRewardModel | None)
+    seed = checked("choose_pairs: seed", seed, Whole)
     if not 0 <= count <= len(candidates):
         raise ConfigError(f"choose_pairs: count must lie in 0..{len(candidates)}, got {count}")
     order = np.random.default_rng(seed).permutation(len(candidates))

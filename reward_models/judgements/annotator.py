@@ -16,7 +16,7 @@ from lm_gym.runs.folder import Stateful
 from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.tools.settings import Seed, checked
 
-from .record import Judgement, Response
+from .record import Judgement, Response, require_judgements
 
 __all__ = ["Annotator", "AnnotatorPool", "Question", "RecordedAnnotator"]
 
@@ -86,9 +86,9 @@ class AnnotatorPool(Annotator):
         Raises:
             ConfigError: there is none.
         """
-        if not annotators:
+        self.annotators: tuple[Annotator, ...] = checked("AnnotatorPool: annotators", annotators, tuple[Annotator, ...])
+        if not self.annotators:
             raise ConfigError("AnnotatorPool: needs at least one annotator, got none")
-        self.annotators = tuple(annotators)
         self._rng = np.random.default_rng(checked("AnnotatorPool: seed", seed, Seed))
 
     def ask(self, items: Sequence[Question]) -> list[Judgement]:
@@ -126,9 +126,13 @@ class RecordedAnnotator(Annotator):
     """Answers from judgements that exist already; it skips questions that none of them answers."""
 
     def __init__(self, judgements: Iterable[Judgement]) -> None:
-        """Args: judgements: the answers, for instance of ``load_judgements(path)``."""
+        """Args: judgements: the answers, for instance of ``load_judgements(path)``.
+
+        Raises:
+            DataError: they are no judgements.
+        """
         self._by_question: dict[tuple[str, tuple[str, ...]], list[Judgement]] = {}
-        for one in judgements:
+        for one in require_judgements("RecordedAnnotator", judgements):
             self._by_question.setdefault(_key(one), []).append(one)
 
     def ask(self, items: Sequence[Question]) -> list[Judgement]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from lm_gym.errors import DataError
 from lm_gym.tools.settings import PositiveShare, Seed, checked
 
-from .record import Judgement
+from .record import Judgement, require_judgements
 
 __all__ = ["first_words", "spoiled_pairs"]
 
@@ -40,6 +40,7 @@ def spoiled_pairs(judgements: Sequence[Judgement], *, share: float, seed: int = 
         DataError: nothing is compared.
     """
     share = checked("spoiled_pairs: share", share, PositiveShare)
+    judgements = require_judgements("spoiled_pairs", judgements)
     won = [(one.prompt, one.texts[better]) for one in judgements if one.compares for better, _ in one.pairs()]
     if not won:
         raise DataError("spoiled_pairs: needs judgements that compare two responses, got none")

@@ -8,12 +8,13 @@ A verdict refers to responses by place, never by text: response 0 is "a", respon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from lm_gym.errors import DataError
 from lm_gym.tools.json_values import is_finite, require_unicode
+from lm_gym.tools.settings import shown
 
 __all__ = [
     "KINDS",
@@ -318,6 +319,27 @@ class Judgement:
     def ranking(cls, prompt: str, texts: Sequence[str], ranks: Sequence[int], **rest: Any) -> Judgement:
         """A ranking of K texts; see :class:`Ranks`."""
         return cls.of(prompt, texts, Ranks(tuple(ranks)), **rest)
+
+
+def require_judgements(subject: str, judgements: Any) -> list[Judgement]:
+    """The judgements as a list.
+
+    Raises:
+        DataError: they are something else; a file of judgements, say, whose ``judgements`` are meant.
+    """
+    if isinstance(judgements, str | bytes | Mapping) or not isinstance(judgements, Iterable):
+        raise DataError(
+            f"{subject}: must be given a list of judgements, got {shown(judgements)}; read some by "
+            "load_judgements(file).judgements"
+        )
+    found = list(judgements)
+    wrong = next((number for number, one in enumerate(found) if not isinstance(one, Judgement)), None)
+    if wrong is not None:
+        raise DataError(
+            f"{subject}: must be given a list of judgements, got {shown(found[wrong])} at place {wrong}; what "
+            "load_judgements and split_by_prompt return holds several lists, and one is wanted"
+        )
+    return found
 
 
 def _are_places(ranks: Sequence[Any]) -> bool:

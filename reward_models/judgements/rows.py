@@ -20,7 +20,7 @@ from lm_gym.tools.files import write_jsonl
 from .forms.foreign import read_foreign, read_vote
 from .forms.message_trees import MessageRows
 from .forms.sides import Row, as_list, require_keys
-from .record import KINDS, Judgement, Ranks, Response, Verdict, Votes
+from .record import KINDS, Judgement, Ranks, Response, Verdict, Votes, require_judgements
 
 __all__ = [
     "JudgementFile",
@@ -117,8 +117,12 @@ def _read(source: Any) -> Iterator[tuple[str, list[Judgement] | DataError]]:
 
 
 def save_judgements(path: str | Path, judgements: Iterable[Judgement]) -> Path:
-    """Write judgements as JSON Lines in the project's own form, whole or not at all."""
-    return write_jsonl(path, map(to_row, judgements))
+    """Write judgements as JSON Lines in the project's own form, whole or not at all.
+
+    Raises:
+        DataError: they are no judgements.
+    """
+    return write_jsonl(path, map(to_row, require_judgements("save_judgements", judgements)))
 
 
 def to_row(judgement: Judgement) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from lm_gym.errors import ConfigError
+from lm_gym.tools.settings import Bounds, Whole, checked, shown
 
-from .record import Judgement
+from .record import Judgement, require_judgements
 
-__all__ = ["Split", "prompt_itself", "refuse_leaks", "split_by_prompt"]
+__all__ = ["Split", "named_group", "prompt_itself", "refuse_leaks", "split_by_prompt"]
 
 
 class Split(NamedTuple):
@@ -28,6 +29,16 @@ class Split(NamedTuple):
 def prompt_itself(prompt: str) -> str:
     """The group of a prompt where every prompt is a group of its own."""
     return prompt
+
+
+def named_group(subject: str, group_of: Callable[[str], str]) -> Callable[[str], str]:
+    """A function that maps a prompt to its group, with a check of what it returns.
+
+    Raises (also when it is called):
+        ConfigError: it cannot be called, or returns no text.
+    """
+    given = checked(f"{subject}: group_of", group_of, Callable)
+    return lambda prompt: checked(f"{subject}: the group of {prompt[:60]!r}, by group_of", given(prompt), str)
 
 
 def split_by_prompt(
@@ -50,22 +61,26 @@ def split_by_prompt(
         ConfigError: the share lies outside (0, 1), there are fewer than two groups, a named group does not
             occur, or one side would be empty.
     """
+    judgements, group_of = require_judgements("split", judgements), named_group("split", group_of)
+    seed = checked("split: seed", seed, Whole)
     groups = sorted({group_of(one.prompt) for one in judgements})
     if len(groups) < 2:
         raise ConfigError(
             f"held_out (--held-out): needs at least 2 different prompts (or groups), got {len(groups)}; "
             "add prompts, or measure on files of their own (--eval-data)"
         )
-    if isinstance(held_out, int | float):
-        if not 0 < held_out < 1:
-            raise ConfigError(f"held_out (--held-out): must be a share between 0 and 1, or a list, got {held_out}")
+    share = Annotated[float, Bounds(above=0, below=1)]
+    held_out = checked("held_out (--held-out)", held_out, share | str | tuple[str, ...])
+    if isinstance(held_out, float):
         count = min(max(1, round(held_out * len(groups))), len(groups) - 1)
         chosen = set(random.Random(seed).sample(groups, count))
     else:
         chosen = {held_out} if isinstance(held_out, str) else set(held_out)
         unknown = sorted(chosen - set(groups))
         if unknown:
-            raise ConfigError(f"held_out (--held-out): must name prompts (or groups) of the data, got {unknown[0]!r}")
+            raise ConfigError(
+                f"held_out (--held-out): must name prompts (or groups) of the data, got {shown(unknown[0])}"
+            )
         if not chosen or len(chosen) == len(groups):
             raise ConfigError(
                 f"held_out (--held-out): both sides must keep a prompt, got {len(chosen)} of {len(groups)} held out"
@@ -83,6 +98,8 @@ def refuse_leaks(
     Raises:
         ConfigError: a prompt, or a group of prompts, is on both sides.
     """
+    train, held_out = require_judgements("split", train), require_judgements("split", held_out)
+    group_of = named_group("split", group_of)
     both = sorted({group_of(one.prompt) for one in train} & {group_of(one.prompt) for one in held_out})
     if both:
         raise ConfigError(

@@ -23,6 +23,7 @@ from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.models.language_model import DType, LanguageModel, load_language_model
 from lm_gym.reward_models.scalar.text_encoding import right_padded
 from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
+from lm_gym.tools.settings import Count, NotNegative, Positive, Text, checked, shown
 from lm_gym.tools.time_limit import calls_within
 
 __all__ = ["GRADE_TEMPLATE", "PAIR_TEMPLATE", "JudgeRewardModel", "RemoteJudge"]
@@ -68,19 +69,17 @@ class JudgeRewardModel(RewardModel):
             name: of the model, in error messages.
 
         Raises:
-            ConfigError: a template lacks a field, or two answers begin with one token.
+            ConfigError: a template lacks a field, two answers begin with one token, or a value is of another kind.
         """
-        for text, fields in ((template, ("{prompt}", "{response}")), (pair_template, ("{prompt}", "{a}", "{b}"))):
-            missing = [one for one in fields if one not in text]
-            if missing:
-                raise ConfigError(f"judge {name}: its template must hold {missing[0]}, got {text[:80]!r}")
-        self.language_model = language_model
-        self.template, self.pair_template = template, pair_template
-        self._answers = self._first_tokens(answers, name)
-        self._pair_answers = self._first_tokens(pair_answers, name)
-        self._baseline = baseline
-        self._max_batch_tokens = max_batch_tokens
-        self.name = name
+        self.name: str = checked("JudgeRewardModel: name", name, Text)
+        subject = f"judge {self.name}"
+        self.language_model = checked(f"{subject}: language_model", language_model, LanguageModel)
+        self.template = _with_fields(f"{subject}: template", template, ("{prompt}", "{response}"))
+        self.pair_template = _with_fields(f"{subject}: pair_template", pair_template, ("{prompt}", "{a}", "{b}"))
+        self._answers = self._first_tokens(f"{subject}: answers", answers)
+        self._pair_answers = self._first_tokens(f"{subject}: pair_answers", pair_answers)
+        self._baseline = checked(f"{subject}: baseline", baseline, Mapping | Callable | None)
+        self._max_batch_tokens: int = checked(f"{subject}: max_batch_tokens", max_batch_tokens, Count)
 
     @classmethod
     def from_pretrained(
@@ -143,11 +142,12 @@ class JudgeRewardModel(RewardModel):
         valid = found.valid & np.array([answer is not None for answer in answers], dtype=bool)
         return Scores(value=np.where(valid, found.value, 0), valid=valid, std=np.where(valid, found.std, 0))
 
-    def _first_tokens(self, answers: tuple[str, str], name: str) -> tuple[int, int]:
+    def _first_tokens(self, subject: str, answers: tuple[str, str]) -> tuple[int, int]:
+        answers = checked(subject, answers, tuple[Text, ...])
         ids = [self.language_model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in answers]
-        if not all(ids) or ids[0][0] == ids[1][0]:
+        if len(ids) != 2 or not all(ids) or ids[0][0] == ids[1][0]:
             raise ConfigError(
-                f"judge {name}: its two answers must begin with different tokens, got {answers!r}; choose other words"
+                f"{subject}: must be two that begin with different tokens, got {shown(answers)}; choose other words"
             )
         return int(ids[0][0]), int(ids[1][0])
 
@@ -198,16 +198,14 @@ class RemoteJudge(RewardModel):
         name: of the model, in error messages.
 
         Raises:
-            ConfigError: out of range.
+            ConfigError: a value is of another kind, or out of range.
         """
-        if not (timeout_s > 0 and tries >= 1 and wait_s >= 0 and workers >= 1):
-            raise ConfigError(
-                f"RemoteJudge: needs timeout_s > 0, tries >= 1, wait_s >= 0 and workers >= 1, got {timeout_s}, "
-                f"{tries}, {wait_s} and {workers}"
-            )
-        self._judge, self._timeout_s, self._tries, self._wait_s = judge, timeout_s, tries, wait_s
-        self._workers = workers
-        self.name = name
+        self._judge = checked("RemoteJudge: judge", judge, Callable)
+        self._timeout_s: float = checked("RemoteJudge: timeout_s", timeout_s, Positive)
+        self._tries: int = checked("RemoteJudge: tries", tries, Count)
+        self._wait_s: float = checked("RemoteJudge: wait_s", wait_s, NotNegative)
+        self._workers: int = checked("RemoteJudge: workers", workers, Count)
+        self.name: str = checked("RemoteJudge: name", name, Text)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Returns: Scores of shape (B,); a row without an answer in time is an abstention.
@@ -252,6 +250,15 @@ class RemoteJudge(RewardModel):
                 raise RewardModelError(f"{self.name}: must return a finite number or None, got {answer!r}")
             return float(answer)
         return None
+
+
+def _with_fields(subject: str, template: str, fields: Sequence[str]) -> str:
+    """The template itself. Raises: ConfigError: it is no text, or lacks a field."""
+    template = checked(subject, template, Text)
+    missing = [one for one in fields if one not in template]
+    if missing:
+        raise ConfigError(f"{subject}: must hold {missing[0]}, got {shown(template)}")
+    return template
 
 
 def _filled(template: str, **fields: str) -> str:

@@ -21,6 +21,7 @@ from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
 from lm_gym.scoring.protocol import RewardModel, Scores, checked_scores, columns_of
 from lm_gym.tools.files import read_json, replaced_folder, write_json
+from lm_gym.tools.settings import Place, Text, checked, shown
 
 __all__ = ["OracleRewardModel"]
 
@@ -44,8 +45,8 @@ class OracleRewardModel(RewardModel):
         Raises:
             ConfigError: no built-in truth has that name.
         """
-        if true_score is None and truth not in BUILT_IN_TRUTHS:
-            raise ConfigError(f"OracleRewardModel: truth must be one of {sorted(BUILT_IN_TRUTHS)}, got {truth!r}")
+        if true_score is None and checked("OracleRewardModel: truth", truth, Text) not in BUILT_IN_TRUTHS:
+            raise ConfigError(f"OracleRewardModel: truth must be one of {sorted(BUILT_IN_TRUTHS)}, got {shown(truth)}")
         self._truth_name = truth if true_score is None else None
         self._truth = None if true_score is None else as_reward_model(true_score)
         self.columns, self.all_columns = columns_of([] if self._truth is None else [self._truth])
@@ -97,10 +98,10 @@ class OracleRewardModel(RewardModel):
         Raises:
             ArtifactError: the file is missing or cut short, or names no built-in truth.
         """
-        path = Path(directory) / REWARD_MODEL_RECORD
+        path = Path(checked("reward model folder", directory, Place)) / REWARD_MODEL_RECORD
         record = read_json(path, remedy="save the oracle again")
         truth = record.get("truth") if isinstance(record, dict) and record.get("kind") == "oracle" else None
-        if truth not in BUILT_IN_TRUTHS:
+        if not isinstance(truth, str) or truth not in BUILT_IN_TRUTHS:
             raise ArtifactError(
                 f"oracle {path}: must be kind 'oracle' with a truth of {sorted(BUILT_IN_TRUTHS)}, got {record!r}"
             )

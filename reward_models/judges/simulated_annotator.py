@@ -7,18 +7,18 @@ Shapes: P = pairs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lm_gym.errors import ConfigError, DataError, RewardModelError
+from lm_gym.errors import DataError, RewardModelError
 from lm_gym.reward_models.judgements.annotator import Annotator, Question
-from lm_gym.reward_models.judgements.record import Choice, Judgement, Ranks
+from lm_gym.reward_models.judgements.record import Choice, Judgement, Ranks, require_judgements
 from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.scoring.adapters import RewardModelLike
 from lm_gym.scoring.protocol import checked_scores
+from lm_gym.tools.settings import NotNegative, Text, Whole, checked, shown
 
 from .oracle import OracleRewardModel
 
@@ -50,14 +50,13 @@ class BradleyTerryAnnotator(Annotator):
             name: of the annotator, in judgements.
 
         Raises:
-            ConfigError: the temperature is negative or not finite.
+            ConfigError: the temperature is negative or not finite, the seed no whole number, or the name no text.
+            RewardModelError: the truth is no reward model.
         """
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise ConfigError(f"annotator {name}: temperature must be finite and >= 0, got {temperature}")
         self.truth = OracleRewardModel(true_score)
-        self.temperature = float(temperature)
-        self.name = name
-        self._rng = np.random.default_rng(seed)
+        self.name: str = checked("BradleyTerryAnnotator: name", name, Text)
+        self.temperature: float = checked(f"annotator {self.name}: temperature", temperature, NotNegative)
+        self._rng = np.random.default_rng(checked(f"annotator {self.name}: seed", seed, Whole))
 
     def ask(self, items: Sequence[Question]) -> list[Judgement]:
         """Answer questions on K >= 2 responses, one judgement each: a choice between two, a ranking of more; no ties.
@@ -118,6 +117,7 @@ def agreement(first: Sequence[Judgement], second: Sequence[Judgement]) -> float:
     Raises:
         DataError: the two do not compare the same responses, row by row, or ``first`` compares nothing.
     """
+    first, second = require_judgements("agreement", first), require_judgements("agreement", second)
     if len(first) != len(second):
         raise DataError(f"agreement: needs two judgements of the same items, got {len(first)} and {len(second)}")
     points, pairs = 0.0, 0
@@ -143,8 +143,15 @@ def expected_agreement(score_gaps: Sequence[float] | np.ndarray, temperature: fl
 
     Returns:
         The best pairwise accuracy that any reward model can expect on this annotator's judgements.
+
+    Raises:
+        ConfigError: the gaps are no list of finite numbers, or the temperature is below 0.
+        DataError: there is no gap.
     """
-    gaps = np.abs(np.asarray(score_gaps, dtype=np.float64))
+    temperature = checked("expected_agreement: temperature", temperature, NotNegative)
+    gaps = np.abs(np.array(checked("expected_agreement: score_gaps", score_gaps, tuple[float, ...])))
+    if not gaps.size:
+        raise DataError(f"expected_agreement: needs the gap of at least one pair, got {shown(score_gaps)}")
     if temperature == 0:
         return float(np.where(gaps > 0, 1.0, 0.5).mean())
     return float((1 / (1 + np.exp(-gaps / temperature))).mean())

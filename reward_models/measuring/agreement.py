@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm_gym.errors import DataError
-from lm_gym.reward_models.judgements.record import POINTS_OF_A, Choice, Judgement, Vote, Votes
+from lm_gym.reward_models.judgements.record import POINTS_OF_A, Choice, Judgement, Vote, Votes, require_judgements
 from lm_gym.tools.extras import require
+from lm_gym.tools.settings import finite_array
 
 __all__ = ["AnnotatorAgreement", "OneAnnotator", "annotator_agreement", "votes_of"]
 
@@ -76,7 +77,8 @@ def annotator_agreement(
         DataError: not one margin per judgement, or no pair with two votes.
         MissingExtraError: the package krippendorff is not installed.
     """
-    judgements = list(judgements)
+    judgements = require_judgements("annotator_agreement", judgements)
+    margins = None if margins is None else finite_array("annotator_agreement: margins", margins, dimensions=1)
     if margins is not None and len(margins) != len(judgements):
         raise DataError(f"annotator_agreement: needs one margin per judgement, got {len(margins)}, {len(judgements)}")
     counts, people, model = [], [], []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from lm_gym.errors import DataError
+from lm_gym.tools.settings import finite_array
 
 __all__ = ["bin_edges", "bin_of", "cross_fitted", "expected_calibration_error", "fit_temperature"]
 
@@ -26,9 +27,9 @@ def fit_temperature(margins: np.ndarray) -> float:
     Returns: between .001 and 1000; the upper end where the margins are on the wrong side as often as not.
 
     Raises:
-        DataError: no pairs.
+        DataError: no pairs, or they have no finite margins.
     """
-    margins = np.asarray(margins, dtype=np.float64)
+    margins = finite_array("fit_temperature: margins", margins, dimensions=1)
     if not margins.size:
         raise DataError("fit_temperature: needs at least one pair, got none")
     # The loss is convex in 1/T: its slope, mean of -d sigmoid(-d / T), changes sign once.
@@ -46,7 +47,13 @@ def expected_calibration_error(margins: np.ndarray) -> float:
     A winner of two has at least .5, so ten bins of [0, 1] would leave five empty.
 
     Args: margins: Shape: (P,), at least one.
+
+    Raises:
+        DataError: no pairs, or they have no finite margins.
     """
+    margins = finite_array("expected_calibration_error: margins", margins, dimensions=1)
+    if not margins.size:
+        raise DataError("expected_calibration_error: needs at least one pair, got none")
     confidence = 1 / (1 + np.exp(-np.abs(margins)))
     points = 0.5 * (1 + np.sign(margins))
     place = bin_of(confidence)

@@ -13,11 +13,12 @@ import numpy as np
 
 from lm_gym.errors import DataError
 from lm_gym.reward_models.caching.score_cache import CachedRewardModel
-from lm_gym.reward_models.judgements.record import POINTS_OF_A, Judgement
-from lm_gym.reward_models.judgements.splits import prompt_itself
+from lm_gym.reward_models.judgements.record import POINTS_OF_A, Judgement, require_judgements
+from lm_gym.reward_models.judgements.splits import named_group, prompt_itself
 from lm_gym.reward_models.scalar.text_encoding import cuts_untold
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import CountsCutTexts, CountsTokens, HasMemberScores, RewardModel, checked_scores
+from lm_gym.tools.settings import checked
 
 from .agreement import AnnotatorAgreement, annotator_agreement, votes_of
 from .error_detection import ErrorDetection, error_detection
@@ -150,6 +151,11 @@ def reward_card(
         RewardModelError: the model raised or returned a bad score.
         MissingExtraError: scikit-learn, scipy or krippendorff is missing.
     """
+    judgements, group_of = require_judgements("reward_card", judgements), named_group("reward_card", group_of)
+    also = checked("reward_card: also", also, tuple[NamedEvaluation, ...])
+    learning_curve = checked("reward_card: learning_curve", learning_curve, tuple[CurvePoint, ...])
+    trained_on = checked("reward_card: trained_on", trained_on, tuple[str, ...])
+    about, progress = checked("reward_card: about", about, str), checked("reward_card: progress", progress, bool)
     seen = sorted({group_of(one.prompt) for one in judgements} & set(trained_on))
     plain = as_reward_model(model)
     model = CachedRewardModel(plain, progress=progress)

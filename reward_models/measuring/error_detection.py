@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm_gym.reward_models.human.pair_choice import pair_utility
-from lm_gym.reward_models.judgements.record import Judgement
+from lm_gym.reward_models.judgements.record import Judgement, require_judgements
+from lm_gym.scoring.adapters import as_reward_model
 from lm_gym.scoring.protocol import HasMemberScores, RewardModel, checked_scores
 from lm_gym.tools.extras import require
+from lm_gym.tools.settings import checked
 
 __all__ = ["ErrorDetection", "error_detection"]
 
@@ -56,7 +58,9 @@ def error_detection(
         RewardModelError: the model raised or returned a bad score.
         MissingExtraError: scikit-learn is not installed.
     """
-    judgements = [one for one in judgements if one.compares]
+    model = as_reward_model(model)
+    members = checked("error_detection: members", members, Callable | None)
+    judgements = [one for one in require_judgements("error_detection", judgements) if one.compares]
     rows = sorted({(one.prompt, text) for one in judgements for text in one.texts})
     place = {row: number for number, row in enumerate(rows)}
     pairs = [

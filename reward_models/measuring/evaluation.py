@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from lm_gym.errors import DataError
-from lm_gym.reward_models.judgements.record import Judgement
-from lm_gym.reward_models.judgements.splits import prompt_itself
+from lm_gym.reward_models.judgements.record import Judgement, require_judgements
+from lm_gym.reward_models.judgements.splits import named_group, prompt_itself
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import CountsTokens, checked_scores
+from lm_gym.tools.settings import checked, finite_array
 
 from .calibration import bin_edges, bin_of, cross_fitted, expected_calibration_error, fit_temperature
 from .length_baseline import strongest_length_rule
@@ -159,7 +160,9 @@ def evaluate_reward_model(
         DataError: there is no comparison, or the model abstained on all.
         RewardModelError: the model raised or returned a bad score.
     """
-    judgements = [one for one in judgements if one.compares]
+    judgements = [one for one in require_judgements("reward model evaluation", judgements) if one.compares]
+    group_of = named_group("reward model evaluation", group_of)
+    count_tokens = checked("reward model evaluation: count_tokens", count_tokens, Callable | None)
     texts = [text for one in judgements for text in one.texts]
     scores = checked_scores(as_reward_model(model), [one.prompt for one in judgements for _ in one.texts], texts)
     counter: object = model
@@ -214,7 +217,10 @@ def _lengths(texts: Sequence[str], count_tokens: Callable[[Sequence[str]], list[
     lengths = {"words": [len(text.split()) for text in texts], "characters": [len(text) for text in texts]}
     if count_tokens is not None:
         lengths["tokens"] = count_tokens(texts)
-    return {unit: np.array(found, dtype=float) for unit, found in lengths.items()}
+    found = {unit: finite_array(f"the number of {unit} of texts", each, dimensions=1) for unit, each in lengths.items()}
+    if len(found.get("tokens", texts)) != len(texts):
+        raise DataError(f"count_tokens: must give a number for each of {len(texts)} texts, got {len(found['tokens'])}")
+    return found
 
 
 def _pairs(

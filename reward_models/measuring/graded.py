@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm_gym.reward_models.judgements.record import Judgement, Rating, Thumb, Value
+from lm_gym.reward_models.judgements.record import Judgement, Rating, Thumb, Value, require_judgements
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import checked_scores
 from lm_gym.tools.extras import require
@@ -48,10 +48,11 @@ def graded_measures(model: RewardModelLike, judgements: Sequence[Judgement]) -> 
     Raises:
         RewardModelError: the model raised or returned a bad score.
     """
+    model, judgements = as_reward_model(model), require_judgements("graded_measures", judgements)
     graded = [one for one in judgements if isinstance(one.verdict, Thumb | Rating | Value)]
     if not graded:
         return None
-    scores = checked_scores(as_reward_model(model), [one.prompt for one in graded], [one.texts[0] for one in graded])
+    scores = checked_scores(model, [one.prompt for one in graded], [one.texts[0] for one in graded])
     said: dict[type, list[tuple[float, float]]] = {Thumb: [], Rating: [], Value: []}
     for one, score, valid in zip(graded, scores.value, scores.valid, strict=True):
         if valid:

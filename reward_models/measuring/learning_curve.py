@@ -8,11 +8,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from lm_gym.errors import ConfigError, DataError
-from lm_gym.reward_models.judgements.record import Judgement
+from lm_gym.errors import DataError
+from lm_gym.reward_models.judgements.record import Judgement, require_judgements
 from lm_gym.reward_models.judgements.splits import prompt_itself
 from lm_gym.scoring.protocol import RewardModel
+from lm_gym.tools.settings import Bounds, Whole, checked
 
 from .evaluation import evaluate_reward_model
 
@@ -57,8 +59,12 @@ def learning_curve(
         ConfigError: a share outside (0, 1].
         DataError: nothing held out compares two responses.
     """
-    if not all(0 < share <= 1 for share in shares):
-        raise ConfigError(f"learning_curve: shares must lie in (0, 1], got {tuple(shares)}")
+    shares = checked("learning_curve: shares", shares, tuple[Annotated[float, Bounds(above=0, most=1)], ...])
+    fit = checked("learning_curve: fit", fit, Callable)
+    seed = checked("learning_curve: seed", seed, Whole)
+    judgements = require_judgements("learning_curve", judgements)
+    if not judgements:
+        raise DataError("learning_curve: must be given at least one judgement to learn from, got none")
     order = random.Random(seed).sample(range(len(judgements)), len(judgements))
     for share in sorted(shares):
         part = [judgements[row] for row in sorted(order[: max(1, round(share * len(order)))])]

@@ -14,6 +14,7 @@ from lm_gym.errors import DataError
 from lm_gym.reward_models.judgements.negatives import first_words
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import checked_scores
+from lm_gym.tools.settings import checked
 
 __all__ = ["PROBES", "ProbeResult", "probe_reward_model"]
 
@@ -80,12 +81,18 @@ def probe_reward_model(
         answers: real answers to each, the best one (by people's judgement) first.
 
     Raises:
+        ConfigError: prompts or answers are no texts.
         DataError: no prompts, or a prompt without an answer.
         RewardModelError: the model raised or returned a bad score.
     """
-    if not prompts or len(prompts) != len(answers) or not all(answers):
-        raise DataError("probe_reward_model: needs prompts and at least one answer to each, got none somewhere")
     model = as_reward_model(model)
+    prompts = checked("probe_reward_model: prompts", prompts, tuple[str, ...])
+    answers = checked("probe_reward_model: answers", answers, tuple[tuple[str, ...], ...])
+    if not prompts or len(prompts) != len(answers) or not all(answers):
+        raise DataError(
+            "probe_reward_model: needs prompts and at least one answer to each, got "
+            f"{len(prompts)} prompts and answers to {sum(map(bool, answers))}"
+        )
     owner = [row for row, texts in enumerate(answers) for _ in texts]
     flat = [text for texts in answers for text in texts]
     real = checked_scores(model, [prompts[row] for row in owner], flat)

@@ -1,14 +1,33 @@
-"""Settings of the fit of a scalar reward model."""
+"""Settings of the fit of a scalar reward model, and what the parts of such a model must be."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
-from typing import Literal
+from typing import Any, Literal
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm_gym.config import ScoreNormalizer
 from lm_gym.reward_models.likelihoods.joint_loss import LossConfig
-from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, Several, Share, settings
+from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, Several, Share, Text, settings
 
-__all__ = ["RewardTrainingConfig"]
+from .head_adapter import Adapter
+
+__all__ = ["PARTS", "RewardTrainingConfig"]
+
+PARTS: dict[str, Any] = {
+    "model": PreTrainedModel,
+    "tokenizer": PreTrainedTokenizerBase,
+    "max_length": Count | None,
+    "template": Text,
+    "normalizer": ScoreNormalizer | None,
+    "name": Text,
+    "training": Mapping | None,
+    "links": Mapping | None,
+    "adapter": Adapter | None,
+}
+"""What each argument of a scalar reward model must be; its device tells by itself."""
 
 
 @settings

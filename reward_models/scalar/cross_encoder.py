@@ -15,8 +15,9 @@ from lm_gym.errors import ConfigError, ModelLoadError
 from lm_gym.pretrained.loading import loading
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
 from lm_gym.tools.extras import require
+from lm_gym.tools.settings import Count, Place, checked, shown
 
-from .heads import out_of_the_file
+from .heads import WeightType, out_of_the_file
 from .preference import DEFAULT_MAX_LENGTH, PreferenceRewardModel
 from .saved_folder import refuse_lost_record
 from .text_encoding import PAIR_TEMPLATE
@@ -67,8 +68,11 @@ class CrossEncoderRewardModel(PreferenceRewardModel):
             ConfigError: it has more than one label, or another template is asked for.
         """
         _require_pair(template or PAIR_TEMPLATE)
+        source = checked("cross-encoder", source, Place)
+        max_length = checked("cross-encoder: max_length", max_length, Count | None)
         library = require("sentence_transformers", extra="embeddings", purpose="a cross-encoder reward model")
-        settings = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+        weights = getattr(torch, checked("cross-encoder: dtype", dtype, WeightType))
+        settings = {"dtype": weights, "use_safetensors": True}
         with loading("cross-encoder", source, by="CrossEncoder") as handle:
             loaded = library.CrossEncoder(handle, device="cpu", model_kwargs=settings)
         refuse_lost_record(loaded.model, source)
@@ -91,11 +95,11 @@ class CrossEncoderRewardModel(PreferenceRewardModel):
             ArtifactError, ModelLoadError, ConfigError: see :meth:`PreferenceRewardModel.load` and
                 :meth:`from_checkpoint`.
         """
-        if (Path(directory) / REWARD_MODEL_RECORD).is_file():
+        if (Path(checked("reward model folder", directory, Place)) / REWARD_MODEL_RECORD).is_file():
             return super().load(directory, dtype=dtype, device=device)
         return cls.from_checkpoint(directory, dtype=dtype, device=device)
 
 
 def _require_pair(template: str) -> None:
     if template != PAIR_TEMPLATE:
-        raise ConfigError(f"CrossEncoderRewardModel: reads pairs of texts, got the template {template!r}")
+        raise ConfigError(f"CrossEncoderRewardModel: reads pairs of texts, got the template {shown(template)}")

@@ -33,11 +33,12 @@ from lm_gym.reward_models.judgements.learning_targets import (
     items_of,
     require_lesson,
 )
-from lm_gym.reward_models.judgements.record import Judgement
+from lm_gym.reward_models.judgements.record import Judgement, require_judgements
 from lm_gym.reward_models.judgements.rows import to_row
 from lm_gym.reward_models.likelihoods.joint_loss import JudgementLoss
 from lm_gym.runs.folder import RunIdentity, open_shared_run
 from lm_gym.tools.digests import digest_json, digest_parts, digest_tensors
+from lm_gym.tools.settings import Place, checked
 
 from .batch_schedule import EncodedItem
 from .config import RewardTrainingConfig
@@ -112,7 +113,11 @@ def fit(
 
     from .trainer import run_trainer  # the Trainer takes seconds to import, and scoring does not need it
 
-    config = config or RewardTrainingConfig()
+    config = (
+        checked(f"reward model {trainee.name}: config", config, RewardTrainingConfig | None) or RewardTrainingConfig()
+    )
+    checkpoint_dir = checked(f"reward model {trainee.name}: checkpoint_dir", checkpoint_dir, Place | None)
+    judgements = require_judgements(f"reward model {trainee.name}", judgements)
     if config.checkpoint_every_steps is not None and checkpoint_dir is None:
         raise ConfigError("reward model training: checkpoint_every_steps needs checkpoint_dir=..., got none")
     if not any(weight.requires_grad for weight in trainee.scorer.parameters()):

@@ -16,19 +16,22 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
 
 from lm_gym.errors import ConfigError, UnsupportedModelError
 from lm_gym.pretrained.loading import loadable, loading
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import reading
+from lm_gym.tools.settings import Place, Seed, checked
 
 __all__ = [
     "ScalarScorer",
+    "WeightType",
     "check_padding_invariance",
     "classifier_from",
     "fill_id_of",
@@ -39,6 +42,8 @@ __all__ = [
     "row_multiple",
 ]
 
+WeightType = Literal["float32", "bfloat16", "float16"]
+"""Types that weights are loaded in."""
 INVARIANCE_TOLERANCE = 1e-3
 ROW_MULTIPLE = 4
 """A matrix product with a multiple of so many rows rounds every row alike on a CPU; with a remainder it does not."""
@@ -134,6 +139,9 @@ def classifier_from(
         ArtifactError: its weights are damaged, or of other sizes than its configuration says.
         UnsupportedModelError: an encoder-decoder, or an architecture without a classification model.
     """
+    base = checked("reward model base", base, Place | PreTrainedModel)
+    seed = checked("reward model: seed of the head", seed, Seed)
+    dtype = checked("reward model: dtype", dtype, WeightType)
     by_name = isinstance(base, str | Path)
     config = _config_of(base) if by_name else copy.deepcopy(base.config)
     if getattr(config, "is_encoder_decoder", False):

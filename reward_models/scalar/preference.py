@@ -27,11 +27,12 @@ from lm_gym.reward_models.saving.normalizer_fit import fitted_normalizer
 from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
 from lm_gym.tools.digests import digest_tensors
 from lm_gym.tools.files import discard_folder
+from lm_gym.tools.settings import Place, checked, checked_arguments
 
 from . import saved_folder
-from .config import RewardTrainingConfig
+from .config import PARTS, RewardTrainingConfig
 from .fit import Trainee, checkpoints_beside, fit
-from .head_adapter import Adapter, LoraSettings, add_adapter
+from .head_adapter import Adapter, LoraSettings, add_adapter, lasting_handle
 from .heads import ScalarScorer, check_padding_invariance, classifier_from, fill_id_of, longest_input, row_multiple
 from .text_encoding import (
     CHAT_TEMPLATE,
@@ -91,6 +92,7 @@ class PreferenceRewardModel(RewardModel):
         Raises:
             ConfigError: more than one label, a bad template or max_length, or an encoder without a pad token.
         """
+        max_length = checked_arguments(type(self).__name__, PARTS, locals())["max_length"]
         if model.config.num_labels != 1:
             raise ConfigError(
                 f"reward model {name}: must have one output (num_labels=1), got {model.config.num_labels}; "
@@ -154,10 +156,10 @@ class PreferenceRewardModel(RewardModel):
             if not isinstance(base, str | Path):
                 raise ConfigError("reward model: a model that is already loaded comes with tokenizer=..., got none")
             tokenizer = saved_folder.load_tokenizer(base)
-        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer = copy.deepcopy(checked("reward model: tokenizer", tokenizer, PARTS["tokenizer"]))
         tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
         model, fresh = classifier_from(base, dtype=dtype, seed=seed)
-        adapter = None if lora is None else add_adapter(model, lora, fresh=fresh, base=_lasting(base), seed=seed)
+        adapter = None if lora is None else add_adapter(model, lora, fresh=fresh, base=lasting_handle(base), seed=seed)
         made = cls(
             model,
             tokenizer,
@@ -283,7 +285,8 @@ class PreferenceRewardModel(RewardModel):
             DataError, ConfigError, OutputExistsError, DivergedError: see :func:`lm_gym.reward_models.scalar.fit.fit`.
             ModelLoadError, UnsupportedModelError: see :meth:`from_base`.
         """
-        config = config or RewardTrainingConfig()
+        config = checked("reward model: config", config, RewardTrainingConfig | None) or RewardTrainingConfig()
+        output_dir = checked("reward model: output_dir", output_dir, Place | None)
         made = cls.from_base(base, **from_base)
         checkpoints = None
         if output_dir is not None and config.checkpoint_every_steps is not None:
@@ -389,10 +392,3 @@ class PreferenceRewardModel(RewardModel):
             training=record["training"],
             links=record["links"],
         )
-
-
-def _lasting(base: Any) -> str | None:
-    """Handle of a base that an artefact can keep: a full path or a hub id, None for an object."""
-    if not isinstance(base, str | Path):
-        return None
-    return str(Path(base).resolve()) if Path(base).exists() else str(base)

@@ -20,9 +20,10 @@ from lm_gym.reward_models.saving.record import read_record, write_record
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import reading, replaced_folder, write_json
+from lm_gym.tools.settings import Place, checked
 
 from .head_adapter import Adapter, load_adapter
-from .heads import classifier_from, out_of_the_file, pad_id_hidden
+from .heads import WeightType, classifier_from, out_of_the_file, pad_id_hidden
 
 __all__ = ["load", "load_checkpoint", "load_tokenizer", "refuse_lost_record", "save"]
 
@@ -81,7 +82,7 @@ def load(directory: str | Path, *, dtype: str, kind: str) -> tuple[Any, Any, Ada
         ArtifactError: something is missing, has changed, is of another kind, or does not belong together.
         ModelLoadError: there is no base of an adapter where it was.
     """
-    folder = Path(directory)
+    folder = Path(checked("reward model folder", directory, Place))
     record = read_record(folder, kind=kind, format_=FORMAT, keys=RECORD_KEYS)
     adapter = None
     if record["adapter"] is None:
@@ -152,7 +153,10 @@ def _whole_model(source: str | Path, dtype: str) -> Any:
         quiet_transformers(only_errors=True),
     ):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            str(source), dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True
+            str(source),
+            dtype=getattr(torch, checked("reward model: dtype", dtype, WeightType)),
+            output_loading_info=True,
+            use_safetensors=True,
         )
     if report["missing_keys"]:
         raise ArtifactError(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lm_gym.errors import ConfigError
+from lm_gym.tools.settings import shown
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -59,7 +60,7 @@ class TextTemplate:
         once = pattern.count("{prompt}") == pattern.count("{response}") == 1
         if not once or pattern.index("{prompt}") > pattern.index("{response}"):
             raise ConfigError(
-                f"template: must hold {{prompt}} and then {{response}}, once each, got {pattern!r}; "
+                f"template: must hold {{prompt}} and then {{response}}, once each, got {shown(pattern)}; "
                 f"the default is {DEFAULT_TEMPLATE!r}"
             )
         self.pattern = pattern

@@ -12,8 +12,18 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lm_gym.errors import ConfigError, DataError
-from lm_gym.reward_models.judgements.record import Choice, Judgement, Ranks, Thumb, Value, Vote, Votes
+from lm_gym.reward_models.judgements.record import (
+    Choice,
+    Judgement,
+    Ranks,
+    Thumb,
+    Value,
+    Vote,
+    Votes,
+    require_judgements,
+)
 from lm_gym.reward_models.judgements.transcripts import is_transcript, messages_of, with_system
+from lm_gym.tools.settings import shown
 
 from .labelling_tools import (
     LABEL_STUDIO,
@@ -123,10 +133,10 @@ def export_rows(judgements: Iterable[Judgement], form: str) -> list[dict[str, An
         ConfigError: no such form.
         DataError: the form cannot hold a judgement.
     """
-    if form not in FORMS:
-        raise ConfigError(f"export: form must be one of {', '.join(FORMS)}, got {form!r}")
+    if not isinstance(form, str) or form not in FORMS:
+        raise ConfigError(f"export: form must be one of {', '.join(FORMS)}, got {shown(form)}")
     rows = []
-    for number, judgement in enumerate(judgements, start=1):
+    for number, judgement in enumerate(require_judgements("export", judgements), start=1):
         try:
             rows.append(_with_columns(FORMS[form].write(judgement), judgement))
         except DataError as error:

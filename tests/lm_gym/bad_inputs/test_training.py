@@ -298,7 +298,7 @@ FOLDERS: list[Case] = [
     ("a folder without a name", lambda w: open_run("", identity()), ("run",)),
     ("the root", lambda w: open_run("/", identity()), ("run /",)),
     ("a surrogate's folder", lambda w: open_run(w.tmp / "\ud800", identity()), ("ud800",)),
-    ("a very long name", lambda w: open_run(w.tmp / ("x" * 300), identity()), ("x" * 300,)),
+    ("a very long name", lambda w: open_run(w.tmp / ("x" * 300), identity()), ("run folder", "x" * 100, "255 bytes")),
     ("resume in words", lambda w: open_run(w.tmp / "r", identity(), resume="no"), ("resume", "'no'")),
     ("a manifest that is cut", lambda w: manifest(w, "{"), ("lm_gym_manifest.json",)),
     ("a manifest that is a list", lambda w: manifest(w, "[]"), ("lm_gym_manifest.json",)),

@@ -58,7 +58,7 @@ def test_errors_name_subject_rule_value_and_remedy() -> None:
         sample_review("Hello", rng)
     with pytest.raises(ConfigError, match=r"sample_review: quality must be .* got 'best'; pass one"):
         sample_review(prompts("train")[0], rng, quality="best")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"size must be at least 0, got -1; pass"):
+    with pytest.raises(ConfigError, match=r"size: must be a whole number >= 0, got -1"):
         corpus(-1, 0)
     with pytest.raises(DataError, match=r"true_score: needs one prompt .* got 1 and 0; pass"):
         true_score(["a"], [])

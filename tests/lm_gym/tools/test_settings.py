@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lm_gym.errors import ConfigError, UnknownSettingError
-from lm_gym.tools.settings import Bounds, Count, Positive, Seed, Share, Text, checked, options, settings
+from lm_gym.tools.settings import Bounds, Count, Place, Positive, Seed, Share, Text, checked, options, settings
 
 NAN, INF = float("nan"), float("inf")
 Decay = Literal["linear", "cosine", "none"]
@@ -58,6 +58,8 @@ GOOD: list[tuple[Any, Any, Any]] = [
     (Text | tuple[Text, ...], "a", "a"),
     (Text | tuple[Text, ...], ["a"], ("a",)),
     (Path, Path("x"), Path("x")),
+    (Place, "é" * 127, "é" * 127),
+    (Place, Path("x") / ("y" * 255), Path("x") / ("y" * 255)),
     (Any, ..., ...),
 ]
 
@@ -100,7 +102,11 @@ BAD: list[tuple[Any, Any, str]] = [
     ),
     (tuple[int, ...], {1: 2}, "must be a tuple or list, in which each is a whole number, got {1: 2}"),
     (tuple[int, ...], np.array(3), "must be a tuple or list, in which each is a whole number, got array(3)"),
-    (Path, 3, "must be a path, got 3"),
+    (Path, 3, "must be a path that a file system can hold (no zero byte, no name over 255 bytes), got 3"),
+    (Path, Path("a\0b"), "must be a path that a file system can hold (no zero byte, no name over 255 bytes), got Pos"),
+    (Place, "x" * 256, "must be a text that is not empty or a path that a file system can hold (no zero byte, no name"),
+    (Place, "x/" * 3000, "must be a text that is not empty or a path that a file system can hold (no zero byte, no "),
+    (Place, "\ud800", "must be a text that is not empty or a path"),
     (tuple[Any, ...], 3, "must be a tuple or list, got 3"),
     (Annotated[str, "a remark"], 3, "must be a text that UTF-8 can hold, got 3"),
     (Annotated[int | None, "a remark"], "3", "must be None or a whole number, got '3'"),

@@ -134,7 +134,7 @@ def test_expected_agreement_is_what_annotators_reach() -> None:
 
 
 def test_bad_settings_truths_and_questions_are_refused() -> None:
-    with pytest.raises(ConfigError, match="temperature must be finite and >= 0, got -1"):
+    with pytest.raises(ConfigError, match="temperature: must be a finite number >= 0, got -1"):
         BradleyTerryAnnotator(length, temperature=-1)
     with pytest.raises(ConfigError, match="at least one annotator"):
         AnnotatorPool([])

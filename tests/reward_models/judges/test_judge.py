@@ -148,7 +148,7 @@ def test_rows_that_no_worker_came_to_in_time_abstain() -> None:
 def test_a_remote_judge_that_answers_nonsense_is_an_error() -> None:
     with pytest.raises(RewardModelError, match="finite number or None"):
         RemoteJudge(lambda p, r: "good").score(["p"], ["r"])  # type: ignore[arg-type,return-value]
-    with pytest.raises(ConfigError, match="tries >= 1"):
+    with pytest.raises(ConfigError, match="RemoteJudge: tries: must be a whole number >= 1, got 0"):
         RemoteJudge(lambda p, r: 1.0, tries=0)
 
 

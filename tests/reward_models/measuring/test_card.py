@@ -263,7 +263,7 @@ def test_a_learning_curve_grows_within_the_same_judgements() -> None:
     assert {one.prompt for one in asked[0]} < {one.prompt for one in asked[1]}
     assert [(point.judgements, point.accuracy) for point in points] == [(8, 0.5), (16, 0.5)]
     assert points[0].accuracy_standard_error is not None
-    with pytest.raises(ConfigError, match="shares must lie in"):
+    with pytest.raises(ConfigError, match=r"shares: must be .* in \(0, 1\]"):
         list(learning_curve(fit, judgements, SAID, shares=(0.0,)))
     assert reward_card(model, SAID, learning_curve=points).to_json()["learning_curve"][1]["judgements"] == 16
 
