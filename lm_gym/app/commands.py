@@ -13,6 +13,7 @@ from rich.console import Console
 from tyro.extras import SubcommandApp
 
 from lm_gym.tools.console.terminal import plain_console
+from lm_gym.tools.settings import checked
 
 from .doctor.command import doctor
 from .options import (
@@ -303,6 +304,7 @@ def report(run: tyro.conf.Positional[Path], form: Literal["html", "table"] = "ht
     from .report.terminal_report import print_table
 
     console = plain_console()
+    checked("report: run", run, Path)
     found = report_of_training(run) if holds_training(run) else Report.load(run)
     if form == "table":
         print_table(found, console)

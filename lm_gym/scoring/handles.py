@@ -156,7 +156,7 @@ def load_reward_model(handle: str | Path | RewardModelLike) -> RewardModel:
         return as_reward_model(handle)
     if handle == "":
         raise ConfigError("reward model '': must be a folder, a name or module:attribute, got an empty text")
-    handle = checked("reward model", handle, Place)
+    checked("reward model", handle, Place)
     if isinstance(handle, str) and is_import_path(handle):
         return _from_attribute(import_attribute(handle), handle)
     if Path(handle).is_dir():

@@ -7,6 +7,7 @@ from typing import Any
 
 from lm_gym.errors import LmGymError
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD, load_reward_model
+from lm_gym.tools.settings import Place, checked
 
 __all__ = ["examined"]
 
@@ -19,7 +20,7 @@ TRAINING_COPIES = 5
 def examined(handle: str) -> dict[str, Any]:
     """Load a language model or a saved reward model; an error is part of the answer."""
     try:
-        if (Path(handle) / REWARD_MODEL_RECORD).is_file():
+        if (Path(checked("model", handle, Place)) / REWARD_MODEL_RECORD).is_file():
             return {"model": handle, "loads": True, **_reward_model(handle)}
         return {"model": handle, "loads": True, **_language_model(handle)}
     except LmGymError as error:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lm_gym.app.options import RewardOptions
-from lm_gym.errors import DataError
+from lm_gym.errors import ConfigError, DataError
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.rows import load_judgements
 from lm_gym.reward_models.judgements.splits import refuse_leaks, split_by_prompt
@@ -22,7 +22,15 @@ __all__ = ["divided", "grouped_by", "read_beside", "read_files", "refuse_without
 
 
 def grouped_by(separator: str | None) -> Callable[[str], str]:
-    """Group of a prompt: what stands before the separator, or the whole prompt."""
+    """Group of a prompt: what stands before the separator, or the whole prompt.
+
+    Raises:
+        ConfigError: the separator is empty.
+    """
+    if separator == "":
+        raise ConfigError(
+            "--group-separator: must be a text that is not empty, got ''; leave it out to group by prompt"
+        )
 
     def group_of(prompt: str) -> str:
         return prompt if separator is None else prompt.split(separator)[0]

@@ -47,6 +47,7 @@ from lm_gym.sources.rows import read_rows
 from lm_gym.tools.console.terminal import plain_console, visible
 from lm_gym.tools.digests import digest_file, digest_json
 from lm_gym.tools.files import read_json, sweep_temporaries, write_json
+from lm_gym.tools.settings import checked
 
 from .judgement_files import divided, grouped_by, read_beside, read_files, refuse_without_comparisons
 from .reward_fit import (
@@ -208,6 +209,7 @@ def _samples(path: Path) -> tuple[list[str], list[str]]:
 
 def _refuse_what_is_there(out: Path, checkpoints: Path, *, resume: bool, overwrite: bool) -> None:
     """Raises: ConfigError, OutputExistsError: see :func:`train_reward_model`."""
+    checked("--out", checkpoints, Path)
     refuse_both(out, resume=resume, overwrite=overwrite)
     unfinished = checkpoints.exists()
     _refuse_foreign_folders(out, checkpoints)

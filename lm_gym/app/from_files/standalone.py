@@ -24,6 +24,7 @@ from lm_gym.scoring.protocol import Scores, checked_scores, columns_for
 from lm_gym.sources.rows import read_rows
 from lm_gym.tools.console.terminal import visible
 from lm_gym.tools.files import write_jsonl, write_text
+from lm_gym.tools.settings import checked
 
 from .train_ending import print_training
 
@@ -169,6 +170,7 @@ def _turns_of(prompt: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_existing(file: Path, *, overwrite: bool) -> None:
+    checked("--out", file, Path)
     if file.is_dir():
         raise OutputExistsError(f"output file {file}: must be a file, got a folder; choose another path")
     if file.exists() and not overwrite:

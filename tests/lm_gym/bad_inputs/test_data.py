@@ -134,6 +134,7 @@ FILES: list[Case] = [
     ("an overall rating of 9", with_row(overall_rating=9), ("line 2", "overall_rating", "9")),
 ]
 
+LONG = "x" * 300 + ".jsonl"
 COMMANDS: list[tuple[str, Callable[[Any], list[str]], tuple[str, ...]]] = [
     (
         "generate, no model",
@@ -168,6 +169,14 @@ COMMANDS: list[tuple[str, Callable[[Any], list[str]], tuple[str, ...]]] = [
     ("reward train, nan held out", lambda w: fit_line(w, "--held-out", "nan"), ("--held-out", "nan")),
     ("reward train, a debias below 0", lambda w: fit_line(w, "--debias", "-1"), ("--debias", "-1")),
     ("reward train, a rank below 0", lambda w: fit_line(w, "--lora-rank", "-1"), ("--lora-rank", "-1")),
+    ("generate, a long name of the output", lambda w: generate(w, "--out", LONG), ("--out", "255 bytes")),
+    ("generate, a long name of the model", lambda w: generate(w, model=LONG), ("model", "255 bytes")),
+    ("train, a long name of the output", lambda w: train_line(w, "--out", LONG), ("run_dir", "255 bytes")),
+    ("train, a long name of the data", lambda w: train_line(w, prompts=LONG), ("--data", "255 bytes")),
+    ("reward train, a long output", lambda w: fit_line(w, "--out", LONG), ("--out", "255 bytes")),
+    ("reward train, an empty separator", lambda w: fit_line(w, "--group-separator", ""), ("--group-separator", "''")),
+    ("reward eval, a long data", lambda w: ["reward", "eval", "--model", "oracle", "--data", LONG], ("255 bytes",)),
+    ("report, a long name", lambda w: ["report", LONG], ("report: run", "255 bytes")),
     ("report, no folder", lambda w: ["report", str(w.tmp / "nope")], ("nope",)),
     ("report, a damaged report", lambda w: ["report", str(w.file("r/report.json", "{").parent)], ("report.json",)),
     (
