@@ -179,6 +179,8 @@ class ProgressDisplay:
         title: stands before the iterations.
         console: where it is shown; None takes standard error.
         """
+        title = checked("ProgressDisplay: title", title, str)
+        console = checked("ProgressDisplay: console", console, Console | None)
         self._progress = StepProgress(title, unit="iteration", each_step=True, console=console)
 
     def on_start(self, run: TrainingRun) -> None:

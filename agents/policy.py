@@ -32,7 +32,7 @@ from lm_gym.prompts import load_prompts
 from lm_gym.runs.manifests import check_manifest, write_manifest
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import read_json, reading, replaced_folder, write_json
-from lm_gym.tools.settings import Place, checked, shown
+from lm_gym.tools.settings import Count, Place, checked, shown
 
 from .acting import TokenActor
 
@@ -220,7 +220,12 @@ class LanguageModelPolicy:
 
         Returns: tokens (B,) int64 and their log-probabilities (B,) float32, in nats; scalars' shape for one row.
         """
-        return self._actor.act(observation, sampling)
+        if not isinstance(observation, Mapping) or not {"input_ids", "attention_mask"} <= observation.keys():
+            raise ConfigError(
+                f"act: observation must be that of an environment, with input_ids and attention_mask, got "
+                f"{shown(observation)}"
+            )
+        return self._actor.act(observation, checked("act: sampling", sampling, SamplingConfig))
 
     def respond(
         self,
@@ -273,6 +278,7 @@ class LanguageModelPolicy:
 
         Returns: log-probabilities, values, entropies (B, T) and final values (B,), float32.
         """
+        episodes = checked("log_probs_and_values: episodes", episodes, Episodes)
         if torch.is_grad_enabled():
             self.refresh()
         states = forced_states(self.language_model, episodes)
@@ -292,6 +298,8 @@ class LanguageModelPolicy:
         self, episodes: Episodes, max_batch_tokens: int, *, values: bool = True
     ) -> PolicyEvaluation:
         """:meth:`log_probs_and_values` without gradients, at most ``max_batch_tokens`` padded tokens at a time."""
+        episodes = checked("log_probs_and_values: episodes", episodes, Episodes)
+        max_batch_tokens = checked("log_probs_and_values: max_batch_tokens", max_batch_tokens, Count)
         shape = episodes.response_mask.shape
         grids = [torch.zeros(shape, device=self.device) for _ in range(3)]
         final = torch.zeros(shape[0], device=self.device)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm_gym.envs.rollout import PhaseTimer
+from lm_gym.envs.rollout import PhaseTimer, sampler_of
 from lm_gym.envs.wrappers import AnyEnv, vector_env_of
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError, DivergedError
@@ -141,7 +141,7 @@ class SurrogateAgent:
         self.policy = policy
         self.estimator = estimator
         self.config = config
-        self.sampler = policy.sampler if sampler is None else sampler
+        self.sampler = policy.sampler if sampler is None else sampler_of(sampler)
         self.processes = chosen_processes(processes, type(self).__name__)
         self.last_episodes: Episodes | None = None
         self._rng = np.random.default_rng(config.seed)
@@ -197,7 +197,7 @@ class SurrogateAgent:
             DivergedError: a loss or gradient is not finite; the weights are those of the last good step.
             ConfigError: the estimator's targets do not fit the batch.
         """
-        processes = self.processes
+        processes, episodes = self.processes, checked(f"{type(self).__name__}.update: episodes", episodes, Episodes)
         counted = ~episodes.abstained
         summary = {
             **episode_metrics(episodes, processes=processes),

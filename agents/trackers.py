@@ -19,7 +19,7 @@ from lm_gym.errors import ConfigError
 from lm_gym.runs.metrics_file import drop_metrics
 from lm_gym.tools.extras import require
 from lm_gym.tools.files import append_jsonl
-from lm_gym.tools.settings import Count, checked
+from lm_gym.tools.settings import Count, Place, Text, checked
 
 from .callbacks import Callback, TrainingRun
 from .metrics import tag
@@ -37,7 +37,7 @@ class JsonlTracker(Callback):
 
     def __init__(self, path: str | Path) -> None:
         """Args: path: the file."""
-        self._path = Path(path)
+        self._path = Path(checked("JsonlTracker: path", path, Place))
 
     def on_start(self, run: TrainingRun) -> None:
         """Keep the lines before the first iteration."""
@@ -62,6 +62,7 @@ class TensorBoardTracker(Callback):
             ConfigError: sample_every is below 1.
         """
         require("tensorboard", extra="report", purpose="TensorBoard tracking")
+        folder = checked("TensorBoardTracker: folder", folder, Place | None)
         self._folder = None if folder is None else Path(folder)
         self._sample_every = checked(f"{type(self).__name__}.sample_every", sample_every, Count)
         self._writer: Any = None
@@ -112,8 +113,8 @@ class _HostedTracker(Callback):
             ConfigError: sample_every is below 1.
         """
         self._library = require(self.LIBRARY, extra=self.LIBRARY, purpose=f"{self.LIBRARY} tracking")
-        self._options = {"project": project, **options}
-        self._name = name
+        self._options = {"project": checked(f"{type(self).__name__}: project", project, Text), **options}
+        self._name: str | None = checked(f"{type(self).__name__}: name", name, Text | None)
         self._sample_every = checked(f"{type(self).__name__}.sample_every", sample_every, Count)
         self._run: Any = None
 

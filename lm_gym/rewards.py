@@ -14,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lm_gym.config import RewardConfig, ScoreNormalizer
+from lm_gym.errors import ConfigError
 from lm_gym.scoring.protocol import Scores
+from lm_gym.tools.settings import checked
 
 __all__ = ["TokenRewards", "paid_scores", "token_rewards"]
 
@@ -75,9 +77,14 @@ def token_rewards(
         last_token: True on the last response token of a finished row. Shape: (B, T), bool.
         paid: from :func:`paid_scores`. Shape: (B,).
         kl_coef: beta, in score units per nat.
+
+    Raises:
+        ConfigError: an array is none, or of another shape; or kl_coef is no finite number.
     """
+    response_mask = checked("response_mask", response_mask, np.ndarray)
     if response_mask.ndim != 2:
-        raise ValueError(f"response_mask: must have shape (B, T), got {response_mask.shape}")
+        raise ConfigError(f"response_mask: must have shape (B, T), got {response_mask.shape}")
+    kl_coef = checked("token_rewards: kl_coef", kl_coef, float)
     _check_shape("last_token", last_token, response_mask.shape)
     _check_shape("paid", paid, response_mask.shape[:1])
     rewards = np.where(last_token, paid[:, None], 0.0)
@@ -93,5 +100,5 @@ def token_rewards(
 
 
 def _check_shape(name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
-    if array.shape != expected:
-        raise ValueError(f"{name}: must have shape {expected}, got {array.shape}")
+    if checked(name, array, np.ndarray).shape != expected:
+        raise ConfigError(f"{name}: must have shape {expected}, got {array.shape}")

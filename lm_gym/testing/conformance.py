@@ -18,6 +18,7 @@ from lm_gym.errors import RewardModelError
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.handles import load_reward_model
 from lm_gym.scoring.protocol import RewardModel, Scores, checked_scores, columns_for
+from lm_gym.tools.settings import NotNegative, checked_arguments
 
 __all__ = ["check_reward_model"]
 
@@ -38,6 +39,17 @@ RESPONSES = (
     "An answer to nothing.",
 )
 HUGE_WORDS = 20_000
+
+ARGUMENTS = {
+    "columns": Mapping | None,
+    "prompts": tuple[str, ...],
+    "responses": tuple[str, ...],
+    "atol": NotNegative,
+    "rtol": NotNegative,
+    "deterministic": bool,
+    "saved": bool,
+}
+"""What each argument of :func:`check_reward_model` must be, apart from the model, which tells by itself."""
 
 
 def check_reward_model(
@@ -71,6 +83,8 @@ def check_reward_model(
     Raises:
         RewardModelError: the first rule that does not hold, with the model's name.
     """
+    arguments = checked_arguments("check_reward_model", ARGUMENTS, locals())
+    prompts, responses, atol, rtol = (arguments[name] for name in ("prompts", "responses", "atol", "rtol"))
     subject = as_reward_model(model)
     name = subject.name
     if not isinstance(name, str) or not name:

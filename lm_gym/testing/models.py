@@ -44,7 +44,7 @@ def tiny_tokenizer(vocab_size: int = 16) -> PreTrainedTokenizerFast:
     Raises:
         ConfigError: fewer than two tokens.
     """
-    vocab_size = checked("tiny_tokenizer: vocab_size (EOS and words)", vocab_size, Several)
+    vocab_size = checked("tiny_tokenizer: vocab_size", vocab_size, Several)
     words = [
         ascii_lowercase[number % 26] + (str(number // 26) if number >= 26 else "") for number in range(vocab_size - 1)
     ]

@@ -29,6 +29,7 @@ from lm_gym.models.reference import Reference
 from lm_gym.models.sampling import stop_ids_of, truncated_logits
 from lm_gym.prompts import Prompt
 from lm_gym.scoring.adapters import RewardModelLike
+from lm_gym.tools.settings import checked
 
 from .text_mdp import MAX_RESPONSES, TextMDP, enumerate_mdp, prefix_logits
 
@@ -111,6 +112,7 @@ def solve(
         ConfigError: settings without an exact optimum, or too many responses.
         RewardModelError: the reward model failed, or abstained on a response.
     """
+    sampling = checked("solver: sampling", sampling, SamplingConfig)
     for name in ("top_p", "min_p"):
         if getattr(sampling, name) not in (None, 1.0 if name == "top_p" else None):
             raise ConfigError(
@@ -151,6 +153,8 @@ def policy_value(log_probs: np.ndarray, mdp: TextMDP) -> PolicyValue:
     Raises:
         ConfigError: a wrong shape, or rows that are no distributions.
     """
+    mdp = checked("policy_value: mdp", mdp, TextMDP)
+    log_probs = checked("policy_value: log_probs", log_probs, np.ndarray)
     probs = _checked_probs(log_probs, mdp)
     kl = _times(probs, log_probs - mdp.ref_log_probs).sum(1)
     reach = np.zeros(len(mdp.states))
@@ -186,6 +190,7 @@ def state_log_probs(policy: Any, mdp: TextMDP) -> np.ndarray:
     Raises:
         UnsupportedModelError: no language model in it, or one of another vocabulary.
     """
+    mdp = checked("state_log_probs: mdp", mdp, TextMDP)
     model = policy if isinstance(policy, LanguageModel) else getattr(policy, "language_model", None)
     if not isinstance(model, LanguageModel) or model.vocab_size != mdp.vocab_size:
         raise UnsupportedModelError(
@@ -204,6 +209,7 @@ def expected_return(policy: Any, mdp: TextMDP) -> float:
 
 def share_closed(policy: Any, solution: Solution) -> float:
     """Share of the gap between reference and optimum that a language-model policy has closed, exactly."""
+    solution = checked("share_closed: solution", solution, Solution)
     return solution.share_closed(expected_return(policy, solution.mdp))
 
 

@@ -11,7 +11,16 @@ import torch
 from tiny_models import PROMPTS, gpt2_parts, length_score, make_model, make_tokenizer
 
 import lm_gym
-from lm_gym import RewardConfig, SamplingConfig, TextTask
+from lm_gym import RewardConfig, SamplingConfig, TextTask, reviews
+from lm_gym.testing import (
+    check_reward_model,
+    expected_return,
+    policy_value,
+    share_closed,
+    solve,
+    tiny_language_model,
+    tiny_tokenizer,
+)
 
 Case = tuple[str, Callable[[Any], Any], tuple[str, ...]]
 NO_GPU = not torch.cuda.is_available()
@@ -239,6 +248,24 @@ ACTIONS: list[Case] = [
     ("words for rows", stepped_rows(["a", "b"]), ("action", "'a'")),
 ]
 
+
+def compared_with(world: Any, episodes: Any) -> Any:
+    return lm_gym.evaluate(world.policy, world.vector(), ["a"], reference_episodes=episodes)
+
+
+def paid(**changes: Any) -> Any:
+    good: dict[str, Any] = {name: np.zeros((1, 1)) for name in ("log_probs", "ref_log_probs")}
+    good |= {name: np.ones((1, 1), bool) for name in ("response_mask", "last_token")}
+    return lm_gym.token_rewards(**good | {"paid": np.ones(1), "kl_coef": 0.1} | changes)
+
+
+def solved(**changes: Any) -> Any:
+    good: dict[str, Any] = {"reference": None, "reward_config": RewardConfig(), "sampling": SamplingConfig()}
+    good |= changes
+    reference = lm_gym.Reference(tiny_language_model()) if good["reference"] is None else good["reference"]
+    return solve(reference, length_score, "a", **{name: one for name, one in good.items() if name != "reference"})
+
+
 POWERS: list[Case] = [
     ("a policy that is a number", lambda w: w.vector().rollout(3), ("Policy", "int")),
     ("no policy", lambda w: w.vector().rollout(None), ("Policy", "NoneType")),
@@ -272,6 +299,29 @@ POWERS: list[Case] = [
     ("an empty state", lambda w: w.env().load_state_dict({}), ("environment state", "{}")),
     ("a vector's empty state", lambda w: w.vector().load_state_dict({}), ("environment state", "{}")),
     ("the state of three rows", lambda w: w.vector().load_state_dict(w.vector(3).state_dict()), ("2", "3")),
+    ("a reference of a number", lambda w: lm_gym.Reference(3), ("Reference: language_model", "3")),
+    ("a reference of a model", lambda w: lm_gym.Reference(make_model()), ("Reference: language_model", "GPT2LMHead")),
+    ("episodes to compare", lambda w: compared_with(w, 3), ("evaluate: reference_episodes", "3")),
+    ("no rewards", lambda w: paid(paid=None), ("paid", "None")),
+    ("a mask in a list", lambda w: paid(response_mask=[[True]]), ("response_mask", "[[True]]")),
+    ("log-probabilities of a number", lambda w: paid(log_probs=3), ("log_probs", "3")),
+    ("a coefficient of nan", lambda w: paid(kl_coef=math.nan), ("kl_coef", "nan")),
+    ("a solver of a number", lambda w: solved(reference=3), ("solver: reference", "3")),
+    ("a solver without rules", lambda w: solved(sampling=None), ("solver: sampling", "None")),
+    ("a solver's payment", lambda w: solved(reward_config={}), ("solver: reward_config", "{}")),
+    ("half a draw", lambda w: solved(reward_draws=1.5), ("solver: reward_draws", "1.5")),
+    ("no responses", lambda w: solved(max_responses=0), ("solver: max_responses", "0")),
+    ("a return without a problem", lambda w: expected_return(w.policy, None), ("mdp", "None")),
+    ("a share of nothing", lambda w: share_closed(w.policy, 3), ("share_closed: solution", "3")),
+    ("a table of None", lambda w: policy_value(None, None), ("policy_value: mdp", "None")),
+    ("a contract without texts", lambda w: check_reward_model(length_score, prompts=None), ("prompts", "None")),
+    ("a contract within nan", lambda w: check_reward_model(length_score, atol=math.nan), ("atol", "nan")),
+    ("a contract's columns", lambda w: check_reward_model(length_score, columns=[1]), ("columns", "[1]")),
+    ("a tiny model of another kind", lambda w: tiny_language_model("gpt"), ("architecture", "'gpt'")),
+    ("a tiny model's seed", lambda w: tiny_language_model(seed="0"), ("seed", "'0'")),
+    ("a vocabulary of one", lambda w: tiny_tokenizer(1), ("vocab_size", "1")),
+    ("half a review", lambda w: reviews.demonstrations(1.5, 0), ("reviews: size", "1.5")),
+    ("a review's seed of None", lambda w: reviews.demonstrations(1, None), ("reviews: seed", "None")),
     ("no prompts to load", lambda w: lm_gym.load_prompts(None, make_tokenizer()), ("prompts", "None")),
     ("a tokenizer to load with", lambda w: lm_gym.load_prompts(["a"], 3), ("tokenizer", "3")),
 ]

@@ -268,7 +268,7 @@ def test_other_refusals(tiny_reference: Reference) -> None:
         policy_value(np.zeros((3, 3)), mdp)
     with pytest.raises(UnsupportedModelError, match="must have a language_model over 3 tokens"):
         state_log_probs(tiny_language_model(vocab_size=4), mdp)
-    with pytest.raises(ConfigError, match="vocab_size must be >= 2"):
+    with pytest.raises(ConfigError, match="vocab_size: must be a whole number >= 2"):
         tiny_tokenizer(1)
-    with pytest.raises(ConfigError, match="must be one of"):
+    with pytest.raises(ConfigError, match=r"tiny_language_model: architecture: must be .*got 'rnn'"):
         tiny_language_model("rnn")  # type: ignore[arg-type]
