@@ -6,16 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .advantages import GAE, AdvantageEstimator, RewardToGo, Targets
+    from .algorithms.ppo import PPO, PPOConfig
     from .callbacks import Agent, Callback, ProgressDisplay, TrainingRun
     from .metrics import METRICS
     from .policy import LanguageModelPolicy
-    from .ppo import PPO, PPOConfig
     from .supervised.finetune import SupervisedConfig, SupervisedResult, supervised_finetune
     from .supervised.pretrain import PretrainConfig, PretrainResult, pretrain
-    from .surrogate import SurrogateAgent, SurrogateConfig
     from .trackers import JsonlTracker, TensorBoardTracker, TrackioTracker, WandbTracker
     from .training import TrainResult, train
+    from .update.advantages import GAE, AdvantageEstimator, RewardToGo, Targets
+    from .update.surrogate import SurrogateAgent, SurrogateConfig
 
 __all__ = [
     "GAE",
@@ -47,13 +47,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "advantages": ("GAE", "AdvantageEstimator", "RewardToGo", "Targets"),
+    "update.advantages": ("GAE", "AdvantageEstimator", "RewardToGo", "Targets"),
     "callbacks": ("Agent", "Callback", "ProgressDisplay", "TrainingRun"),
     "metrics": ("METRICS",),
     "policy": ("LanguageModelPolicy",),
-    "ppo": ("PPO", "PPOConfig"),
+    "algorithms.ppo": ("PPO", "PPOConfig"),
     "supervised.pretrain": ("PretrainConfig", "PretrainResult", "pretrain"),
-    "surrogate": ("SurrogateAgent", "SurrogateConfig"),
+    "update.surrogate": ("SurrogateAgent", "SurrogateConfig"),
     "supervised.finetune": ("SupervisedConfig", "SupervisedResult", "supervised_finetune"),
     "trackers": ("JsonlTracker", "TensorBoardTracker", "TrackioTracker", "WandbTracker"),
     "training": ("TrainResult", "train"),

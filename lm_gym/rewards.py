@@ -4,7 +4,7 @@ Shapes: B = rows, T = response tokens. Masks: True = counts. KL and log-probabil
 
 Source: Ziegler et al. 2019 (arXiv:1909.08593), eq. 2, spread over the tokens. The estimator in the reward is k1
 (``log pi - log pi_ref``) only: with the reward held fixed, as policy gradient holds it, it alone has the gradient of
-the KL-regularised objective; k2, k3 and the full KL are metrics or loss terms (see ``lm_gym.agents.functional``).
+the KL-regularised objective; k2, k3 and the full KL are metrics or terms of a loss (``lm_gym.agents.update``).
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def test_an_upward_import_is_caught(built: Path, tmp_path: Path) -> None:
         wheel.extractall(tmp_path)
     assert lint(tmp_path).returncode == 0
     with (tmp_path / "lm_gym" / "rewards.py").open("a") as module:
-        module.write("\nimport lm_gym.agents.functional\n")
+        module.write("\nimport lm_gym.agents.update.functional\n")
     found = lint(tmp_path)
     assert found.returncode != 0
-    assert "lm_gym.rewards -> lm_gym.agents.functional" in " ".join(found.stdout.split())
+    assert "lm_gym.rewards -> lm_gym.agents.update.functional" in " ".join(found.stdout.split())

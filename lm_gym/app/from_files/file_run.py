@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lm_gym.agents import PretrainConfig, SupervisedConfig, pretrain
-from lm_gym.agents.ppo import PPOConfig
+from lm_gym.agents.algorithms.ppo import PPOConfig
 from lm_gym.agents.supervised.documents import read_documents
 from lm_gym.app.from_files.judgement_files import grouped_by, read_files
 from lm_gym.app.options import FileRun

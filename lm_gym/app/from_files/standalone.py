@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lm_gym.agents.callbacks import Callback, TrainingRun
-from lm_gym.agents.ppo import PPOConfig
+from lm_gym.agents.algorithms.ppo import PPOConfig
 from lm_gym.app.options import ResponseOptions, SampleOptions, TrainOptions, TrainResponseOptions, UpdateOptions
 from lm_gym.app.pipeline.stages import answered, make_env, run_ppo
 from lm_gym.app.run_models import SETTINGS

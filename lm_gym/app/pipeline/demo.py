@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lm_gym import reviews
 from lm_gym.agents import SupervisedConfig
-from lm_gym.agents.ppo import PPOConfig
+from lm_gym.agents.algorithms.ppo import PPOConfig
 from lm_gym.assets import REVIEWS_LM
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lm_gym.agents.functional import masked_mean
 from lm_gym.agents.policy import LanguageModelPolicy
+from lm_gym.agents.update.functional import masked_mean
 from lm_gym.app.report.report_data import ModelRow, Role, Sample
 from lm_gym.envs.evaluation import Evaluation, evaluate
 from lm_gym.envs.vector_env import TextGenerationVectorEnv

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lm_gym.agents import SupervisedConfig
-from lm_gym.agents.ppo import PPOConfig
+from lm_gym.agents.algorithms.ppo import PPOConfig
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
 from lm_gym.pretrained.handles import digest_handle

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from lm_gym.agents.algorithms.ppo import PPO, PPOConfig
 from lm_gym.agents.callbacks import Callback, ProgressDisplay
 from lm_gym.agents.policy import LanguageModelPolicy
-from lm_gym.agents.ppo import PPO, PPOConfig
 from lm_gym.agents.run_folder import POLICY
 from lm_gym.agents.trackers import TrackioTracker, WandbTracker
 from lm_gym.agents.training import EpisodeMetrics, TrainResult, train

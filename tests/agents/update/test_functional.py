@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_gym.agents.functional import (
+from lm_gym.agents.update.functional import (
     clipped_policy_loss,
     clipped_value_loss,
     discounted_returns,

@@ -22,9 +22,9 @@ from lm_gym.runs.states import joined_state, split_state
 from lm_gym.tools.files import reading, replaced_folder
 from lm_gym.tools.settings import Place, Probability, checked, settings
 
-from .advantages import GAE, AdvantageEstimator
-from .policy import LanguageModelPolicy
-from .surrogate import SurrogateAgent, SurrogateConfig
+from ..policy import LanguageModelPolicy
+from ..update.advantages import GAE, AdvantageEstimator
+from ..update.surrogate import SurrogateAgent, SurrogateConfig
 
 __all__ = ["PPO", "PPOConfig"]
 
@@ -62,7 +62,7 @@ class PPO(SurrogateAgent):
         processes: those that share the run; must be given under a launcher of several.
 
         Raises:
-            ConfigError: see :class:`~lm_gym.agents.surrogate.SurrogateAgent`.
+            ConfigError: see :class:`~lm_gym.agents.update.surrogate.SurrogateAgent`.
         """
         config = checked("PPO: config", config, PPOConfig | None) or PPOConfig()
         estimator = estimator or GAE(gamma=config.gamma, lam=config.gae_lambda)

@@ -31,10 +31,10 @@ from lm_gym.processes import Processes, chosen_processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, Share, checked, settings, shown
 
+from ..metrics import METRICS, episode_metrics, phase_metrics
+from ..policy import LanguageModelPolicy
 from .advantages import AdvantageEstimator, estimated
 from .functional import clipped_policy_loss, clipped_value_loss, explained_variance, masked_mean, masked_whiten
-from .metrics import METRICS, episode_metrics, phase_metrics
-from .policy import LanguageModelPolicy
 
 __all__ = ["SurrogateAgent", "SurrogateConfig"]
 
