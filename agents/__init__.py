@@ -6,7 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .algorithms.a2c import A2C, A2CConfig
+    from .algorithms.dapo import DAPO, DAPOConfig
+    from .algorithms.grpo import CISPO, GRPO, GSPO, CISPOConfig, DrGRPO, DrGRPOConfig, GRPOConfig, GSPOConfig
     from .algorithms.ppo import PPO, PPOConfig
+    from .algorithms.reinforce import (
+        REINFORCE,
+        RLOO,
+        REINFORCEConfig,
+        REINFORCEPlusPlus,
+        REINFORCEPlusPlusConfig,
+        ReMax,
+        ReMaxConfig,
+        RLOOConfig,
+    )
     from .callbacks import Agent, Callback, ProgressDisplay, TrainingRun
     from .metrics import METRICS
     from .policy import LanguageModelPolicy
@@ -15,21 +28,49 @@ if TYPE_CHECKING:
     from .trackers import JsonlTracker, TensorBoardTracker, TrackioTracker, WandbTracker
     from .training import TrainResult, train
     from .update.advantages import GAE, AdvantageEstimator, RewardToGo, Targets
-    from .update.surrogate import SurrogateAgent, SurrogateConfig
+    from .update.agent import SurrogateAgent
+    from .update.baselines import GivenBaseline, GroupMean, LeaveOneOut, MovingBaseline
+    from .update.config import SurrogateConfig
+    from .update.objectives import Objective
 
 __all__ = [
+    "A2C",
+    "CISPO",
+    "DAPO",
     "GAE",
+    "GRPO",
+    "GSPO",
     "METRICS",
     "PPO",
+    "REINFORCE",
+    "RLOO",
+    "A2CConfig",
     "AdvantageEstimator",
     "Agent",
+    "CISPOConfig",
     "Callback",
+    "DAPOConfig",
+    "DrGRPO",
+    "DrGRPOConfig",
+    "GRPOConfig",
+    "GSPOConfig",
+    "GivenBaseline",
+    "GroupMean",
     "JsonlTracker",
     "LanguageModelPolicy",
+    "LeaveOneOut",
+    "MovingBaseline",
+    "Objective",
     "PPOConfig",
     "PretrainConfig",
     "PretrainResult",
     "ProgressDisplay",
+    "REINFORCEConfig",
+    "REINFORCEPlusPlus",
+    "REINFORCEPlusPlusConfig",
+    "RLOOConfig",
+    "ReMax",
+    "ReMaxConfig",
     "RewardToGo",
     "SupervisedConfig",
     "SupervisedResult",
@@ -47,13 +88,29 @@ __all__ = [
 ]
 
 _HOMES = {
+    "algorithms.a2c": ("A2C", "A2CConfig"),
+    "algorithms.dapo": ("DAPO", "DAPOConfig"),
+    "algorithms.grpo": ("CISPO", "GRPO", "GSPO", "CISPOConfig", "DrGRPO", "DrGRPOConfig", "GRPOConfig", "GSPOConfig"),
+    "algorithms.reinforce": (
+        "REINFORCE",
+        "RLOO",
+        "REINFORCEConfig",
+        "REINFORCEPlusPlus",
+        "REINFORCEPlusPlusConfig",
+        "RLOOConfig",
+        "ReMax",
+        "ReMaxConfig",
+    ),
+    "update.baselines": ("GivenBaseline", "GroupMean", "LeaveOneOut", "MovingBaseline"),
     "update.advantages": ("GAE", "AdvantageEstimator", "RewardToGo", "Targets"),
     "callbacks": ("Agent", "Callback", "ProgressDisplay", "TrainingRun"),
     "metrics": ("METRICS",),
     "policy": ("LanguageModelPolicy",),
     "algorithms.ppo": ("PPO", "PPOConfig"),
     "supervised.pretrain": ("PretrainConfig", "PretrainResult", "pretrain"),
-    "update.surrogate": ("SurrogateAgent", "SurrogateConfig"),
+    "update.config": ("SurrogateConfig",),
+    "update.objectives": ("Objective",),
+    "update.agent": ("SurrogateAgent",),
     "supervised.finetune": ("SupervisedConfig", "SupervisedResult", "supervised_finetune"),
     "trackers": ("JsonlTracker", "TensorBoardTracker", "TrackioTracker", "WandbTracker"),
     "training": ("TrainResult", "train"),

@@ -335,6 +335,21 @@ class LanguageModelPolicy:
                 self._set_critic_state(state)
 
 
+def checked_policy(subject: str, policy: Any) -> LanguageModelPolicy:
+    """Refuse what is no policy whose weights can be trained. Args: subject: of an error, the agent's name.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(policy, LanguageModelPolicy):
+        raise ConfigError(
+            f"{subject}.policy: must be a LanguageModelPolicy, whose weights are trained, got {type(policy).__name__}; "
+            "make one by LanguageModelPolicy.from_pretrained(folder or hub id), or by "
+            "LanguageModelPolicy(LanguageModel(model, tokenizer))"
+        )
+    return policy
+
+
 def _check_can_learn(model: PreTrainedModel) -> None:
     name = type(model).__name__
     if any(getattr(part, "gradient_checkpointing", False) for part in model.modules()):

@@ -43,6 +43,8 @@ class Episodes:
     """KL term k1, log_probs - ref_log_probs; None without a reference. Shape: (B, T), float64."""
     rewards: np.ndarray
     """Shape: (B, T), float64."""
+    kl_coef: np.ndarray
+    """The beta that the rewards were paid with, in score units per nat. Shape: (B,), float64."""
     scores: np.ndarray
     """Scores on the model's own scale, before weight, clip and normaliser; 0 where not valid. Shape: (B,), float32."""
     score_valid: np.ndarray
@@ -61,9 +63,14 @@ class Episodes:
     """Response texts as they were scored. Length B."""
     temperature: float
     """Softmax temperature of all log-probabilities above."""
+    max_new_tokens: int
+    """Longest response that the rules allowed."""
     score_std: np.ndarray | None = None
     """The reward model's own uncertainty, in units of ``scores``; 0 where not valid. None if the model has none, or
     was not asked about any row. Shape: (B,), float32."""
+    baselines: np.ndarray | None = None
+    """Return that the prompt promises, estimated apart from the response: that of a greedy one, say; None if nobody
+    estimated it. Shape: (B,), float64."""
     keep_sets: KeepSets | None = None
     """Subsets that a truncated sampler drew from; None if it drew from the whole vocabulary."""
 
@@ -82,8 +89,10 @@ class Episodes:
             raise ValueError(f"Episodes.prompt_mask: must have {rows} rows, got {len(self.prompt_mask)}")
         for name in (
             "group",
+            "kl_coef",
             "scores",
             *(() if self.score_std is None else ("score_std",)),
+            *(() if self.baselines is None else ("baselines",)),
             "score_valid",
             "terminated",
             "truncated",
@@ -104,6 +113,11 @@ class Episodes:
         A truncated response was not asked about, so it is none. Shape: (B,), bool.
         """
         return self.terminated & ~self.score_valid
+
+    @property
+    def rewards_without_kl(self) -> np.ndarray:
+        """The rewards with what was paid for the KL given back. Shape: (B, T), float64."""
+        return self.rewards if self.kl is None else self.rewards + self.kl_coef[:, None] * self.kl
 
     @property
     def prompt_lengths(self) -> np.ndarray:
@@ -185,7 +199,7 @@ def _joined(name: str, values: list[object], width: int) -> object:
         raise ValueError(f"Episodes.concatenate: every part must have {name}, or none of them")
     if isinstance(first, tuple):
         return tuple(item for value in values for item in value)  # type: ignore[attr-defined]
-    if isinstance(first, float) or first is None:
+    if isinstance(first, int | float) or first is None:
         if any(value != first for value in values):
             raise ValueError(f"Episodes.concatenate: every part must have the same {name}, got {values}")
         return first

@@ -9,7 +9,7 @@ Shapes: B = episodes of a batch, T = longest response.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -50,6 +50,27 @@ class AdvantageEstimator(Protocol):
             evaluation: of the policy that collected them, without gradient.
         """
         ...
+
+
+def checked_estimator(subject: str, estimator: Any, *, samples_per_prompt: int) -> AdvantageEstimator:
+    """Refuse what is no estimator, and one that compares groups where there are none.
+
+    Args: subject: of an error, the agent's name; samples_per_prompt: size of a group.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
+    if isinstance(estimator, type) or not isinstance(estimator, AdvantageEstimator):
+        raise ConfigError(
+            f"{subject}.estimator: must be an object with needs_values, needs_groups and "
+            f"__call__(episodes, evaluation) -> Targets, got {estimator!r}"
+        )
+    if estimator.needs_groups and samples_per_prompt < 2:
+        raise ConfigError(
+            f"{subject}: samples_per_prompt: must be >= 2 for {type(estimator).__name__}, which compares the responses "
+            f"to one prompt, got {samples_per_prompt}"
+        )
+    return estimator
 
 
 def estimated(estimator: AdvantageEstimator, episodes: Episodes, evaluation: PolicyEvaluation) -> Targets:

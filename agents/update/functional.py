@@ -15,6 +15,7 @@ from torch import Tensor
 from lm_gym.processes import ONE_PROCESS, Processes
 
 __all__ = [
+    "bounded_ratio",
     "clipped_policy_loss",
     "clipped_value_loss",
     "discounted_returns",
@@ -28,6 +29,7 @@ __all__ = [
     "masked_mean",
     "masked_var",
     "masked_whiten",
+    "weighted_policy_loss",
 ]
 
 
@@ -148,22 +150,53 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def clipped_policy_loss(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip: float
+    log_ratio: Tensor, advantages: Tensor, *, low: float | None, high: float | None, dual: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """PPO's clipped surrogate per token (Schulman et al. 2017, arXiv:1707.06347, eq. 7), as a loss.
 
     Args:
-        log_probs: under the current policy, with gradient. Shape: (B, T).
-        old_log_probs: under the policy that collected. Shape: (B, T).
+        log_ratio: log of pi / pi_old, with gradient. Shape: (B, T).
         advantages: Shape: (B, T).
-        clip: epsilon.
+        low, high: the clipped ratio lies in [1 - low, 1 + high] (different ones: Yu et al. 2025, arXiv:2503.14476,
+            eq. 10); None leaves that side open.
+        dual: where the advantage is negative, the loss counts no more than that of this ratio (Ye et al. 2020,
+            arXiv:1912.09729, eq. 5); None sets no such bound.
 
-    Returns: loss per token, and True where the clip binds. Shapes: (B, T).
+    Returns: loss per token, and True where a bound decides it. Shapes: (B, T).
     """
-    ratio = torch.exp(log_probs - old_log_probs)
+    ratio = torch.exp(log_ratio)
     unclipped = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1.0 - clip, 1.0 + clip)
-    return torch.maximum(unclipped, clipped), clipped > unclipped
+    if low is None and high is None:
+        loss, bound = unclipped, torch.zeros_like(unclipped, dtype=torch.bool)
+    else:
+        clipped = -advantages * bounded_ratio(ratio, low, high)
+        loss, bound = torch.maximum(unclipped, clipped), clipped > unclipped
+    if dual is None:
+        return loss, bound
+    most = torch.where(advantages < 0, -advantages * dual, torch.inf)
+    return torch.minimum(loss, most), bound | (loss > most)
+
+
+def weighted_policy_loss(
+    log_ratio: Tensor, log_probs: Tensor, advantages: Tensor, *, low: float | None, high: float | None
+) -> tuple[Tensor, Tensor]:
+    """``log pi`` weighed by the advantage and the bounded ratio, which is held constant (CISPO; MiniMax 2025,
+    arXiv:2506.13585, eqs. 4 and 5), as a loss.
+
+    Args: log_ratio, log_probs (with gradient), advantages of shape (B, T); low, high as in :func:`clipped_policy_loss`.
+
+    Returns: loss per token, and True where a bound changes the weight. Shapes: (B, T).
+    """
+    ratio = torch.exp(log_ratio.detach())
+    weight = bounded_ratio(ratio, low, high)
+    return -weight * advantages * log_probs, weight != ratio
+
+
+def bounded_ratio(ratio: Tensor, low: float | None, high: float | None) -> Tensor:
+    """A ratio within [1 - low, 1 + high]; None leaves a side open. Shapes alike."""
+    if low is None and high is None:
+        return ratio
+    return ratio.clamp(None if low is None else 1.0 - low, None if high is None else 1.0 + high)
 
 
 def clipped_value_loss(

@@ -186,6 +186,7 @@ def _unpaid(
         ref_log_probs=None,
         kl=None,
         rewards=np.zeros(generation.mask.shape),
+        kl_coef=np.zeros(len(prompts)),
         scores=np.zeros(len(prompts), dtype=np.float32),
         score_valid=np.zeros(len(prompts), dtype=bool),
         terminated=~truncated,
@@ -195,6 +196,7 @@ def _unpaid(
         prompts=tuple(prompt.text for prompt in prompts),
         responses=texts,
         temperature=task.sampling.temperature,
+        max_new_tokens=task.sampling.max_new_tokens,
         keep_sets=generation.keep_sets,
     )
 
@@ -213,4 +215,5 @@ def _paid(
         paid=paid_scores(scores, capped, task.reward, normalizer),
         kl_coef=kl_coef,
     )._asdict()
-    return replace(episodes, scores=scores.value, score_std=scores.std, score_valid=scores.valid, **paid)
+    paid |= {"scores": scores.value, "score_std": scores.std, "score_valid": scores.valid}
+    return replace(episodes, kl_coef=np.full(len(episodes), kl_coef), **paid)

@@ -171,8 +171,12 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
                 "rollout: needs a number of episodes that samples_per_prompt divides, got "
                 f"{count} episodes of {samples_per_prompt} samples"
             )
-        prompts = [self.task.prompts.draw(self.np_random) for _ in range(count // samples_per_prompt)]
+        prompts = self.draw_prompts(count // samples_per_prompt)
         return self.rollout_on(policy, prompts, samples_per_prompt=samples_per_prompt, timer=timer)
+
+    def draw_prompts(self, count: int) -> list[Prompt]:
+        """The next prompts of the stream that :meth:`rollout` draws from. Args: count: of prompts, at least 1."""
+        return [self.task.prompts.draw(self.np_random) for _ in range(checked("draw_prompts: count", count, Count))]
 
     def rollout_on(
         self,

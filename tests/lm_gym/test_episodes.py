@@ -51,6 +51,7 @@ def make(
         ref_log_probs=numbers() if reference else None,
         kl=numbers(np.float64) if reference else None,
         rewards=numbers(np.float64),
+        kl_coef=rng.random(rows),
         scores=rng.normal(size=rows).astype(np.float32),
         score_valid=rng.random(rows) < 0.8,
         terminated=~truncated,
@@ -60,6 +61,7 @@ def make(
         prompts=tuple(f"p{seed}-{row}" for row in range(rows)),
         responses=tuple(f"r{seed}-{row}" for row in range(rows)),
         temperature=temperature,
+        max_new_tokens=8,
         keep_sets=random_keep_sets(rng, mask) if kept else None,
     )
 

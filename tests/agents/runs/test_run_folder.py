@@ -231,7 +231,7 @@ def fail_at(
     if where == "callback":
         return Stop
     if where == "second step":
-        real_step = agent._step
+        real_step = agent._update._step
 
         def step(*args: Any) -> dict[str, float]:
             calls[0] += 1
@@ -239,7 +239,7 @@ def fail_at(
                 raise DivergedError("the loss is nan")
             return real_step(*args)
 
-        monkeypatch.setattr(agent, "_step", step)
+        monkeypatch.setattr(agent._update, "_step", step)
         return DivergedError
     model = env.reward_model
     assert model is not None

@@ -157,14 +157,14 @@ def test_clipped_policy_loss_by_hand() -> None:
     """Ratios 1.5 and 0.5 with either sign of the advantage, and one inside the clip."""
     ratio = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1])
     advantages = torch.tensor([2.0, -2.0, 2.0, -2.0, 3.0])
-    loss, clipped = clipped_policy_loss(ratio.log(), torch.zeros(5), advantages, clip=0.2)
+    loss, clipped = clipped_policy_loss(ratio.log(), advantages, low=0.2, high=0.2)
     torch.testing.assert_close(loss, torch.tensor([-2.4, 3.0, -1.0, 1.6, -3.3]))
     assert clipped.tolist() == [True, False, False, True, False]
 
 
 def test_clipped_policy_loss_has_no_gradient_where_the_clip_binds() -> None:
     log_probs = torch.tensor([math.log(1.5), math.log(1.1)], requires_grad=True)
-    loss, _ = clipped_policy_loss(log_probs, torch.zeros(2), torch.tensor([1.0, 1.0]), clip=0.2)
+    loss, _ = clipped_policy_loss(log_probs, torch.tensor([1.0, 1.0]), low=0.2, high=0.2)
     loss.sum().backward()
     torch.testing.assert_close(log_probs.grad, torch.tensor([0.0, -1.1]))
 

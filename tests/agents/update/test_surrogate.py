@@ -48,7 +48,7 @@ class GroupMean:
 def test_another_estimator_is_all_that_another_algorithm_needs(make_env: MakeEnv, make_policy: MakePolicy) -> None:
     env = make_env(kl_coef=0.0, max_new_tokens=3)
     config = SurrogateConfig(episodes_per_iteration=64, samples_per_prompt=8, learning_rate=3e-3, epochs=1)
-    agent = SurrogateAgent(make_policy(env), GroupMean(), config)
+    agent = SurrogateAgent(make_policy(env), config, estimator=GroupMean())
     history = [agent.learn(env, progress=done / 8) for done in range(8)]
     assert history[-1]["score"] > history[0]["score"] + 0.2
     assert math.isnan(history[0]["explained_variance"])
@@ -63,7 +63,9 @@ def test_estimators_of_one_name_are_two_estimators(make_env: MakeEnv, make_polic
     """A run must not be taken up with another class that happens to be called the same."""
     policy, config = make_policy(make_env()), SurrogateConfig(samples_per_prompt=2)
     other = type("GroupMean", (GroupMean,), {"__module__": "elsewhere"})
-    names = [SurrogateAgent(policy, kind(), config).settings()["estimator"]["name"] for kind in (GroupMean, other)]
+    names = [
+        SurrogateAgent(policy, config, estimator=kind()).settings()["estimator"]["name"] for kind in (GroupMean, other)
+    ]
     assert names[0] != names[1]
 
 
@@ -77,7 +79,7 @@ def test_groups_stay_whole_when_a_member_abstains(make_env: MakeEnv, make_policy
 
     env = make_env(reward_model=lambda prompts, completions: [None, 1.0] * (len(prompts) // 2))
     agent = SurrogateAgent(
-        make_policy(env), Watching(), SurrogateConfig(episodes_per_iteration=8, samples_per_prompt=2)
+        make_policy(env), SurrogateConfig(episodes_per_iteration=8, samples_per_prompt=2), estimator=Watching()
     )
     metrics = agent.learn(env)
     assert metrics["invalid_episodes"] == 4.0
@@ -87,7 +89,7 @@ def test_groups_stay_whole_when_a_member_abstains(make_env: MakeEnv, make_policy
 
 def test_an_estimator_of_groups_refuses_groups_of_one(make_env: MakeEnv, make_policy: MakePolicy) -> None:
     with pytest.raises(ConfigError, match=r"samples_per_prompt: must be >= 2 for GroupMean.*got 1"):
-        SurrogateAgent(make_policy(make_env()), GroupMean(), SurrogateConfig())
+        SurrogateAgent(make_policy(make_env()), estimator=GroupMean())
 
 
 @pytest.mark.parametrize("given", [GroupMean, lambda episodes, evaluation: None])

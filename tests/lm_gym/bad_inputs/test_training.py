@@ -120,7 +120,7 @@ POLICIES: list[Case] = [
     ("load an agent of no name", lambda w: PPO.load(""), ("PPO.load: folder", "''")),
     ("save an agent to a number", lambda w: PPO(w.policy).save(3), ("PPO.save: folder", "3")),
     ("save an agent to no name", lambda w: PPO(w.policy).save(""), ("PPO.save: folder", "''")),
-    ("an agent without settings", lambda w: SurrogateAgent(w.policy, GAE(), None), ("config", "None")),
+    ("an agent without settings", lambda w: SurrogateAgent(w.policy, 3, estimator=GAE()), ("config", "3")),
     ("progress in words", lambda w: PPO(w.policy).learn(w.vector(), progress="x"), ("learn: progress", "'x'")),
     ("progress past the end", lambda w: PPO(w.policy).learn(w.vector(), progress=1.0), ("learn: progress", "1.0")),
     ("an agent of a model", lambda w: PPO(make_model()), ("PPO.policy", "GPT2LMHeadModel")),

@@ -1,0 +1,52 @@
+"""Advantage actor-critic: one step on each batch, with a value head and no clip.
+
+PPO takes the same step with one epoch and one minibatch, where every ratio is 1 (Huang et al. 2022, arXiv:2205.09123).
+Departures: Adam in place of RMSprop; whole responses in place of a fixed number of steps.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from lm_gym.tools.settings import Count, Positive, Probability, settings
+
+from ..update.advantages import GAE, AdvantageEstimator
+from ..update.agent import SurrogateAgent
+from ..update.config import SurrogateConfig
+from ..update.objectives import Objective
+
+__all__ = ["A2C", "A2CConfig"]
+
+
+@settings
+class A2CConfig(SurrogateConfig):
+    """Settings of :class:`A2C`."""
+
+    epochs: Literal[1] = 1
+    """Passes over each batch: one."""
+    minibatches: Count = 1
+    """Optimiser steps per pass; with more than one the later ones are off-policy, and nothing corrects it."""
+    value_clip: Positive | None = None
+    """Largest counted change of a value, in reward units; None does not clip."""
+    whiten_advantages: bool = False
+    """Whiten the advantages over the counted tokens of the whole batch."""
+    gamma: Probability = 1.0
+    """Discount per token."""
+    gae_lambda: Probability = 1.0
+    """Lambda of the advantage estimate; 1 is the return less the value."""
+
+
+class A2C(SurrogateAgent):
+    """Synchronous advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783)."""
+
+    config_type: ClassVar[type[SurrogateConfig]] = A2CConfig
+
+    @staticmethod
+    def estimator_of(config: A2CConfig) -> AdvantageEstimator:
+        """Generalised advantages; at lambda 1 the return less the value."""
+        return GAE(gamma=config.gamma, lam=config.gae_lambda)
+
+    @staticmethod
+    def objective_of(config: A2CConfig) -> Objective:
+        """The plain policy gradient."""
+        return Objective(clip_low=None, clip_high=None)
