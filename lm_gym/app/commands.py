@@ -214,11 +214,11 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Train a language model by PPO against a reward model, under a KL penalty.
+    """Train a language model by PPO or another agent against a reward model.
 
     Args:
         options: What is trained, on what.
-        update: Settings of PPO.
+        update: Settings of the agent.
         responses: Settings of sampling.
         out: Folder of the run; the trained model is policy in it.
         resume: Go on with the run that the folder holds.

@@ -28,6 +28,14 @@ ShareHeldOut = Annotated[float, Bounds(above=0, below=1)]
 NoneGiven = tyro.conf.arg(help_behavior_hint="(default: none)")
 Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio"]
 """Where metrics go: "auto" is TensorBoard where it is installed."""
+AgentName = Literal[
+    "ppo", "a2c", "reinforce", "reinforce++", "remax", "rloo", "grpo", "dr-grpo", "dapo", "gspo", "cispo"
+]
+"""Names of the algorithms (``lm_gym.agents.algorithms.names``, which is not loaded for a line of help)."""
+AGENTS = "(default: the agent's)"
+AgentsInt = Annotated[Count | None, tyro.conf.arg(metavar="INT", help_behavior_hint=AGENTS)]
+AgentsFloat = Annotated[Positive | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=AGENTS)]
+AgentsShare = Annotated[Probability | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=AGENTS)]
 MaybeInt = Annotated[Count | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")]
 MaybeFloat = Annotated[Positive | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")]
 MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")]
@@ -146,7 +154,7 @@ class TrainOptions:
     eval_data: MaybePath = None
     """Held-out prompts; the best checkpoint is chosen on them."""
     iterations: Count = 100
-    """PPO iterations."""
+    """Iterations: rollouts, each with its update."""
     eval_every: Count = 10
     """Iterations between evaluations on the held-out prompts; there is one after the last iteration too."""
     save_every: Count = 10
@@ -165,24 +173,27 @@ class TrainOptions:
 
 @options
 class UpdateOptions:
-    """Settings of PPO and of the KL penalty."""
+    """Settings of the agent and of the KL penalty."""
 
+    agent: AgentName = "ppo"
+    """Algorithm; those from rloo on compare several responses to each prompt, and need no value head."""
     episodes: Count = 64
     """Responses per iteration."""
-    minibatches: Annotated[
-        Count | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 4, or --episodes)")
-    ] = None
-    """Optimiser steps per pass over an iteration's responses."""
-    epochs: Count = 4
-    """Passes over each iteration's responses (also --n-epochs)."""
+    samples_per_prompt: AgentsInt = None
+    """Responses to each prompt that is drawn: 8 for most methods that compare them, 4 for rloo, else 1 (also
+    --num-generations)."""
+    minibatches: AgentsInt = None
+    """Optimiser steps per pass over an iteration's responses: 4 for ppo."""
+    epochs: AgentsInt = None
+    """Passes over each iteration's responses: 4 for ppo, 1 for most others (also --n-epochs)."""
     learning_rate: Positive = 1e-5
     """Adam's step size at the start; it falls to 0 over the run (also --lr)."""
-    clip: Positive = 0.2
-    """Farthest that a step may move the probability ratio from 1 (also --clip-range)."""
-    gamma: Probability = 1.0
-    """Discount per token."""
-    gae_lambda: Probability = 0.95
-    """Lambda of the advantage estimate (also --lam)."""
+    clip: AgentsFloat = None
+    """Farthest that a step may move the probability ratio from 1: .2 for most (also --clip-range)."""
+    gamma: AgentsShare = None
+    """Discount per token: 1."""
+    gae_lambda: AgentsShare = None
+    """Lambda of the advantage estimate: .95 for ppo, 1 for a2c (also --lam)."""
     entropy_coef: float = 0.0
     """Weight of an entropy bonus in the loss; the KL penalty holds the entropy already (also --ent-coef)."""
     kl_coef: NotNegative = 0.05

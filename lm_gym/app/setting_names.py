@@ -25,6 +25,8 @@ _PPO = {
     "ppo_epochs": "epochs",
     "num_mini_batches": "minibatches",
     "lam": "gae_lambda",
+    "num_generations": "samples_per_prompt",
+    "rloo_k": "samples_per_prompt",
     "reward_model_path": "reward_model",
     "report_to": "tracker",
     "checkpoint_every": "save_every",

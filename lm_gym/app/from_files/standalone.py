@@ -1,4 +1,4 @@
-"""Single stages for the command line: PPO, generation, comparison, each from files."""
+"""Single stages for the command line: training an agent, generation, comparison, each from files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lm_gym.agents.callbacks import Callback, TrainingRun
-from lm_gym.agents.algorithms.ppo import PPOConfig
 from lm_gym.app.options import ResponseOptions, SampleOptions, TrainOptions, TrainResponseOptions, UpdateOptions
-from lm_gym.app.pipeline.stages import answered, make_env, run_ppo
+from lm_gym.app.pipeline.stages import answered, make_env, run_agent
 from lm_gym.app.run_models import SETTINGS
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError, OutputExistsError, PromptError
@@ -26,6 +25,7 @@ from lm_gym.tools.console.terminal import visible
 from lm_gym.tools.files import write_jsonl, write_text
 from lm_gym.tools.settings import checked
 
+from .algorithm import algorithm_of
 from .train_ending import print_training
 
 __all__ = ["compare_models", "generate_texts", "train_policy"]
@@ -44,7 +44,7 @@ def train_policy(
     overwrite: bool,
     console: Console,
 ) -> None:
-    """PPO from files.
+    """Training from files.
 
     Args:
         options, update, responses: of the command.
@@ -57,6 +57,7 @@ def train_policy(
     Raises:
         Interrupted: a signal stopped it; what was done is saved.
     """
+    algorithm, config = algorithm_of(update, seed=options.seed)
     env = make_env(
         options.model,
         read_prompt_rows(options.data),
@@ -66,11 +67,12 @@ def train_policy(
         device=options.device,
         dtype=options.dtype,
     )
-    result = run_ppo(
+    result = run_agent(
         out,
         options.model,
         env,
-        _ppo_config(update, options.seed),
+        config,
+        algorithm=algorithm,
         iterations=options.iterations,
         eval_prompts=() if options.eval_data is None else read_prompt_rows(options.eval_data),
         kl_target=update.kl_target,
@@ -106,20 +108,6 @@ class _SettingsFile(Callback):
     def on_start(self, run: TrainingRun) -> None:
         if run.folder is not None:
             write_text(run.folder / SETTINGS, self._settings)
-
-
-def _ppo_config(update: UpdateOptions, seed: int) -> PPOConfig:
-    return PPOConfig(
-        episodes_per_iteration=update.episodes,
-        minibatches=min(4, update.episodes) if update.minibatches is None else update.minibatches,
-        epochs=update.epochs,
-        learning_rate=update.learning_rate,
-        clip=update.clip,
-        gamma=update.gamma,
-        gae_lambda=update.gae_lambda,
-        entropy_coef=update.entropy_coef,
-        seed=seed,
-    )
 
 
 def generate_texts(

@@ -43,7 +43,7 @@ def report_of_training(folder: Path) -> Report:
     target = settings.get("kl_target")
     again = ("train", "--config", folder / SETTINGS, "--out", folder.with_name(f"{folder.name}-again"))
     return Report(
-        title=f"PPO: {folder.resolve().name}",
+        title=f"{_agent(settings)}: {folder.resolve().name}",
         summary=_summary(settings, len(history)),
         command=command_of(*again) if settings else "",
         machine="",
@@ -62,11 +62,16 @@ def report_of_training(folder: Path) -> Report:
     )
 
 
+def _agent(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("agent", "ppo")).upper()
+
+
 def _summary(settings: Mapping[str, Any], iterations: int) -> str:
     if not settings:
-        return f"A language model, trained by PPO for {iterations} iterations."
+        return f"A language model, trained for {iterations} iterations."
     return (
-        f"{settings.get('model')}, trained by PPO for {iterations} of {settings.get('iterations')} iterations of "
+        f"{settings.get('model')}, trained by {_agent(settings)} for {iterations} of "
+        f"{settings.get('iterations')} iterations of "
         f"{settings.get('episodes')} responses against {settings.get('reward_model')}, on the prompts of "
         f"{settings.get('data')}."
     )

@@ -32,7 +32,7 @@ from .stages import (
     ppo_policy_folder,
     read_evaluation,
     read_judgements,
-    run_ppo,
+    run_agent,
     sample_answers,
     truth_metrics,
     winners,
@@ -225,7 +225,7 @@ def _reinforced(
 
     def make(folder: Path) -> str:
         env = make_env(reference, plan.train_prompts, reward_model, reward=reward, sampling=plan.sampling)
-        run_ppo(
+        run_agent(
             folder,
             start,
             env,

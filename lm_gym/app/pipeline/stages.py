@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from lm_gym.agents.algorithms.ppo import PPO, PPOConfig
+from lm_gym.agents.algorithms.ppo import PPO
 from lm_gym.agents.callbacks import Callback, ProgressDisplay
 from lm_gym.agents.policy import LanguageModelPolicy
 from lm_gym.agents.run_folder import POLICY
 from lm_gym.agents.trackers import TrackioTracker, WandbTracker
 from lm_gym.agents.training import EpisodeMetrics, TrainResult, train
+from lm_gym.agents.update.agent import SurrogateAgent
+from lm_gym.agents.update.config import SurrogateConfig
 from lm_gym.app.options import Tracker
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.envs.task import TextTask
@@ -46,7 +48,7 @@ __all__ = [
     "make_env",
     "ppo_policy_folder",
     "read_judgements",
-    "run_ppo",
+    "run_agent",
     "sample_answers",
     "winners",
 ]
@@ -183,12 +185,13 @@ def make_env(
     return TextGenerationVectorEnv(task, reward_model, num_envs=num_envs)
 
 
-def run_ppo(
+def run_agent(
     folder: Path,
     start: str | Path,
     env: TextGenerationVectorEnv,
-    config: PPOConfig,
+    config: SurrogateConfig,
     *,
+    algorithm: type[SurrogateAgent] = PPO,
     iterations: int,
     eval_prompts: Sequence[str | Mapping[str, Any]],
     kl_target: float | None,
@@ -198,7 +201,7 @@ def run_ppo(
     overwrite: bool = False,
     separate_critic: bool = False,
     episode_metrics: EpisodeMetrics | None = None,
-    title: str = "PPO",
+    title: str | None = None,
     device: str = "auto",
     dtype: DType = "auto",
     eval_every: int = 10,
@@ -213,6 +216,7 @@ def run_ppo(
         start: language model (or policy) to start from.
         env: with the reference and the reward model.
         config: of the agent.
+        algorithm: class of the agent.
         iterations: length of the run.
         eval_prompts: held out; the best policy is chosen on them.
         kl_target: nats per response for an adaptive coefficient, or None.
@@ -222,7 +226,7 @@ def run_ppo(
         overwrite: delete the run in ``folder`` first.
         separate_critic: give the value head a trunk of its own.
         episode_metrics: further metrics of each iteration's episodes.
-        title: of the progress bar.
+        title: of the progress bar; None is the agent's name.
         device, dtype: of the policy.
         eval_every, save_every: iterations between evaluations and between checkpoints.
         tracker: beside ``metrics.jsonl``.
@@ -234,7 +238,7 @@ def run_ppo(
     policy = LanguageModelPolicy.from_pretrained(
         start, separate_critic=separate_critic or None, device=device, dtype=dtype
     )
-    agent = PPO(policy, config)
+    agent = algorithm(policy, config)
     result = train(
         agent,
         env,
@@ -244,7 +248,7 @@ def run_ppo(
         adaptive_kl=None if kl_target is None else AdaptiveKL(target=kl_target, horizon=kl_horizon),
         eval_every=eval_every,
         checkpoint_every=save_every,
-        callbacks=[ProgressDisplay(title), *_hosted(tracker), *callbacks],
+        callbacks=[ProgressDisplay(title or algorithm.__name__), *_hosted(tracker), *callbacks],
         tensorboard={"auto": None, "tensorboard": True}.get(tracker, False),
         episode_metrics=episode_metrics,
         seed=seed,

@@ -185,7 +185,7 @@ def test_null_is_none_or_an_empty_list_and_never_the_word(tmp_path: Path, capsys
     [
         ("learning_rat: 1\n", "train has no setting 'learning_rat'; did you mean 'learning_rate'?"),
         ("ent_coeff: 1\n", "did you mean 'ent_coef'?"),
-        ("zzz: 1\n", "no setting 'zzz'; the settings are clip, "),
+        ("zzz: 1\n", "no setting 'zzz'; the settings are agent, "),
         ("overwrite: true\n", "overwrite belongs on the command line"),
         ("lr: 1\nlearning_rate: 2\n", "learning_rate must be set once"),
         ("model: [a, b]\n", "model: must be one value, got ['a', 'b']"),
