@@ -372,7 +372,7 @@ def test_an_error_is_not_hidden_by_a_checkpoint_that_cannot_be_written(
 ) -> None:
     agent, env = start()
     run_dir = tmp_path if place == "folder" else None
-    with full_disk(2000), pytest.raises(Stop) as found:
+    with full_disk(4000), pytest.raises(Stop) as found:
         train(agent, env, iterations=2, run_dir=run_dir, callbacks=[Counter(1)], tensorboard=False)
     notes = getattr(found.value, "__notes__", [])
     assert len(notes) == (place == "folder")
