@@ -216,9 +216,14 @@ class SurrogateAgent:
             ConfigError: the folder is no text or path, or it was saved with another estimator.
         """
         saved = load_agent(cls.__name__, folder, device=device, dtype=dtype)
-        parts = {"estimator": estimator, "sampler": sampler, "processes": processes}
-        objective = Objective(**saved.objective) if cls is SurrogateAgent else None
-        agent = cls(saved.policy, cls.config_type(**saved.config), objective=objective, **parts)
+        agent = cls(
+            saved.policy,
+            cls.config_type(**saved.config),
+            estimator=estimator,
+            objective=Objective(**saved.objective) if cls is SurrogateAgent else None,
+            sampler=sampler,
+            processes=processes,
+        )
         saved.check_estimator(agent.settings()["estimator"])
         agent.load_state_dict(saved.state)
         return agent

@@ -105,7 +105,7 @@ class SurrogateUpdate:
         """
         processes = self.processes
         counted = ~episodes.abstained
-        alike = paid_alike(episodes).astype(np.float32) if self.estimator.needs_groups else []
+        alike = paid_alike(episodes).astype(np.float32) if self.estimator.needs_groups else np.zeros(0)
         summary = {
             **episode_metrics(episodes, processes=processes),
             "learning_rate": self._set_learning_rate(progress),

@@ -11,7 +11,8 @@ from lm_gym import Reference, RewardConfig, SamplingConfig
 from lm_gym.testing import Solution, solve, tiny_language_model
 
 PROMPT = "a b"
-_shares: list[tuple[str, str, int, float, float]] = []
+SHARE = "share closed"
+"""Name of a test's property: agent, task, seed, share, seconds."""
 
 
 def dense(prompts: list[str], completions: list[str]) -> list[float]:
@@ -75,20 +76,23 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def report_share(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Notes a share for the table at the end; as a property it comes from another process of the run too."""
+
     def report(agent: str, task: str, seed: int, share: float, seconds: float) -> None:
-        record_property("share_closed", share)
-        _shares.append((agent, task, seed, share, seconds))
+        record_property(SHARE, (agent, task, seed, share, seconds))
 
     return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if not _shares:
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, [])]
+    shares = [value for one in reports for name, value in one.user_properties if name == SHARE]
+    if not shares:
         return
     terminalreporter.section("share of the gap J* - J_ref that was closed (exact)")
-    for agent in dict.fromkeys(row[0] for row in _shares):
-        rows = [row for row in _shares if row[0] == agent]
-        shares = [row[3] for row in rows]
-        terminalreporter.line(f"{agent}: mean {sum(shares) / len(shares):.4f}, worst {min(shares):.4f}")
+    for agent in dict.fromkeys(row[0] for row in shares):
+        rows = [row for row in shares if row[0] == agent]
+        closed = [row[3] for row in rows]
+        terminalreporter.line(f"{agent}: mean {sum(closed) / len(closed):.4f}, worst {min(closed):.4f}")
         for _, task, seed, share, seconds in rows:
             terminalreporter.line(f"    {task:8s} seed {seed}: {share:.4f} in {seconds:.0f} s")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import pytest
 
 from lm_gym import AdaptiveKL, RewardConfig, SamplingConfig, ScoreNormalizer
-from lm_gym.agents import PPOConfig, PretrainConfig, SupervisedConfig, SurrogateConfig
+from lm_gym.agents import Objective, PPOConfig, PretrainConfig, SupervisedConfig, SurrogateConfig
 from lm_gym.app.options import (
     FileRun,
     RewardOptions,
@@ -32,7 +32,7 @@ CLASSES = (
     EmbeddingTrainingConfig,
     LoraSettings,
     LossConfig,
-    PPOConfig,
+    Objective,
     PretrainConfig,
     RewardConfig,
     RewardTrainingConfig,
