@@ -199,7 +199,7 @@ def test_run_leaves_bad_rows_out_when_asked(tmp_path: Path, capsys: pytest.Captu
     rankings = write_jsonl(tmp_path / "rankings.jsonl", [*rows, {"prompt": "p", "chosen": 3, "rejected": "c"}])
     arguments = ["run", "--rankings", str(rankings), "--out", str(tmp_path / "run")]
     assert main(arguments) == 2
-    assert f"{rankings}, line 5" in " ".join(capsys.readouterr().err.split()).replace("- ", "-")
+    assert f"{rankings},line5" in "".join(capsys.readouterr().err.split())  # long paths are broken anywhere
     assert main([*arguments, "--skip-bad"]) == 2
     told = capsys.readouterr()
     assert "skipped 1 rows, kept 4" in told.out
