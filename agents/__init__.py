@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .algorithms.a2c import A2C, A2CConfig
+    from .algorithms.best_of_n import best_of_n, best_of_n_kl_bound, best_of_n_probs, best_of_n_scores
     from .algorithms.dapo import DAPO, DAPOConfig
     from .algorithms.grpo import CISPO, GRPO, GSPO, CISPOConfig, DrGRPO, DrGRPOConfig, GRPOConfig, GSPOConfig
     from .algorithms.ppo import PPO, PPOConfig
@@ -82,6 +83,10 @@ __all__ = [
     "TrainResult",
     "TrainingRun",
     "WandbTracker",
+    "best_of_n",
+    "best_of_n_kl_bound",
+    "best_of_n_probs",
+    "best_of_n_scores",
     "pretrain",
     "supervised_finetune",
     "train",
@@ -89,6 +94,7 @@ __all__ = [
 
 _HOMES = {
     "algorithms.a2c": ("A2C", "A2CConfig"),
+    "algorithms.best_of_n": ("best_of_n", "best_of_n_kl_bound", "best_of_n_probs", "best_of_n_scores"),
     "algorithms.dapo": ("DAPO", "DAPOConfig"),
     "algorithms.grpo": ("CISPO", "GRPO", "GSPO", "CISPOConfig", "DrGRPO", "DrGRPOConfig", "GRPOConfig", "GSPOConfig"),
     "algorithms.reinforce": (

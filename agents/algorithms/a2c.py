@@ -25,7 +25,7 @@ class A2CConfig(SurrogateConfig):
     epochs: Literal[1] = 1
     """Passes over each batch: one."""
     minibatches: Count = 1
-    """Optimiser steps per pass; with more than one the later ones are off-policy, and nothing corrects it."""
+    """Optimiser steps per pass; from the second on they are off-policy, weighed by a ratio without a bound."""
     value_clip: Positive | None = None
     """Largest counted change of a value, in reward units; None does not clip."""
     whiten_advantages: bool = False

@@ -128,11 +128,7 @@ class SurrogateAgent:
                 "drift; got one model for both; train a copy (copy.deepcopy(model)), or load one with "
                 "LanguageModelPolicy.from_pretrained"
             )
-        if env.reference is None and self.objective.kl_in_loss:
-            raise ConfigError(
-                f"{type(self).__name__}: takes the KL to the reference into its loss, and the environment has no "
-                "reference; give it one, or use an objective with kl_place='none'"
-            )
+        self._require_reference(env.reference is not None, "the environment has none")
         timer = PhaseTimer()
         episodes, found = self.collect(env, timer)
         self.last_episodes = episodes
@@ -154,7 +150,15 @@ class SurrogateAgent:
             ConfigError: the estimator's targets do not fit the batch.
         """
         episodes = checked(f"{type(self).__name__}.update: episodes", episodes, Episodes)
+        self._require_reference(episodes.ref_log_probs is not None, "the episodes were collected without one")
         return self._update(episodes, progress=progress)
+
+    def _require_reference(self, found: bool, got: str) -> None:
+        if self.objective.kl_in_loss and not found:
+            raise ConfigError(
+                f"{type(self).__name__}: needs a reference model, since its loss has the KL to it, and {got}; give the "
+                "environment one, or set kl_place='none'"
+            )
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides how it learns, as plain values: config, estimator with its numbers, objective."""

@@ -1,7 +1,7 @@
 """Advantage estimators for whole responses: what a response earned, less what its prompt promises.
 
-Each response has one number, the sum of its rewards, and every token of it the same advantage. Knows: returns, groups.
-Does not know: values, losses.
+Each response has one number, the sum of its rewards, and every token of it the same advantage. A truncated response
+has no score in that sum, and none is estimated. Knows: returns, groups. Does not know: values, losses.
 
 Shapes: B = episodes, T = longest response, G = responses to one prompt draw.
 """

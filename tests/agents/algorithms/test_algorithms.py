@@ -144,8 +144,11 @@ def test_a_kl_in_the_loss_needs_a_reference(make_env: MakeEnv, make_policy: Make
     policy = make_policy(make_env())
     env = make_env()
     env.task = replace(env.task, reference=None, reward=replace(env.task.reward, kl_coef=0.0))
-    with pytest.raises(ConfigError, match=r"GRPO: takes the KL .*no reference; give it one, or .*kl_place='none'"):
-        made("grpo", policy).learn(env)
+    agent = made("grpo", policy)
+    with pytest.raises(ConfigError, match=r"GRPO: needs a reference model, .* the environment has none; .*'none'"):
+        agent.learn(env)
+    with pytest.raises(ConfigError, match=r"GRPO: needs a reference model, .* collected without one; .*'none'"):
+        agent.update(env.rollout(policy, 8))
 
 
 def test_remax_compares_with_the_greedy_response(make_env: MakeEnv, make_policy: MakePolicy) -> None:

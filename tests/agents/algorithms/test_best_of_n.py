@@ -1,0 +1,66 @@
+"""Best-of-n by hand, by enumeration of all draws, and against a rollout."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lm_gym.agents import best_of_n, best_of_n_kl_bound, best_of_n_probs, best_of_n_scores
+from lm_gym.errors import ConfigError
+
+
+def test_the_score_from_a_pool_is_the_mean_over_all_subsets() -> None:
+    scores = np.array([[3.0, 1.0, 2.0, 2.0], [0.0, 0.0, 5.0, -1.0]])
+    for n in range(1, 5):
+        subsets = [[max(chosen) for chosen in itertools.combinations(row, n)] for row in scores.tolist()]
+        np.testing.assert_allclose(best_of_n_scores(scores, n), [np.mean(each) for each in subsets])
+    with pytest.raises(ConfigError, match=r"n, of pools of 4: must be a whole number in \[1, 4\], got 5"):
+        best_of_n_scores(scores, 5)
+
+
+def test_the_distribution_is_that_of_all_draws() -> None:
+    """Four responses, two of them tied; every sequence of three draws, whose first maximum wins."""
+    probs, scores = np.array([0.1, 0.2, 0.3, 0.4]), np.array([1.0, 5.0, 5.0, -2.0])
+    counted = np.zeros(4)
+    for draws in itertools.product(range(4), repeat=3):
+        counted[max(draws, key=lambda one: scores[one])] += math.prod(probs[one] for one in draws)
+    np.testing.assert_allclose(best_of_n_probs(probs, scores, 3), counted)
+    np.testing.assert_allclose(best_of_n_probs(probs, scores, 1), probs)
+    with pytest.raises(ConfigError, match=r"best_of_n_probs: .*sum of 0.5"):
+        best_of_n_probs(np.array([0.5]), np.array([1.0]), 2)
+
+
+def test_the_bound_is_reached_without_ties_and_loose_with_them() -> None:
+    """Of 20,000 equally likely responses the KL is log n - (n - 1) / n; of two levels of score far less."""
+    probs = np.full(20_000, 1 / 20_000)
+
+    def kl(scores: np.ndarray, n: int) -> float:
+        chosen = best_of_n_probs(probs, scores, n)
+        return float((chosen[chosen > 0] * np.log(chosen[chosen > 0] / probs[chosen > 0])).sum())
+
+    for n in (1, 4, 16):
+        assert kl(np.arange(20_000.0), n) == pytest.approx(best_of_n_kl_bound(n), abs=2e-3)
+    tied = kl((np.arange(20_000) % 2).astype(float), 16)
+    assert tied < math.log(2) < best_of_n_kl_bound(16)
+
+
+def test_a_rollout_keeps_the_best_of_each_group(make_env: Callable[..., Any], make_policy: Callable[..., Any]) -> None:
+    env = make_env()
+    policy = make_policy(env)
+    state = env.state_dict()
+    every = env.rollout_on(policy, ["a b c", "d"], samples_per_prompt=8)
+    env.load_state_dict(state)
+    found = best_of_n(policy, env, ["a b c", "d"], n=8)
+    assert found.prompts == ("a b c", "d")
+    assert found.scores.tolist() == every.scores.reshape(2, 8).max(axis=1).tolist()
+    assert found.scores.min() > every.scores.mean()
+
+
+def test_what_abstained_is_never_the_best(make_env: Callable[..., Any], make_policy: Callable[..., Any]) -> None:
+    env = make_env(reward_model=lambda prompts, completions: [None, -7.0] * (len(prompts) // 2))
+    found = best_of_n(make_policy(env), env, ["d"], n=4)
+    assert found.score_valid.tolist() == [True]
+    assert found.scores.tolist() == [-7.0]
