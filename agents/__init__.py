@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ReMaxConfig,
         RLOOConfig,
     )
+    from .algorithms.soft_q import SoftQ, SoftQConfig
     from .callbacks import Agent, Callback, ProgressDisplay, TrainingRun
     from .metrics import METRICS
     from .policy import LanguageModelPolicy
@@ -73,6 +74,8 @@ __all__ = [
     "ReMax",
     "ReMaxConfig",
     "RewardToGo",
+    "SoftQ",
+    "SoftQConfig",
     "SupervisedConfig",
     "SupervisedResult",
     "SurrogateAgent",
@@ -109,6 +112,7 @@ _HOMES = {
     ),
     "update.baselines": ("GivenBaseline", "GroupMean", "LeaveOneOut", "MovingBaseline"),
     "update.advantages": ("GAE", "AdvantageEstimator", "RewardToGo", "Targets"),
+    "algorithms.soft_q": ("SoftQ", "SoftQConfig"),
     "callbacks": ("Agent", "Callback", "ProgressDisplay", "TrainingRun"),
     "metrics": ("METRICS",),
     "policy": ("LanguageModelPolicy",),

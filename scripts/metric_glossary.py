@@ -28,6 +28,7 @@ READING = {
     "response_length": "if it climbs with the score, the reward model may pay for length",
     "eos_share": "near 0, every response hits the cap: raise `max_new_tokens`, or set `missing_eos_penalty`",
     "invalid_episodes": "should be rare; the reward model abstained on them",
+    "soft_bellman_error": "falls towards 0, which is the optimum; in units of the score",
     "uniform_groups": "near 1: the scores do not tell the responses to a prompt apart, and little is learned",
     "kl_coef": "constant, unless an `AdaptiveKL` moves it",
     "learning_rate": "falls to 0 over the run by default",

@@ -8,10 +8,11 @@ from .dapo import DAPO
 from .grpo import CISPO, GRPO, GSPO, DrGRPO
 from .ppo import PPO
 from .reinforce import REINFORCE, RLOO, REINFORCEPlusPlus, ReMax
+from .soft_q import SoftQ
 
 __all__ = ["ALGORITHMS"]
 
-ALGORITHMS: dict[str, type[SurrogateAgent]] = {
+ALGORITHMS: dict[str, type[SurrogateAgent] | type[SoftQ]] = {
     "ppo": PPO,
     "a2c": A2C,
     "reinforce": REINFORCE,
@@ -23,5 +24,6 @@ ALGORITHMS: dict[str, type[SurrogateAgent]] = {
     "dapo": DAPO,
     "gspo": GSPO,
     "cispo": CISPO,
+    "soft-q": SoftQ,
 }
 """Name -> class; the settings are its ``config_type``."""

@@ -100,7 +100,7 @@ def load_agent(name: str, folder: str | Path, *, device: str | torch.device, dty
         )
     with reading(folder, "must hold the whole note of an agent", remedy="save the agent again"):
         settings, state, frozen = joined_state(note["settings"], {}), note["state"], set(note["frozen"])
-        parts = {part: settings.pop(part) for part in ("estimator", "objective")}
+        parts = {part: settings.pop(part, {}) for part in ("estimator", "objective")}  # some agents have neither
     policy = LanguageModelPolicy.from_pretrained(folder / POLICY, device=device, dtype=dtype)
     for place, weight in enumerate(policy.weights()):
         weight.requires_grad_(place not in frozen)

@@ -29,12 +29,13 @@ NoneGiven = tyro.conf.arg(help_behavior_hint="(default: none)")
 Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio"]
 """Where metrics go: "auto" is TensorBoard where it is installed."""
 AgentName = Literal[
-    "ppo", "a2c", "reinforce", "reinforce++", "remax", "rloo", "grpo", "dr-grpo", "dapo", "gspo", "cispo"
+    "ppo", "a2c", "reinforce", "reinforce++", "remax", "rloo", "grpo", "dr-grpo", "dapo", "gspo", "cispo", "soft-q"
 ]
 """Names of the algorithms (``lm_gym.agents.algorithms.names``, which is not loaded for a line of help)."""
 AGENTS = "(default: the agent's)"
 AgentsInt = Annotated[Count | None, tyro.conf.arg(metavar="INT", help_behavior_hint=AGENTS)]
 AgentsFloat = Annotated[Positive | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=AGENTS)]
+AgentsNumber = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=AGENTS)]
 AgentsShare = Annotated[Probability | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=AGENTS)]
 MaybeInt = Annotated[Count | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")]
 MaybeFloat = Annotated[Positive | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")]
@@ -176,7 +177,7 @@ class UpdateOptions:
     """Settings of the agent and of the KL penalty."""
 
     agent: AgentName = "ppo"
-    """Algorithm; those from rloo on compare several responses to each prompt, and need no value head."""
+    """Algorithm; those from rloo to cispo compare several responses to each prompt, and need no value head."""
     episodes: Count = 64
     """Responses per iteration."""
     samples_per_prompt: AgentsInt = None
@@ -194,8 +195,9 @@ class UpdateOptions:
     """Discount per token: 1."""
     gae_lambda: AgentsShare = None
     """Lambda of the advantage estimate: .95 for ppo, 1 for a2c (also --lam)."""
-    entropy_coef: float = 0.0
-    """Weight of an entropy bonus in the loss; the KL penalty holds the entropy already (also --ent-coef)."""
+    entropy_coef: AgentsNumber = None
+    """Weight of an entropy bonus in the loss; the KL penalty holds the entropy already (also
+    --ent-coef)."""
     kl_coef: NotNegative = 0.05
     """Price of a nat of KL to the reference, in units of the score; the start value with --kl-target (also --beta)."""
     kl_target: MaybeFloat = None

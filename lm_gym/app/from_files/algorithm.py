@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from lm_gym.agents.algorithms.names import ALGORITHMS
+from lm_gym.agents.algorithms.soft_q import SoftQ, SoftQConfig
 from lm_gym.agents.update.agent import SurrogateAgent
 from lm_gym.agents.update.config import SurrogateConfig
 from lm_gym.app.options import UpdateOptions
@@ -12,11 +13,13 @@ from lm_gym.errors import ConfigError
 
 __all__ = ["algorithm_of"]
 
-FIELDS = ("samples_per_prompt", "epochs", "minibatches", "clip", "gamma", "gae_lambda")
+FIELDS = ("samples_per_prompt", "epochs", "minibatches", "clip", "gamma", "gae_lambda", "entropy_coef")
 """Options that are left to the algorithm where they are not given, and are fields of some configs."""
 
 
-def algorithm_of(update: UpdateOptions, *, seed: int) -> tuple[type[SurrogateAgent], SurrogateConfig]:
+def algorithm_of(
+    update: UpdateOptions, *, seed: int
+) -> tuple[type[SurrogateAgent] | type[SoftQ], SurrogateConfig | SoftQConfig]:
     """Class and config of an algorithm.
 
     Args:
@@ -27,20 +30,19 @@ def algorithm_of(update: UpdateOptions, *, seed: int) -> tuple[type[SurrogateAge
         ConfigError: an option was given that the algorithm has no use for, or a count does not fit another.
     """
     kind = ALGORITHMS[update.agent]
-    known = {field.name for field in fields(kind.config_type)}
+    own = {field.name: field.default for field in fields(kind.config_type)}
     given = {name: value for name in FIELDS if (value := getattr(update, name)) is not None}
-    if unknown := sorted(given.keys() - known):
+    if unknown := sorted(given.keys() - own.keys()):
         option = "--" + unknown[0].replace("_", "-")
         raise ConfigError(
             f"{option}: must be a setting of the agent, and {update.agent} has none of the name, got "
             f"{given[unknown[0]]}; leave it out, or take another --agent"
         )
-    if "minibatches" not in given:
-        given["minibatches"] = min(kind.config_type().minibatches, update.episodes)
+    if "minibatches" in own and "minibatches" not in given:
+        given["minibatches"] = min(own["minibatches"], update.episodes)
     return kind, kind.config_type(
         episodes_per_iteration=update.episodes,
         learning_rate=update.learning_rate,
-        entropy_coef=update.entropy_coef,
         seed=seed,
         **given,
     )

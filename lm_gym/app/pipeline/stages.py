@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lm_gym.agents.algorithms.ppo import PPO
+from lm_gym.agents.algorithms.soft_q import SoftQ, SoftQConfig
 from lm_gym.agents.callbacks import Callback, ProgressDisplay
 from lm_gym.agents.policy import LanguageModelPolicy
 from lm_gym.agents.run_folder import POLICY
@@ -189,9 +190,9 @@ def run_agent(
     folder: Path,
     start: str | Path,
     env: TextGenerationVectorEnv,
-    config: SurrogateConfig,
+    config: SurrogateConfig | SoftQConfig,
     *,
-    algorithm: type[SurrogateAgent] = PPO,
+    algorithm: type[SurrogateAgent] | type[SoftQ] = PPO,
     iterations: int,
     eval_prompts: Sequence[str | Mapping[str, Any]],
     kl_target: float | None,
@@ -238,7 +239,7 @@ def run_agent(
     policy = LanguageModelPolicy.from_pretrained(
         start, separate_critic=separate_critic or None, device=device, dtype=dtype
     )
-    agent = algorithm(policy, config)
+    agent = algorithm(policy, config)  # type: ignore[arg-type]
     result = train(
         agent,
         env,

@@ -1,0 +1,304 @@
+"""Token-level soft Q-learning with the reference as prior, whose fixed point is the optimum of the environment.
+
+The optimum of ``E[R] - beta KL(pi || pi_ref)`` has soft values (Ziebart 2010; Haarnoja et al. 2017, arXiv:1702.08165)
+
+    V*(s) = beta log sum_a pi_ref(a|s) exp(Q*(s, a) / beta),    pi*(a|s) = pi_ref(a|s) exp((Q*(s, a) - V*(s)) / beta),
+
+so a policy and a value head hold a Q-function between them, ``Q(s, a) = V(s) + beta log pi(a|s) / pi_ref(a|s)``, whose
+own soft value is V: the backup needs no sum over the vocabulary, and acting is sampling from the policy. The error of
+the soft Bellman equation over d steps (d = 1 is Q-learning, more is path consistency: Nachum et al. 2017,
+arXiv:1702.08892, eq. 10),
+
+    V(s_t) + sum_k beta log pi(a_k|s_k) / pi_ref(a_k|s_k) - sum_k r_k - V_slow(s_{t+d}),
+
+is 0 at the optimum whoever drew the tokens, so old episodes are replayed. ``r`` is the score without the KL, ``V_slow``
+that of a slow copy of the policy. Departures: no double Q; the undiscounted objective of the environment only.
+
+Shapes: B = episodes, T = longest response.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lm_gym.envs.rollout import PhaseTimer, sampler_of
+from lm_gym.envs.wrappers import AnyEnv, vector_env_of
+from lm_gym.episodes import Episodes
+from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.models.language_model import DType
+from lm_gym.models.teacher_forcing import token_batches
+from lm_gym.policy import Sampler
+from lm_gym.runs.generators import generator_of, require_state, state_of
+from lm_gym.tools.settings import Count, Positive, Seed, Share, checked, settings
+
+from ..metrics import METRICS, episode_metrics, phase_metrics
+from ..policy import LanguageModelPolicy, checked_policy, own_copy
+from ..update.agent_folder import load_agent, load_optimizer_state, save_agent
+
+__all__ = ["SoftQ", "SoftQConfig", "bellman_errors"]
+
+
+@settings
+class SoftQConfig:
+    """Settings of :class:`SoftQ`."""
+
+    episodes_per_iteration: Count = 64
+    """Responses per rollout."""
+    replay_episodes: Count = 1024
+    """Responses that are kept to learn from, the newest."""
+    updates: Count = 8
+    """Optimiser steps per iteration."""
+    batch_episodes: Count = 64
+    """Responses of a step, drawn from those that are kept."""
+    backup_steps: Count | None = 1
+    """Tokens of one backup; None backs up from the end of the response, and needs no slow copy."""
+    slow_rate: Share = 0.05
+    """Share of the way that the slow copy goes to the policy at each step; 0 leaves it where it began."""
+    learning_rate: Positive = 1e-5
+    """Adam's step size at the start; it falls to 0 over the run."""
+    adam_eps: Positive = 1e-5
+    """Adam's epsilon."""
+    max_grad_norm: Positive | None = 1.0
+    """Gradients are scaled down to this L2 norm; None leaves them."""
+    max_batch_tokens: Count = 16_384
+    """Padded tokens per forward pass; a step above it is accumulated."""
+    seed: Seed = 0
+    """Seed of the draws from what is kept."""
+
+
+def bellman_errors(
+    values: Tensor, log_ratios: Tensor, rewards: Tensor, slow_values: Tensor, lengths: Tensor, *, steps: int | None
+) -> Tensor:
+    """Errors of the soft Bellman equation over some steps (module docstring), for every token of every response.
+
+    Args:
+        values: of the state before each token. Shape: (B, T).
+        log_ratios: beta log pi / pi_ref of each token, 0 off the response. Shape: (B, T).
+        rewards: without a KL, 0 off the response. Shape: (B, T).
+        slow_values: of the state before each token, and after the last one: 0 where the episode terminated.
+            Shape: (B, T + 1).
+        lengths: tokens of each response. Shape: (B,), int64.
+        steps: of a backup; None goes to the end.
+
+    Returns: the errors; what stands off the response means nothing. Shape: (B, T).
+    """
+    width = values.shape[1]
+    start = torch.arange(width, device=values.device)
+    end = lengths[:, None] if steps is None else torch.minimum(start[None] + steps, lengths[:, None])
+    end = end.expand(len(values), width).clamp(min=0)
+    paid = torch.nn.functional.pad((log_ratios - rewards).cumsum(1), (1, 0))
+    return values + paid.gather(1, end) - paid[:, :-1] - slow_values.gather(1, end)
+
+
+class SoftQ:
+    """Soft Q-learning of a :class:`LanguageModelPolicy` from replayed responses; the policy and its values are Q."""
+
+    config_type = SoftQConfig
+    """Class of its settings."""
+
+    def __init__(
+        self, policy: LanguageModelPolicy, config: SoftQConfig | None = None, *, sampler: Sampler | None = None
+    ) -> None:
+        """Args:
+        policy: trained in place.
+        config: settings; None takes the defaults.
+        sampler: decodes the rollouts; None takes the policy's own.
+
+        Raises:
+            ConfigError: policy or config is none.
+        """
+        self.config = checked("SoftQ: config", config, SoftQConfig | None) or SoftQConfig()
+        self.policy = checked_policy("SoftQ", policy)
+        self.sampler = policy.sampler if sampler is None else sampler_of(sampler)
+        self.last_episodes: Episodes | None = None
+        self._replay: Episodes | None = None
+        self._slow: LanguageModelPolicy | None = None
+        if self.config.backup_steps is not None:
+            copy = own_copy(policy.language_model)
+            self._slow = LanguageModelPolicy(copy, separate_critic=policy.separate_critic)
+            self._slow.load_state_dict(policy.state_dict())
+        self._rng = np.random.default_rng(self.config.seed)
+        self._optimizer = torch.optim.Adam(policy.parameters(), lr=self.config.learning_rate, eps=self.config.adam_eps)
+
+    def learn(self, env: AnyEnv, *, progress: float = 0.0) -> dict[str, float]:
+        """One iteration: collect, keep, and learn from what is kept.
+
+        Args: env: gives episodes; progress: share of the run that is done, in [0, 1).
+
+        Returns: every metric of ``lm_gym.agents.metrics.METRICS``; what is undefined is NaN.
+
+        Raises:
+            ConfigError: there is no KL to a reference, or sampling is truncated, so that the policy's ratio to the
+                reference is not Q's.
+            DivergedError: a loss or gradient is not finite; the weights are those of the last good step.
+        """
+        progress = checked("learn: progress", progress, Share)
+        env = vector_env_of(env, "learn")
+        if env.reference is None or env.kl_coef == 0 or env.sampling.truncates:
+            raise ConfigError(
+                "SoftQ: needs a kl_coef above 0 and untruncated sampling, since Q is beta times the log-ratio to the "
+                f"reference, got kl_coef = {env.kl_coef:g}{'' if env.reference else ', no reference'} and "
+                f"{'truncated' if env.sampling.truncates else 'untruncated'} sampling; set kl_coef, and leave top_k, "
+                "top_p, min_p and min_new_tokens out"
+            )
+        timer = PhaseTimer()
+        self.last_episodes = episodes = env.rollout(self.sampler, self.config.episodes_per_iteration, timer=timer)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * (1.0 - progress)
+        with timer.phase("update"):
+            self._keep(episodes)
+            steps = [] if self._replay is None else [self._step(self._replay) for _ in range(self.config.updates)]
+        self.sampler.refresh(self.policy)
+        return {
+            **dict.fromkeys(METRICS, math.nan),
+            **episode_metrics(episodes),
+            **({name: float(np.mean([step[name] for step in steps])) for name in steps[0]} if steps else {}),
+            "kl_coef": env.kl_coef,
+            "learning_rate": self.config.learning_rate * (1.0 - progress),
+            "optimizer_steps": float(len(steps)),
+            **phase_metrics(timer, int(episodes.response_mask.sum()), self.policy.device),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides how it learns, as plain values."""
+        return asdict(self.config)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimiser, draws, slow copy, and the episodes that are kept; the policy has a state of its own."""
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "rng": state_of(self._rng),
+            "slow": None if self._slow is None else self._slow.state_dict(),
+            "replay": None if self._replay is None else _packed(self._replay),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an agent."""
+        state = require_state("SoftQ", state, ("optimizer", "rng", "slow", "replay"))
+        if (state["slow"] is None) != (self._slow is None):
+            raise ConfigError("SoftQ state: must come from an agent whose backup_steps are as this one's, and does not")
+        rng = generator_of(state["rng"], "SoftQ state: rng")
+        load_optimizer_state(self._optimizer, state["optimizer"], "SoftQ")
+        if self._slow is not None:
+            self._slow.load_state_dict(state["slow"])
+        self._replay = None if state["replay"] is None else _unpacked(state["replay"])
+        self._rng = rng
+
+    def save(self, folder: str | Path) -> Path:
+        """Save the whole agent, the episodes that it keeps included; see :meth:`SurrogateAgent.save`.
+
+        Raises:
+            UnsupportedModelError: the policy cannot be saved (an adapter is on it).
+            ConfigError: the folder is no text or path.
+            WriteError: the disk is full, say.
+        """
+        return save_agent(self, folder)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        sampler: Sampler | None = None,
+        device: str | torch.device = "auto",
+        dtype: DType = "auto",
+    ) -> Self:
+        """Load an agent that :meth:`save` wrote; it goes on learning as if it had not been away.
+
+        Args: folder: the saved agent; sampler: None takes the policy's own; device, dtype: of the policy.
+
+        Raises:
+            ArtifactError: it is no such folder, or a file is missing or has changed.
+            ConfigError: the folder is no text or path.
+        """
+        saved = load_agent(cls.__name__, folder, device=device, dtype=dtype)
+        agent = cls(saved.policy, SoftQConfig(**saved.config), sampler=sampler)
+        agent.load_state_dict(saved.state)
+        return agent
+
+    def _keep(self, episodes: Episodes) -> None:
+        """Add the episodes that have a score, and forget the oldest above the limit."""
+        counted = episodes[~episodes.abstained]
+        if len(counted):
+            parts = [counted] if self._replay is None else [self._replay, counted]
+            joined = Episodes.concatenate(parts)
+            self._replay = joined[max(0, len(joined) - self.config.replay_episodes) :]
+
+    def _step(self, replay: Episodes) -> dict[str, float]:
+        """One optimiser step on episodes drawn from those that are kept."""
+        rows = self._rng.choice(len(replay), size=min(self.config.batch_episodes, len(replay)), replace=False)
+        batch = replay[rows]
+        tokens = int(batch.response_mask.sum())
+        self._optimizer.zero_grad(set_to_none=True)
+        lengths = batch.prompt_lengths + batch.response_lengths
+        cut = token_batches(lengths, self.config.max_batch_tokens, self.policy.device)
+        squares = math.fsum(self._backward(batch[piece], tokens) for piece in cut)
+        limit = self.config.max_grad_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), math.inf if limit is None else limit))
+        if not np.isfinite([norm, squares]).all():
+            self._optimizer.zero_grad(set_to_none=True)
+            raise DivergedError(
+                f"SoftQ: loss and gradient must be finite, got a squared error of {squares:.4g} and a gradient of norm "
+                f"{norm:.4g}; the step was not taken and the weights are those before it. Look at the scores of the "
+                "last episodes, or lower learning_rate"
+            )
+        self._optimizer.step()
+        self.policy.refresh()
+        self._follow()
+        return {"soft_bellman_error": math.sqrt(squares), "grad_norm": norm}
+
+    def _backward(self, part: Episodes, tokens: int) -> float:
+        """Accumulate the gradient of half the mean squared error. Returns: the share of the mean squared error."""
+        now = self.policy.log_probs_and_values(part, entropy=False)
+        device = now.log_probs.device
+        mask = torch.from_numpy(part.response_mask).to(device)
+        assert part.ref_log_probs is not None
+        reference = torch.from_numpy(part.ref_log_probs).to(device)
+        beta = torch.from_numpy(part.kl_coef).to(device, torch.float32)[:, None]
+        log_ratios = torch.where(mask, beta * (now.log_probs - reference), 0.0)
+        rewards = torch.from_numpy(part.rewards_without_kl).to(device, torch.float32)
+        lengths = torch.from_numpy(part.response_lengths).to(device)
+        slow = self._slow_values(part, now.values.shape, device)
+        steps = self.config.backup_steps
+        errors = torch.where(mask, bellman_errors(now.values, log_ratios, rewards, slow, lengths, steps=steps), 0.0)
+        (0.5 * (errors**2).sum() / tokens).backward()
+        return float((errors.detach() ** 2).sum() / tokens)
+
+    @torch.no_grad()
+    def _slow_values(self, part: Episodes, shape: torch.Size, device: torch.device) -> Tensor:
+        """Values of the slow copy before each token and after the last one. Shape: (B, T + 1)."""
+        found = torch.zeros(shape[0], shape[1] + 1, device=device)
+        source = self._slow or self.policy
+        if self._slow is None and not part.truncated.any():
+            return found
+        seen = source.log_probs_and_values(part, entropy=False)
+        if self._slow is not None:
+            found[:, :-1] = seen.values
+        lengths = torch.from_numpy(part.response_lengths).to(device)[:, None]
+        after = seen.final_values * torch.from_numpy(part.truncated).to(device)
+        return found.scatter(1, lengths, after[:, None])
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the slow copy towards the policy."""
+        if self._slow is not None:
+            for slow, weight in zip(self._slow.weights(), self.policy.weights(), strict=True):
+                slow.lerp_(weight, self.config.slow_rate)
+            self._slow.refresh()
+
+
+def _packed(episodes: Episodes) -> dict[str, Any]:
+    """Episodes as tensors and plain values, for a checkpoint."""
+    given = {field.name: getattr(episodes, field.name) for field in fields(episodes)}
+    return {name: torch.from_numpy(one) if isinstance(one, np.ndarray) else one for name, one in given.items()}
+
+
+def _unpacked(state: dict[str, Any]) -> Episodes:
+    return Episodes(**{name: one.cpu().numpy() if isinstance(one, Tensor) else one for name, one in state.items()})

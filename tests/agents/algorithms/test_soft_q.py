@@ -1,0 +1,109 @@
+"""Soft Q-learning: its error by hand and at the exact optimum, what it refuses, what it keeps."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lm_gym.agents import SoftQ, SoftQConfig
+from lm_gym.agents.algorithms.soft_q import bellman_errors
+from lm_gym.agents.metrics import METRICS
+from lm_gym.errors import ConfigError, DivergedError
+
+MakeEnv = Callable[..., Any]
+
+
+def test_the_error_by_hand() -> None:
+    """Two responses, of three tokens and of two; the second was truncated and bootstraps from 7."""
+    values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 0.0]])
+    log_ratios = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.0]])
+    rewards = torch.tensor([[0.0, 0.0, 10.0], [0.0, 1.0, 0.0]])
+    slow = torch.tensor([[1.5, 2.5, 3.5, 0.0], [4.5, 5.5, 7.0, 0.0]])
+    lengths = torch.tensor([3, 2])
+
+    def errors(steps: int | None) -> list[list[float]]:
+        found = bellman_errors(values, log_ratios, rewards, slow, lengths, steps=steps)
+        return [row[:size] for row, size in zip(found.tolist(), [3, 2], strict=True)]
+
+    one = [[1 + 0.1 - 2.5, 2 + 0.2 - 3.5, 3 + 0.3 - 10], [4 + 0.4 - 5.5, 5 + 0.5 - 1 - 7]]
+    two = [[1 + 0.3 - 3.5, 2 + 0.5 - 10, 3 + 0.3 - 10], [4 + 0.9 - 1 - 7, 5 + 0.5 - 1 - 7]]
+    end = [[1 + 0.6 - 10, 2 + 0.5 - 10, 3 + 0.3 - 10], [4 + 0.9 - 1 - 7, 5 + 0.5 - 1 - 7]]
+    for steps, expected in ((1, one), (2, two), (None, end), (9, end)):
+        for ours, theirs in zip(errors(steps), expected, strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, None])
+def test_the_error_is_0_at_the_optimum_alone(steps: int | None) -> None:
+    """Two tokens of a vocabulary of three, by enumeration: pi* and V* solve it for every response, pi_ref does not."""
+    rng = np.random.default_rng(0)
+    beta, reward = 0.3, torch.from_numpy(rng.normal(size=(3, 3)))
+    first = torch.from_numpy(rng.normal(size=3)).log_softmax(0)
+    second = torch.from_numpy(rng.normal(size=(3, 3))).log_softmax(1)
+    inner = beta * torch.logsumexp(second + reward / beta, 1)  # V* after the first token
+    start = beta * torch.logsumexp(first + inner / beta, 0)
+    best = (first + (inner - start) / beta, second + (reward - inner[:, None]) / beta)
+    torch.testing.assert_close(best[0].exp().sum(), torch.tensor(1.0, dtype=torch.float64))
+    a, b = (one.flatten() for one in torch.meshgrid(torch.arange(3), torch.arange(3), indexing="ij"))
+
+    def errors(policy: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        ratios = beta * torch.stack([policy[0][a] - first[a], policy[1][a, b] - second[a, b]], 1)
+        values = torch.stack([start.expand(9), inner[a]], 1)
+        rewards = torch.stack([torch.zeros(9, dtype=torch.float64), reward[a, b]], 1)
+        slow = torch.cat([values, torch.zeros(9, 1, dtype=torch.float64)], 1)
+        return bellman_errors(values, ratios, rewards, slow, torch.full((9,), 2), steps=steps)
+
+    assert errors(best).abs().max() < 1e-12
+    assert errors((first, second)).abs().max() > 0.1
+
+
+def test_it_learns_from_what_it_keeps(make_env: MakeEnv, make_policy: Callable[..., Any]) -> None:
+    env = make_env(reward_model=lambda prompts, completions: [None, *(len(text) / 9 for text in completions[1:])])
+    agent = SoftQ(make_policy(env), SoftQConfig(episodes_per_iteration=8, replay_episodes=12, updates=3))
+    metrics = agent.learn(env)
+    assert set(metrics) == set(METRICS)
+    assert metrics["invalid_episodes"] == 1.0
+    assert metrics["optimizer_steps"] == 3.0
+    assert math.isfinite(metrics["soft_bellman_error"])
+    assert len(agent.state_dict()["replay"]["responses"]) == 7
+    agent.learn(env)
+    kept = agent.state_dict()["replay"]["responses"]
+    assert len(kept) == 12
+    assert agent.last_episodes is not None
+    assert kept[-7:] == agent.last_episodes.responses[1:]  # the newest stay
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kl_coef": 0.0}, r"got kl_coef = 0 and untruncated"),
+        ({"top_k": 3}, r"got kl_coef = 0\.1 and truncated sampling"),
+    ],
+)
+def test_what_makes_no_q_function_is_refused(
+    settings: dict[str, Any], words: str, make_env: MakeEnv, make_policy: Callable[..., Any]
+) -> None:
+    env = make_env(**settings)
+    with pytest.raises(ConfigError, match=rf"SoftQ: needs a kl_coef above 0 and untruncated sampling, .*{words}"):
+        SoftQ(make_policy(env)).learn(env)
+
+
+def test_a_diverged_step_is_not_taken(make_env: MakeEnv, make_policy: Callable[..., Any]) -> None:
+    env = make_env()
+    policy = make_policy(env)
+    with torch.no_grad():
+        policy.value_head.bias.fill_(math.nan)
+    before = [weight.clone() for weight in policy.model.parameters()]
+    with pytest.raises(DivergedError, match=r"SoftQ: loss and gradient must be finite, got a squared error of nan"):
+        SoftQ(policy, SoftQConfig(episodes_per_iteration=8)).learn(env)
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
+
+
+def test_the_state_of_another_kind_of_backup_is_refused(make_env: MakeEnv, make_policy: Callable[..., Any]) -> None:
+    env = make_env()
+    state = SoftQ(make_policy(env)).state_dict()
+    with pytest.raises(ConfigError, match=r"SoftQ state: must come from an agent whose backup_steps"):
+        SoftQ(make_policy(env), SoftQConfig(backup_steps=None)).load_state_dict(state)
