@@ -301,4 +301,5 @@ def _packed(episodes: Episodes) -> dict[str, Any]:
 
 
 def _unpacked(state: dict[str, Any]) -> Episodes:
-    return Episodes(**{name: one.cpu().numpy() if isinstance(one, Tensor) else one for name, one in state.items()})
+    given: dict[str, Any] = {n: one.cpu().numpy() if isinstance(one, Tensor) else one for n, one in state.items()}
+    return Episodes(**given)

@@ -345,7 +345,7 @@ def _rule(annotation: Any) -> str:
     """What an annotation asks for, in words."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        bounds = [one for one in parts[1:] if isinstance(one, Bounds | FilePath)]
+        bounds = [one for one in parts[1:] if isinstance(one, Bounds)]  # that of a path is told with the path
         of_text = bounds and parts[0] is str
         return "a text that is not empty" if of_text else " ".join((_rule(parts[0]), *map(str, bounds)))
     if origin in (Union, types.UnionType):

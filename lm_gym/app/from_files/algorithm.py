@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 from lm_gym.agents.algorithms.names import ALGORITHMS
 from lm_gym.agents.algorithms.soft_q import SoftQ, SoftQConfig
@@ -30,7 +31,7 @@ def algorithm_of(
         ConfigError: an option was given that the algorithm has no use for, or a count does not fit another.
     """
     kind = ALGORITHMS[update.agent]
-    own = {field.name: field.default for field in fields(kind.config_type)}
+    own: dict[str, Any] = {field.name: field.default for field in fields(kind.config_type)}
     given = {name: value for name in FIELDS if (value := getattr(update, name)) is not None}
     if unknown := sorted(given.keys() - own.keys()):
         option = "--" + unknown[0].replace("_", "-")

@@ -178,3 +178,11 @@ def test_options_are_settings_whose_errors_name_the_option() -> None:
         Given(eval_every=0)
     with pytest.raises(ConfigError, match=r"^--eval-every: must be given, and is missing$"):
         Given()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("value", ["", "a\0b", 3])
+def test_the_rule_of_a_place_is_told_once(value: object) -> None:
+    words = r"^x: must be a text that is not empty or a path that a file system can hold \(no zero byte, .*\), got"
+    with pytest.raises(ConfigError, match=words) as found:
+        checked("x", value, Place)
+    assert str(found.value).count("file system can hold") == 1
