@@ -35,6 +35,7 @@ from lm_gym.errors import ConfigError, DivergedError
 from lm_gym.models.language_model import DType
 from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.policy import Sampler
+from lm_gym.processes import launched_processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.tools.settings import Count, Positive, Seed, Share, checked, settings
 
@@ -112,8 +113,13 @@ class SoftQ:
         sampler: decodes the rollouts; None takes the policy's own.
 
         Raises:
-            ConfigError: policy or config is none.
+            ConfigError: policy or config is none, or several processes were launched, each of which would learn alone.
         """
+        if (size := launched_processes().size) > 1:
+            raise ConfigError(
+                f"SoftQ: learns in one process, got {size} launched (WORLD_SIZE), each of which would learn alone; "
+                "start one, or use an agent that takes processes=, such as PPO"
+            )
         self.config = checked("SoftQ: config", config, SoftQConfig | None) or SoftQConfig()
         self.policy = checked_policy("SoftQ", policy)
         self.sampler = policy.sampler if sampler is None else sampler_of(sampler)

@@ -91,6 +91,15 @@ def test_what_makes_no_q_function_is_refused(
         SoftQ(make_policy(env)).learn(env)
 
 
+def test_several_processes_that_would_learn_alone_are_refused(
+    make_env: MakeEnv, make_policy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make_policy(make_env())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"SoftQ: learns in one process, got 2 launched .*such as PPO"):
+        SoftQ(policy)
+
+
 def test_a_diverged_step_is_not_taken(make_env: MakeEnv, make_policy: Callable[..., Any]) -> None:
     env = make_env()
     policy = make_policy(env)
