@@ -8,28 +8,22 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from lm_gym.tools.settings import Count, Positive, Probability, settings
+from lm_gym.tools.settings import Probability, settings
 
 from ..update.advantages import GAE, AdvantageEstimator
 from ..update.agent import SurrogateAgent
-from ..update.config import SurrogateConfig
+from ..update.config import OnPolicyConfig, SurrogateConfig
 from ..update.objectives import Objective
 
 __all__ = ["A2C", "A2CConfig"]
 
 
 @settings
-class A2CConfig(SurrogateConfig):
+class A2CConfig(OnPolicyConfig):
     """Settings of :class:`A2C`."""
 
     epochs: Literal[1] = 1
     """Passes over each batch: one."""
-    minibatches: Count = 1
-    """Optimiser steps per pass; from the second on they are off-policy, weighed by a ratio without a bound."""
-    value_clip: Positive | None = None
-    """Largest counted change of a value, in reward units; None does not clip."""
-    whiten_advantages: bool = False
-    """Whiten the advantages over the counted tokens of the whole batch."""
     gamma: Probability = 1.0
     """Discount per token."""
     gae_lambda: Probability = 1.0

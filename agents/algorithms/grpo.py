@@ -18,7 +18,7 @@ from lm_gym.tools.settings import Count, Positive, Share, settings
 from ..update.advantages import AdvantageEstimator
 from ..update.agent import SurrogateAgent
 from ..update.baselines import GroupMean
-from ..update.config import SurrogateConfig
+from ..update.config import OnPolicyConfig, SurrogateConfig
 from ..update.objectives import Objective
 
 __all__ = ["CISPO", "GRPO", "GSPO", "CISPOConfig", "DrGRPO", "DrGRPOConfig", "GRPOConfig", "GSPOConfig", "GroupConfig"]
@@ -27,17 +27,13 @@ KLPlace = Literal["reward", "loss", "both", "none"]
 
 
 @settings
-class GroupConfig(SurrogateConfig):
+class GroupConfig(OnPolicyConfig):
     """Settings that the group methods share."""
 
     samples_per_prompt: Count = 8
     """Responses to each prompt that is drawn; they form a group."""
-    epochs: Count = 1
-    """Passes over each batch."""
     minibatches: Count = 2
     """Optimiser steps per pass."""
-    whiten_advantages: bool = False
-    """Whiten the advantages over the counted tokens of the whole batch."""
     kl_place: KLPlace = "loss"
     """Place of beta KL; see :class:`Objective`."""
 

@@ -20,7 +20,7 @@ from lm_gym.tools.settings import Count, Positive, Probability, settings
 from ..update.advantages import GAE, AdvantageEstimator, RewardToGo
 from ..update.agent import SurrogateAgent
 from ..update.baselines import GivenBaseline, GroupMean, LeaveOneOut, MovingBaseline
-from ..update.config import SurrogateConfig
+from ..update.config import OnPolicyConfig, SurrogateConfig
 from ..update.objectives import Objective
 
 __all__ = [
@@ -36,17 +36,11 @@ __all__ = [
 
 
 @settings
-class REINFORCEConfig(SurrogateConfig):
+class REINFORCEConfig(OnPolicyConfig):
     """Settings of :class:`REINFORCE`."""
 
     epochs: Literal[1] = 1
     """Passes over each batch: one."""
-    minibatches: Count = 1
-    """Optimiser steps per pass."""
-    value_clip: Positive | None = None
-    """Largest counted change of a learned baseline; None does not clip."""
-    whiten_advantages: bool = False
-    """Whiten the advantages over the counted tokens of the whole batch."""
     baseline: Literal["moving", "learned", "none"] = "moving"
     """A moving mean of returns; a value head, taken from each reward to go; or none, which leaves most noise."""
     gamma: Probability = 1.0
@@ -100,17 +94,11 @@ class REINFORCEPlusPlus(SurrogateAgent):
 
 
 @settings
-class RLOOConfig(SurrogateConfig):
+class RLOOConfig(OnPolicyConfig):
     """Settings of :class:`RLOO`."""
 
     samples_per_prompt: Count = 4
     """Responses to each prompt that is drawn; they form a group."""
-    epochs: Count = 1
-    """Passes over each batch."""
-    minibatches: Count = 1
-    """Optimiser steps per pass."""
-    whiten_advantages: bool = False
-    """Whiten the advantages over the counted tokens of the whole batch."""
     clip: Positive | None = None
     """Epsilon of the policy ratio, for more than one step on a batch; None does not clip."""
 
@@ -132,15 +120,8 @@ class RLOO(SurrogateAgent):
 
 
 @settings
-class ReMaxConfig(SurrogateConfig):
+class ReMaxConfig(OnPolicyConfig):
     """Settings of :class:`ReMax`."""
-
-    epochs: Count = 1
-    """Passes over each batch."""
-    minibatches: Count = 1
-    """Optimiser steps per pass."""
-    whiten_advantages: bool = False
-    """Whiten the advantages over the counted tokens of the whole batch."""
 
 
 class ReMax(SurrogateAgent):

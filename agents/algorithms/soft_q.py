@@ -31,23 +31,23 @@ from torch import Tensor
 from lm_gym.envs.rollout import PhaseTimer, sampler_of
 from lm_gym.envs.wrappers import AnyEnv, vector_env_of
 from lm_gym.episodes import Episodes
-from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.errors import ConfigError
 from lm_gym.models.language_model import DType
-from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.policy import Sampler
-from lm_gym.processes import launched_processes
+from lm_gym.processes import ONE_PROCESS, launched_processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
-from lm_gym.tools.settings import Count, Positive, Seed, Share, checked, settings
+from lm_gym.tools.settings import Count, Share, checked, settings
 
 from ..metrics import METRICS, episode_metrics, phase_metrics
 from ..policy import LanguageModelPolicy, checked_policy, own_copy
-from ..update.agent_folder import load_agent, load_optimizer_state, save_agent
+from ..update.agent_folder import load_agent, save_agent
+from ..update.optimizer import OptimizerConfig, PolicyOptimizer
 
 __all__ = ["SoftQ", "SoftQConfig", "bellman_errors"]
 
 
 @settings
-class SoftQConfig:
+class SoftQConfig(OptimizerConfig):
     """Settings of :class:`SoftQ`."""
 
     episodes_per_iteration: Count = 64
@@ -62,16 +62,6 @@ class SoftQConfig:
     """Tokens of one backup; None backs up from the end of the response, and needs no slow copy."""
     slow_rate: Share = 0.05
     """Share of the way that the slow copy goes to the policy at each step; 0 leaves it where it began."""
-    learning_rate: Positive = 1e-5
-    """Adam's step size at the start; it falls to 0 over the run."""
-    adam_eps: Positive = 1e-5
-    """Adam's epsilon."""
-    max_grad_norm: Positive | None = 1.0
-    """Gradients are scaled down to this L2 norm; None leaves them."""
-    max_batch_tokens: Count = 16_384
-    """Padded tokens per forward pass; a step above it is accumulated."""
-    seed: Seed = 0
-    """Seed of the draws from what is kept."""
 
 
 def bellman_errors(
@@ -131,7 +121,7 @@ class SoftQ:
             self._slow = LanguageModelPolicy(copy, separate_critic=policy.separate_critic)
             self._slow.load_state_dict(policy.state_dict())
         self._rng = np.random.default_rng(self.config.seed)
-        self._optimizer = torch.optim.Adam(policy.parameters(), lr=self.config.learning_rate, eps=self.config.adam_eps)
+        self._optimizer = PolicyOptimizer("SoftQ", policy, self.config, ONE_PROCESS)
 
     def learn(self, env: AnyEnv, *, progress: float = 0.0) -> dict[str, float]:
         """One iteration: collect, keep, and learn from what is kept.
@@ -156,8 +146,7 @@ class SoftQ:
             )
         timer = PhaseTimer()
         self.last_episodes = episodes = env.rollout(self.sampler, self.config.episodes_per_iteration, timer=timer)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * (1.0 - progress)
+        rate = self._optimizer.set_learning_rate(progress)
         with timer.phase("update"):
             self._keep(episodes)
             steps = [] if self._replay is None else [self._step(self._replay) for _ in range(self.config.updates)]
@@ -167,7 +156,7 @@ class SoftQ:
             **episode_metrics(episodes),
             **({name: float(np.mean([step[name] for step in steps])) for name in steps[0]} if steps else {}),
             "kl_coef": env.kl_coef,
-            "learning_rate": self.config.learning_rate * (1.0 - progress),
+            "learning_rate": rate,
             "optimizer_steps": float(len(steps)),
             **phase_metrics(timer, int(episodes.response_mask.sum()), self.policy.device),
         }
@@ -191,7 +180,7 @@ class SoftQ:
         if (state["slow"] is None) != (self._slow is None):
             raise ConfigError("SoftQ state: must come from an agent whose backup_steps are as this one's, and does not")
         rng = generator_of(state["rng"], "SoftQ state: rng")
-        load_optimizer_state(self._optimizer, state["optimizer"], "SoftQ")
+        self._optimizer.load_state_dict(state["optimizer"])
         if self._slow is not None:
             self._slow.load_state_dict(state["slow"])
         self._replay = None if state["replay"] is None else _unpacked(state["replay"])
@@ -242,26 +231,17 @@ class SoftQ:
         rows = self._rng.choice(len(replay), size=min(self.config.batch_episodes, len(replay)), replace=False)
         batch = replay[rows]
         tokens = int(batch.response_mask.sum())
-        self._optimizer.zero_grad(set_to_none=True)
-        lengths = batch.prompt_lengths + batch.response_lengths
-        cut = token_batches(lengths, self.config.max_batch_tokens, self.policy.device)
-        squares = math.fsum(self._backward(batch[piece], tokens) for piece in cut)
-        limit = self.config.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), math.inf if limit is None else limit))
-        if not np.isfinite([norm, squares]).all():
-            self._optimizer.zero_grad(set_to_none=True)
-            raise DivergedError(
-                f"SoftQ: loss and gradient must be finite, got a squared error of {squares:.4g} and a gradient of norm "
-                f"{norm:.4g}; the step was not taken and the weights are those before it. Look at the scores of the "
-                "last episodes, or lower learning_rate"
-            )
-        self._optimizer.step()
-        self.policy.refresh()
+        step = self._optimizer.step(
+            batch.prompt_lengths + batch.response_lengths,
+            lambda piece: self._backward(batch[piece], tokens),
+            sums=["squared_error"],
+            losses=["squared_error"],
+        )
         self._follow()
-        return {"soft_bellman_error": math.sqrt(squares), "grad_norm": norm}
+        return {"soft_bellman_error": math.sqrt(step["squared_error"]), "grad_norm": step["grad_norm"]}
 
-    def _backward(self, part: Episodes, tokens: int) -> float:
-        """Accumulate the gradient of half the mean squared error. Returns: the share of the mean squared error."""
+    def _backward(self, part: Episodes, tokens: int) -> Tensor:
+        """Accumulate the gradient of half the mean squared error. Returns: the share of that mean. Shape: (1,)."""
         now = self.policy.log_probs_and_values(part, entropy=False)
         device = now.log_probs.device
         mask = torch.from_numpy(part.response_mask).to(device)
@@ -275,7 +255,7 @@ class SoftQ:
         steps = self.config.backup_steps
         errors = torch.where(mask, bellman_errors(now.values, log_ratios, rewards, slow, lengths, steps=steps), 0.0)
         (0.5 * (errors**2).sum() / tokens).backward()
-        return float((errors.detach() ** 2).sum() / tokens)
+        return (errors.detach() ** 2).sum()[None] / tokens
 
     @torch.no_grad()
     def _slow_values(self, part: Episodes, shape: torch.Size, device: torch.device) -> Tensor:

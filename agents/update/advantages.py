@@ -17,11 +17,12 @@ from torch import Tensor
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.policy import PolicyEvaluation
+from lm_gym.processes import Processes
 from lm_gym.tools.settings import Probability, checked
 
 from .functional import discounted_returns, gae
 
-__all__ = ["GAE", "AdvantageEstimator", "RewardToGo", "Targets", "estimated"]
+__all__ = ["GAE", "AdvantageEstimator", "RewardToGo", "SharedEstimator", "Targets", "estimated"]
 
 
 class Targets(NamedTuple):
@@ -49,6 +50,15 @@ class AdvantageEstimator(Protocol):
             episodes: as collected; an abstained one stays in, so that groups are whole, and is masked by the learner.
             evaluation: of the policy that collected them, without gradient.
         """
+        ...
+
+
+@runtime_checkable
+class SharedEstimator(AdvantageEstimator, Protocol):
+    """An estimator with a number of its own that must be the same in all processes of a run, such as a moving mean."""
+
+    def share(self, processes: Processes) -> None:
+        """Take the processes that share the run; the learner hands them over before the first batch."""
         ...
 
 

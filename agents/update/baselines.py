@@ -18,6 +18,7 @@ from torch import Tensor
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.policy import PolicyEvaluation
+from lm_gym.processes import ONE_PROCESS, Processes
 from lm_gym.runs.generators import require_state
 from lm_gym.tools.settings import Positive, Share, checked
 
@@ -146,11 +147,17 @@ class MovingBaseline:
         """
         self.decay = checked("MovingBaseline.decay", decay, Share)
         self._mean = math.nan
+        self._processes = ONE_PROCESS
+
+    def share(self, processes: Processes) -> None:
+        """See :class:`SharedEstimator`; the mean is that of the returns of all of them."""
+        self._processes = processes
 
     def __call__(self, episodes: Episodes, evaluation: PolicyEvaluation) -> Targets:
         """See :class:`AdvantageEstimator`; the mean moves after the advantages are taken."""
         returns, counted = episodes.rewards.sum(axis=1), ~episodes.abstained
-        here = float(returns[counted].mean()) if counted.any() else self._mean
+        every = np.concatenate(self._processes.gather(returns[counted]))
+        here = float(every.mean()) if len(every) else self._mean
         mean = here if math.isnan(self._mean) else self._mean
         self._mean = self.decay * mean + (1.0 - self.decay) * here
         return spread(returns - mean, returns, episodes, evaluation)

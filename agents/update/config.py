@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from lm_gym.errors import ConfigError
-from lm_gym.tools.settings import Count, NotNegative, Positive, Seed, settings
+from lm_gym.tools.settings import Count, NotNegative, Positive, settings
 
-__all__ = ["SurrogateConfig"]
+from .optimizer import OptimizerConfig
+
+__all__ = ["OnPolicyConfig", "SurrogateConfig"]
 
 
 @settings
-class SurrogateConfig:
+class SurrogateConfig(OptimizerConfig):
     """Settings of :class:`SurrogateAgent`, the same for every estimator and objective."""
 
     episodes_per_iteration: Count = 64
@@ -30,20 +30,8 @@ class SurrogateConfig:
     """Weight of an entropy bonus in the loss. The KL already holds the entropy; see docs/concepts/action_modes.md."""
     whiten_advantages: bool = True
     """Whiten the advantages over the counted tokens of the whole batch."""
-    learning_rate: Positive = 1e-5
-    """Adam's step size at the start."""
-    learning_rate_decay: Literal["linear", "none"] = "linear"
-    """Linear: to 0 at the end of the run, whose length ``train`` knows."""
-    adam_eps: Positive = 1e-5
-    """Adam's epsilon."""
-    max_grad_norm: Positive | None = 1.0
-    """Gradients are scaled down to this L2 norm; None leaves them."""
     target_kl: Positive | None = None
     """Stop the passes over a batch once the mean k3 KL to the collecting policy passes 1.5 times this, nats/token."""
-    max_batch_tokens: Count = 16_384
-    """Padded tokens per forward pass; a minibatch above it is accumulated."""
-    seed: Seed = 0
-    """Seed of the order of episodes in minibatches."""
 
     def __post_init__(self) -> None:
         name, most = type(self).__name__, self.episodes_per_iteration
@@ -55,3 +43,17 @@ class SurrogateConfig:
             raise ConfigError(
                 f"{name}.samples_per_prompt: must divide episodes_per_iteration = {most}, got {self.samples_per_prompt}"
             )
+
+
+@settings
+class OnPolicyConfig(SurrogateConfig):
+    """Settings of algorithms that take one step on each batch, where every ratio is 1, unless they are told more."""
+
+    epochs: Count = 1
+    """Passes over each batch."""
+    minibatches: Count = 1
+    """Optimiser steps per pass; from the second on they are off-policy."""
+    value_clip: Positive | None = None
+    """Largest counted change of a value, in reward units, where there is a value head; None does not clip."""
+    whiten_advantages: bool = False
+    """Whiten the advantages over the counted tokens of the whole batch."""

@@ -7,7 +7,8 @@ never from the sampler; gradients are normalised over the whole minibatch, in al
 it is cut; a loss or gradient that is not finite stops the run before the step.
 
 What is swapped lives elsewhere: the estimate of advantages (``advantages.py``), the loss of a token and its weight
-(``objectives.py``), the formulas (``functional.py``). Which parts make which algorithm: ``algorithms``.
+(``objectives.py``). So do the optimiser (``optimizer.py``) and the formulas (``functional.py``). Which parts make which
+algorithm: ``algorithms``.
 
 Shapes: B = episodes of a batch, T = longest response.
 """
@@ -23,19 +24,17 @@ import torch
 from torch import Tensor
 
 from lm_gym.episodes import Episodes
-from lm_gym.errors import DivergedError
-from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.processes import Processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
 
 from ..metrics import episode_metrics
 from ..policy import LanguageModelPolicy
-from .advantages import AdvantageEstimator, estimated
-from .agent_folder import load_optimizer_state
+from .advantages import AdvantageEstimator, SharedEstimator, estimated
 from .baselines import paid_alike
 from .config import SurrogateConfig
 from .functional import clipped_value_loss, explained_variance, masked_mean, masked_whiten
 from .objectives import Objective, kl_term, row_weights
+from .optimizer import PolicyOptimizer
 
 __all__ = ["SurrogateUpdate"]
 
@@ -49,6 +48,8 @@ SHARES = (
     "kl_loss",
 )
 """Metrics of a step that are means over its tokens, in the order of their computation."""
+MAXIMA = ("ratio_max", "ratio_error")
+"""Metrics of a step that are the largest over its tokens, likewise."""
 
 
 class _Batch(NamedTuple):
@@ -85,10 +86,10 @@ class SurrogateUpdate:
         """
         self.name, self.policy, self.config = name, policy, config
         self.estimator, self.objective, self.processes = estimator, objective, processes
+        if isinstance(estimator, SharedEstimator):
+            estimator.share(processes)
         self._rng = np.random.default_rng(config.seed)
-        self._optimizer = torch.optim.Adam(
-            policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=policy.device.type != "mps"
-        )
+        self._optimizer = PolicyOptimizer(name, policy, config, processes)
 
     def __call__(self, episodes: Episodes, *, progress: float) -> dict[str, float]:
         """Learn from one batch. Episodes whose reward model abstained teach nothing and are counted.
@@ -108,7 +109,7 @@ class SurrogateUpdate:
         alike = paid_alike(episodes).astype(np.float32) if self.estimator.needs_groups else np.zeros(0)
         summary = {
             **episode_metrics(episodes, processes=processes),
-            "learning_rate": self._set_learning_rate(progress),
+            "learning_rate": self._optimizer.set_learning_rate(progress),
             "uniform_groups": float(np.mean(np.concatenate(processes.gather(alike)))) if len(alike) else math.nan,
         }
         if not processes.any(bool(counted.any())):
@@ -147,14 +148,8 @@ class SurrogateUpdate:
         """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an update."""
         state = require_state(self.name, state, ("optimizer", "rng"))
         rng = generator_of(state["rng"], f"{self.name} state: rng")
-        load_optimizer_state(self._optimizer, state["optimizer"], self.name)
+        self._optimizer.load_state_dict(state["optimizer"])
         self._rng = rng
-
-    def _set_learning_rate(self, progress: float) -> float:
-        left = 1.0 - progress if self.config.learning_rate_decay == "linear" else 1.0
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * left
-        return self.config.learning_rate * left
 
     def _passes(self, batch: _Batch, counted: np.ndarray) -> dict[str, float]:
         """Several passes over the counted episodes, each cut into minibatches anew."""
@@ -185,27 +180,13 @@ class SurrogateUpdate:
         tokens, sequences = processes.sum(sizes).tolist()
         if tokens == 0:
             return {}
-        self._optimizer.zero_grad(set_to_none=True)
-        lengths = (episodes.prompt_lengths + episodes.response_lengths)[rows]
-        cut = token_batches(lengths, self.config.max_batch_tokens, device)
-        pieces = [self._backward(batch, rows[piece], tokens, sequences) for piece in cut]
-        processes.sum_gradients(self.policy.parameters())
-        shares = torch.stack([torch.zeros(len(SHARES) + 2, device=device), *pieces])
-        sums = processes.sum(shares[:, :-2].sum(0)).tolist()
-        largest = processes.max(shares[:, -2:].amax(0)).tolist()
-        limit = self.config.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), math.inf if limit is None else limit))
-        if not np.isfinite([norm, *sums[:2]]).all():
-            self._optimizer.zero_grad(set_to_none=True)
-            raise DivergedError(
-                f"{self.name}: loss and gradient must be finite, got a policy loss of {sums[0]:.4g}, a value "
-                f"loss of {sums[1]:.4g} and a gradient of norm {norm:.4g}; the step was not taken and the weights are "
-                "those before it. Look at the scores of the last episodes, or lower learning_rate"
-            )
-        self._optimizer.step()
-        self.policy.refresh()
-        step = dict(zip(SHARES, sums, strict=True))
-        return {**step, "ratio_max": largest[0], "ratio_error": largest[1], "grad_norm": norm}
+        return self._optimizer.step(
+            (episodes.prompt_lengths + episodes.response_lengths)[rows],
+            lambda piece: self._backward(batch, rows[piece], tokens, sequences),
+            sums=SHARES,
+            maxima=MAXIMA,
+            losses=("policy_loss", "value_loss"),
+        )
 
     def _backward(self, batch: _Batch, rows: np.ndarray, tokens: int, sequences: int) -> Tensor:
         """Accumulate the gradient of some episodes.
@@ -215,7 +196,7 @@ class SurrogateUpdate:
             rows: episodes of this piece. Shape: (b,), int.
             tokens, sequences: response tokens, and responses, of the whole minibatch, in all processes.
 
-        Returns: shares of the token means ``SHARES``, then two maxima. Shape: (len(SHARES) + 2,).
+        Returns: shares of the token means ``SHARES``, then the ``MAXIMA``. Shape: (len(SHARES) + len(MAXIMA),).
         """
         config, objective, needs_values = self.config, self.objective, self.estimator.needs_values
         part = batch.episodes[rows]

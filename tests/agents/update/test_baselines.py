@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from lm_gym import Episodes
-from lm_gym.agents import GivenBaseline, GroupMean, LeaveOneOut, MovingBaseline
+from lm_gym.agents import REINFORCE, GivenBaseline, GroupMean, LeaveOneOut, MovingBaseline
 from lm_gym.agents.update.baselines import group_statistics, leave_one_out, paid_alike
 from lm_gym.errors import ConfigError
+from lm_gym.processes import Processes
 
 RETURNS = np.array([1.0, 2.0, 6.0, 4.0, 4.0, 9.0])
 GROUP = np.array([0, 0, 0, 1, 1, 7])
@@ -92,3 +93,19 @@ def test_a_moving_baseline_follows_the_returns_and_is_kept(episodes: Episodes) -
     np.testing.assert_allclose(numbers(again, episodes), RETURNS - (0.5 * first + first), rtol=1e-6)
     with pytest.raises(ConfigError, match="MovingBaseline state"):
         again.load_state_dict({})
+
+
+def test_a_moving_baseline_is_that_of_all_processes(
+    episodes: Episodes, make_env: Callable[..., Any], make_policy: Callable[..., Any]
+) -> None:
+    """The other process earned 10 and 20; the learner tells the estimator of it."""
+
+    class Two(Processes):
+        size = 2
+
+        def gather(self, value: Any) -> list[Any]:
+            return [value, np.array([10.0, 20.0])]
+
+    estimator = MovingBaseline()
+    REINFORCE(make_policy(make_env()), estimator=estimator, processes=Two())
+    np.testing.assert_allclose(numbers(estimator, episodes), RETURNS - (26 + 30) / 8, rtol=1e-6)
