@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_gym.models import lora
-from lm_gym.models.lora import Adapter, LoraSettings
+from lm_gym.models.lora import Adapter, LoraSettings, lasting_handle
 
 from .heads import has_positional_head
 
@@ -61,10 +61,3 @@ def load_adapter(model: Any, folder: Path, record: Mapping[str, Any]) -> Adapter
 def _wide_head(model: Any) -> tuple[str, ...]:
     """The head of a decoder, which may be of another type than the rest; an encoder's own class needs one type."""
     return ("score",) if has_positional_head(model) else ()
-
-
-def lasting_handle(base: Any) -> str | None:
-    """Handle of a base that an artefact can keep: a full path or a hub id, None for an object."""
-    if not isinstance(base, str | Path):
-        return None
-    return str(Path(base).resolve()) if Path(base).exists() else str(base)
