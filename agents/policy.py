@@ -9,7 +9,6 @@ Shapes: B = rows or episodes, T = longest response, H = hidden width, N = counte
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,30 +16,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.config import SamplingConfig
 from lm_gym.episodes import Episodes
-from lm_gym.errors import ArtifactError, ConfigError, UnsupportedModelError
+from lm_gym.errors import ConfigError
 from lm_gym.models.generate import LanguageModelSampler, response_texts
-from lm_gym.models.language_model import DType, LanguageModel, load_language_model, load_weights
+from lm_gym.models.language_model import DType, LanguageModel, own_copy
+from lm_gym.models.lora import LoraSettings
+from lm_gym.models.reference import Reference
 from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 from lm_gym.policy import PolicyEvaluation
 from lm_gym.prompts import load_prompts
-from lm_gym.runs.manifests import check_manifest, write_manifest
-from lm_gym.tools.console.quiet import quiet_transformers
-from lm_gym.tools.files import read_json, reading, replaced_folder, write_json
 from lm_gym.tools.settings import Count, Place, checked, shown
 
 from .acting import TokenActor
+from .policy_checks import check_can_be_saved, check_can_learn
+from .policy_folder import load_model, read_critic, read_record, take_model, write_folder
 
-__all__ = ["LanguageModelPolicy"]
-
-POLICY_RECORD = "lm_gym_policy.json"
-CRITIC_FILE = "critic.safetensors"
-SAVE_AGAIN = "save the policy again with save_pretrained()"
+__all__ = ["LanguageModelPolicy", "checked_policy", "own_copy"]
 
 
 class LanguageModelPolicy:
@@ -52,13 +47,15 @@ class LanguageModelPolicy:
 
     def __init__(self, language_model: LanguageModel, *, separate_critic: bool = False) -> None:
         """Args:
-        language_model: its weights are trained in place; never the object that a reference holds. Where some of them
-            are frozen and some are not (under an adapter, say), that stays; a model that is frozen as a whole is not.
+        language_model: its weights are trained in place; never the object that a reference holds. Under an adapter its
+            updates learn; else, where some weights are frozen and some are not, that stays, and a model that is frozen
+            as a whole is not.
         separate_critic: give the value head its own trunk.
 
         Raises:
-            ConfigError: it is no LanguageModel.
-            UnsupportedModelError: weights that learn are not float32, or gradient checkpointing is on.
+            ConfigError: it is no LanguageModel, or a critic of its own is asked for under an adapter.
+            UnsupportedModelError: weights that learn are not float32, or gradient checkpointing is on; or updates are
+                on the model that its ``adapter`` does not name.
         """
         if not isinstance(language_model, LanguageModel):
             raise ConfigError(
@@ -67,7 +64,7 @@ class LanguageModelPolicy:
                 f"{type(self).__name__}.from_pretrained(folder or hub id)"
             )
         self.language_model = language_model
-        _check_can_learn(self.model)
+        check_can_learn(language_model, separate_critic=separate_critic)
         self.model.eval()
         if not any(weight.requires_grad for weight in self.model.parameters()):
             self.model.requires_grad_(True)
@@ -86,6 +83,7 @@ class LanguageModelPolicy:
         cls,
         name_or_path: str | Path,
         *,
+        lora: LoraSettings | None = None,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         separate_critic: bool | None = None,
         device: str | torch.device = "auto",
@@ -96,6 +94,9 @@ class LanguageModelPolicy:
 
         Args:
             name_or_path: a handle that ``AutoModelForCausalLM`` loads, or a folder written by :meth:`save_pretrained`.
+                One with an adapter loads the base that it names, and goes on training the adapter.
+            lora: freeze the model and train low-rank updates; :meth:`reference` is then the model without them, and no
+                second copy of it. None trains every weight.
             tokenizer: of a model that has none of its own.
             separate_critic: None takes what was saved, else False.
             device: "auto" or a torch device.
@@ -103,65 +104,96 @@ class LanguageModelPolicy:
             trust_remote_code: run code that ships with a hub model. Off unless you say so.
 
         Raises:
-            ConfigError: a handle or setting is of another kind.
-            ModelLoadError, UnsupportedModelError, ArtifactError: nothing loads, it cannot be used, or it is cut short.
+            ConfigError: a handle or setting is of another kind, or no layer has a name of ``lora.target_modules``.
+            ModelLoadError, UnsupportedModelError, ArtifactError: nothing loads, it cannot be used, or it is cut short;
+                or an adapter's base is another model by now.
+            MissingExtraError: there is an adapter, and peft is not installed.
         """
         name_or_path = checked(f"{cls.__name__}: name_or_path (a model)", name_or_path, Place)
         separate_critic = checked(f"{cls.__name__}: separate_critic", separate_critic, bool | None)
-        shared = load_language_model(
-            name_or_path, tokenizer=tokenizer, device=device, dtype=dtype, trust_remote_code=trust_remote_code
-        )
-        saved = _read_record(Path(name_or_path))
+        lora = checked(f"{cls.__name__}: lora", lora, LoraSettings | None)
+        saved = read_record(Path(name_or_path))
         separate = saved.get("separate_critic", False) if separate_critic is None else separate_critic
-        policy = cls(own_copy(shared), separate_critic=separate)
+        language_model = load_model(
+            name_or_path,
+            lora=lora,
+            tokenizer=tokenizer,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
+        policy = cls(language_model, separate_critic=separate)
         if saved:
-            policy._load_critic(Path(name_or_path), whole=saved["separate_critic"] == separate)
+            with read_critic(Path(name_or_path)) as critic:
+                if saved["separate_critic"] == separate:
+                    policy._set_critic_state(critic)
+        return policy
+
+    def reference(self) -> Reference:
+        """The model as it is without the adapter, for an environment: it shares the policy's weights, and stays as it
+        is while the adapter learns.
+
+        Raises:
+            ConfigError: there is no adapter, so that all weights learn.
+        """
+        if self.language_model.adapter is None:
+            raise ConfigError(
+                f"policy {type(self.model).__name__}: must have an adapter to be its own reference without it, and has "
+                "none; load it with lora=LoraSettings(), or load a Reference of its own by load_language_model"
+            )
+        return Reference(self.language_model.base())
+
+    def merged(self) -> LanguageModelPolicy:
+        """A policy without an adapter that computes what this one does, up to rounding; a copy, with the value head.
+
+        Raises:
+            ConfigError: there is no adapter to merge.
+        """
+        adapter = own_copy(self.language_model).adapter
+        if adapter is None:
+            raise ConfigError(
+                f"policy {type(self.model).__name__}: must have an adapter to be merged, and has none; save it as it is"
+            )
+        model = LanguageModel(adapter.merged(), self.tokenizer, dtype=self.language_model.dtype)
+        policy = type(self)(model)
+        policy.value_head.load_state_dict(self.value_head.state_dict())
         return policy
 
     def check_can_be_saved(self) -> None:
-        """Refuse a model whose weights a plain model of transformers would not find again.
+        """Refuse an adapter whose base nobody could find again.
 
         Raises:
-            UnsupportedModelError: an adapter is on it.
+            ConfigError: the base came as an object.
         """
-        if any("lora_" in name for name, _ in self.model.named_parameters()):
-            raise UnsupportedModelError(
-                f"policy {type(self.model).__name__}: must have no adapter on it to be saved, and has one, whose "
-                "weights no plain model of transformers finds again; train it without run_dir, and keep it by "
-                "Adapter.save(), or merge it by Adapter.merged() first"
-            )
+        check_can_be_saved(self.language_model)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Save so that plain ``AutoModelForCausalLM`` loads the language model; the critic lies beside it.
 
+        Under an adapter the folder holds the updates, and names the base with a fingerprint; loading it needs peft.
         The folder is written whole under another name and moved into place.
 
         Raises:
-            UnsupportedModelError: see :meth:`check_can_be_saved`.
+            ConfigError: see :meth:`check_can_be_saved`.
             WriteError: the disk is full, say.
         """
         self.check_can_be_saved()
-        folder = checked("policy folder", folder, Place)
-        with quiet_transformers(), replaced_folder(folder) as temporary:
-            self.model.save_pretrained(temporary)
-            self.tokenizer.save_pretrained(temporary)
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._critic_state().items()}
-            save_file(tensors, str(temporary / CRITIC_FILE))
-            write_json(temporary / POLICY_RECORD, {"format": 1, "separate_critic": self.separate_critic})
-            write_manifest(temporary, ("*.safetensors",))
-        return Path(folder)
+        folder = Path(checked("policy folder", folder, Place))
+        write_folder(folder, self.language_model, self._critic_state(), separate_critic=self.separate_critic)
+        return folder
 
     def load_weights(self, folder: str | Path) -> None:
         """Take the weights of a folder that :meth:`save_pretrained` wrote, in place.
 
         Raises:
-            ArtifactError: it is not such a folder, or a file has changed since.
+            ArtifactError: it is not such a folder, or a file has changed since; or it holds an adapter on another base,
+                or a whole model where this policy has an adapter.
             ModelLoadError: the language model does not load.
         """
-        check_manifest(checked("policy folder", folder, Place))
-        model = load_weights(folder, dtype=self.model.dtype, kind=type(self.model))
-        self.model.load_state_dict(model.state_dict())
-        self._load_critic(Path(folder), whole=True)
+        folder = Path(checked("policy folder", folder, Place))
+        take_model(self.language_model, folder)
+        with read_critic(folder) as critic:
+            self._set_critic_state(critic)
         self.refresh()
 
     @property
@@ -194,12 +226,18 @@ class LanguageModelPolicy:
         yield from (weight for part in parts for weight in part.parameters())
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights of model and critic."""
-        return {"model": self.model.state_dict(), "critic": self._critic_state()}
+        """Weights of model and critic; under an adapter its updates stand for the model."""
+        adapter = self.language_model.adapter
+        model = self.model.state_dict() if adapter is None else adapter.state()
+        return {"model": model, "critic": self._critic_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
-        self.model.load_state_dict(state["model"])
+        adapter = self.language_model.adapter
+        if adapter is None:
+            self.model.load_state_dict(state["model"])
+        else:
+            adapter.load_state(state["model"])
         self._set_critic_state(state["critic"])
         self.refresh()
 
@@ -327,13 +365,6 @@ class LanguageModelPolicy:
         if self.critic is not None:
             self.critic.trunk.load_state_dict(_with_prefix(state, "trunk."))
 
-    def _load_critic(self, folder: Path, *, whole: bool) -> None:
-        path = folder / CRITIC_FILE
-        with reading(path, "must be the whole value head of this model", remedy=SAVE_AGAIN):
-            state = load_file(str(path))
-            if whole:
-                self._set_critic_state(state)
-
 
 def checked_policy(subject: str, policy: Any) -> LanguageModelPolicy:
     """Refuse what is no policy whose weights can be trained. Args: subject: of an error, the agent's name.
@@ -350,40 +381,5 @@ def checked_policy(subject: str, policy: Any) -> LanguageModelPolicy:
     return policy
 
 
-def _check_can_learn(model: PreTrainedModel) -> None:
-    name = type(model).__name__
-    if any(getattr(part, "gradient_checkpointing", False) for part in model.modules()):
-        raise UnsupportedModelError(
-            f"policy {name}: gradient checkpointing must be off, since it has no effect on a model in eval mode, which "
-            "a policy is throughout (a ratio of probabilities compares weights, not dropout); "
-            "turn it off, and lower max_batch_tokens to save memory"
-        )
-    weights = list(model.parameters())
-    learning = [weight for weight in weights if weight.requires_grad] or weights
-    low = {str(weight.dtype) for weight in learning if weight.dtype != torch.float32}
-    if low:
-        raise UnsupportedModelError(
-            f"policy {name}: weights that learn must be float32, got {', '.join(sorted(low))}, which rounds most steps "
-            'away; load it with dtype="auto" (float32 weights, and bf16 autocast where the hardware has it)'
-        )
-
-
-def own_copy(shared: LanguageModel) -> LanguageModel:
-    """Copy a language model: what is loaded by handle is shared, and may be a reference's."""
-    return LanguageModel(copy.deepcopy(shared.model), shared.tokenizer, dtype=shared.dtype)
-
-
 def _with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / POLICY_RECORD
-    if not path.is_file():
-        return {}
-    record = read_json(path, remedy=SAVE_AGAIN)
-    if not isinstance(record, dict) or not isinstance(record.get("separate_critic"), bool):
-        raise ArtifactError(
-            f"{path}: must be a JSON object whose separate_critic is true or false, got {shown(record)}; {SAVE_AGAIN}"
-        )
-    return record

@@ -58,7 +58,6 @@ def training_identity(
     of the prompts, and of the reward model (:meth:`lm_gym.RewardModel.identity`).
     """
     task = env.task
-    reference = None if env.reference is None else env.reference.model.state_dict()
     return RunIdentity(
         kind="agent training",
         settings={
@@ -78,7 +77,7 @@ def training_identity(
         },
         inputs={
             "policy": _policy_digest(agent.policy),
-            "reference": "none" if reference is None else digest_tensors(reference.items()),
+            "reference": "none" if env.reference is None else env.reference.digest(),
             "prompts": _prompts_digest(task.prompts.prompts),
             "eval_prompts": _prompts_digest(eval_prompts),
             "reward model": "none" if env.reward_model is None else _reward_model_identity(env.reward_model),
@@ -87,8 +86,9 @@ def training_identity(
 
 
 def _policy_digest(policy: LanguageModelPolicy) -> str:
-    parts = policy.state_dict()
-    return digest_json({part: digest_tensors(tensors.items()) for part, tensors in parts.items()})
+    adapter = policy.language_model.adapter
+    parts = {part: digest_tensors(tensors.items()) for part, tensors in policy.state_dict().items()}
+    return digest_json(parts if adapter is None else {**parts, "base": adapter.base_sha256, **adapter.settings()})
 
 
 def _reward_model_identity(model: RewardModel) -> str:

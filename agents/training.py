@@ -130,7 +130,7 @@ def train(
             may change the reward, or the run in the folder has other settings or inputs.
         PromptError: a held-out prompt does not fit.
         ConfigError: a held-out prompt lacks a column that the reward model needs.
-        UnsupportedModelError: there is a folder, and the policy cannot be saved (an adapter is on it).
+        ConfigError: there is a folder, and the policy's adapter is on a base without a name.
         OutputExistsError: the folder holds another run, or something else, or another process works in it.
         DivergedError, RewardModelError: of an iteration.
     """

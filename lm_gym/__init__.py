@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lm_gym.errors import LmGymError
     from lm_gym.kl_control import AdaptiveKL
     from lm_gym.models.language_model import LanguageModel, load_language_model
+    from lm_gym.models.lora import LoraSettings
     from lm_gym.models.reference import Reference
     from lm_gym.policy import Policy
     from lm_gym.prompts import load_prompts
@@ -40,6 +41,7 @@ _HOMES = {
     "FunctionRewardModel": "scoring.adapters",
     "LanguageModel": "models.language_model",
     "LmGymError": "errors",
+    "LoraSettings": "models.lora",
     "Policy": "policy",
     "PolicyHandle": "envs.policy_handle",
     "PolicyLogProb": "envs.wrappers",
@@ -67,6 +69,7 @@ __all__ = [
     "FunctionRewardModel",
     "LanguageModel",
     "LmGymError",
+    "LoraSettings",
     "Policy",
     "PolicyHandle",
     "PolicyLogProb",

@@ -32,14 +32,15 @@ from lm_gym.envs.rollout import PhaseTimer, sampler_of
 from lm_gym.envs.wrappers import AnyEnv, vector_env_of
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
-from lm_gym.models.language_model import DType
+from lm_gym.models.language_model import DType, own_copy
 from lm_gym.policy import Sampler
 from lm_gym.processes import ONE_PROCESS, launched_processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.tools.settings import Count, Share, checked, settings
 
 from ..metrics import METRICS, episode_metrics, phase_metrics
-from ..policy import LanguageModelPolicy, checked_policy, own_copy
+from ..policy import LanguageModelPolicy, checked_policy
+from ..policy_checks import check_apart
 from ..update.agent_folder import load_agent, save_agent
 from ..update.optimizer import OptimizerConfig, PolicyOptimizer
 
@@ -131,8 +132,8 @@ class SoftQ:
         Returns: every metric of ``lm_gym.agents.metrics.METRICS``; what is undefined is NaN.
 
         Raises:
-            ConfigError: there is no KL to a reference, or sampling is truncated, so that the policy's ratio to the
-                reference is not Q's.
+            ConfigError: there is no KL to a reference, or it holds weights that the policy learns, or sampling is
+                truncated, so that the policy's ratio to the reference is not Q's.
             DivergedError: a loss or gradient is not finite; the weights are those of the last good step.
         """
         progress = checked("learn: progress", progress, Share)
@@ -144,6 +145,7 @@ class SoftQ:
                 f"{'truncated' if env.sampling.truncates else 'untruncated'} sampling; set kl_coef, and leave top_k, "
                 "top_p, min_p and min_new_tokens out"
             )
+        check_apart("SoftQ", self.policy.parameters(), env.reference)
         timer = PhaseTimer()
         self.last_episodes = episodes = env.rollout(self.sampler, self.config.episodes_per_iteration, timer=timer)
         rate = self._optimizer.set_learning_rate(progress)
@@ -190,8 +192,7 @@ class SoftQ:
         """Save the whole agent, the episodes that it keeps included; see :meth:`SurrogateAgent.save`.
 
         Raises:
-            UnsupportedModelError: the policy cannot be saved (an adapter is on it).
-            ConfigError: the folder is no text or path.
+            ConfigError: the policy's adapter is on a base without a name, or the folder is no text or path.
             WriteError: the disk is full, say.
         """
         return save_agent(self, folder)

@@ -26,6 +26,7 @@ from lm_gym.tools.settings import Share, checked
 
 from ..metrics import METRICS, phase_metrics
 from ..policy import LanguageModelPolicy, checked_policy
+from ..policy_checks import check_apart
 from .advantages import AdvantageEstimator, checked_estimator
 from .agent_folder import load_agent, save_agent
 from .config import SurrogateConfig
@@ -116,18 +117,13 @@ class SurrogateAgent:
             the reward model abstained on every episode).
 
         Raises:
-            ConfigError: the policy's weights are those of the environment's reference, progress is no such share, or
+            ConfigError: the environment's reference holds weights that the policy learns, progress is no such share, or
                 a wrapper may change the reward.
             DivergedError: see :meth:`update`.
         """
         progress = checked("learn: progress", progress, Share)
         env = vector_env_of(env, "learn")
-        if env.reference is not None and env.reference.model is self.policy.model:
-            raise ConfigError(
-                f"{type(self).__name__}: policy and reference must not share weights, or the KL stays 0 while both "
-                "drift; got one model for both; train a copy (copy.deepcopy(model)), or load one with "
-                "LanguageModelPolicy.from_pretrained"
-            )
+        check_apart(type(self).__name__, self.policy.parameters(), env.reference)
         self._require_reference(env.reference is not None, "the environment has none")
         timer = PhaseTimer()
         episodes, found = self.collect(env, timer)
@@ -186,8 +182,8 @@ class SurrogateAgent:
         The folder is written whole under another name and moved into place; nothing in it is pickled.
 
         Raises:
-            UnsupportedModelError: the policy cannot be saved (an adapter is on it).
-            ConfigError: the folder is no text or path, or the estimator has settings that are no plain values.
+            ConfigError: the policy's adapter is on a base without a name, the folder is no text or path, or the
+                estimator has settings that are no plain values.
             WriteError: the disk is full, say.
         """
         return save_agent(self, folder)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,15 +21,15 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicCache
 
-from lm_gym.errors import ModelLoadError, UnsupportedModelError
-from lm_gym.models.model_checks import check_can_be_stepped, check_is_no_wrapper, checked_device, made_by
+from lm_gym.errors import ConfigError, UnsupportedModelError
+from lm_gym.models.loading import load_tokenizer, load_weights, model_and_tokenizer
+from lm_gym.models.lora import Adapter
+from lm_gym.models.model_checks import check_can_be_stepped, check_is_no_wrapper, checked_device
 from lm_gym.pretrained.handles import gguf_digest, gguf_of
-from lm_gym.pretrained.loading import loading
-from lm_gym.runs.manifests import MANIFEST, check_manifest
-from lm_gym.scoring.handles import ModelHandle, import_attribute, is_import_path
+from lm_gym.scoring.handles import ModelHandle
 from lm_gym.tools.settings import Place, checked
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "load_tokenizer",
     "load_weights",
     "longest_sequence",
+    "own_copy",
     "resolve_device",
 ]
 
@@ -67,13 +68,21 @@ class LanguageModel:
     The head may be applied to any subset of positions, which is what keeps ``(B, S, V)`` tensors from existing.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, dtype: DType = "float32") -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        dtype: DType = "float32",
+        adapter: Adapter | None = None,
+    ) -> None:
         """Store and check; loads nothing.
 
         Args:
             model: any ``AutoModelForCausalLM`` on its device.
             tokenizer: its tokenizer; must have an EOS token.
             dtype: "auto" adds bf16 autocast where the hardware has it, "float32" computes in the weights' own type.
+            adapter: the low-rank updates on the model, if there are.
 
         Raises:
             UnsupportedModelError: a wrapper of peft, encoder-decoder, recurrent state, no EOS token, a head whose
@@ -95,6 +104,8 @@ class LanguageModel:
         self.model = model
         self.tokenizer = tokenizer
         self.dtype: DType = checked("dtype", dtype, DType)
+        self.adapter = adapter
+        self.is_base = False  # True for the view that base() makes
         self.trunk: nn.Module = model.base_model
         self.eos_ids = _stop_token_ids(model, tokenizer)
         parameters = inspect.signature(self.trunk.forward).parameters
@@ -141,11 +152,39 @@ class LanguageModel:
         # A pad token added to the tokenizer alone lies beyond the embedding; under a mask any id will do.
         return int(pad) if int(pad) < self.vocab_size else 0
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Mixed precision of this model's forward passes; log-softmax stays in float32 outside it."""
-        if self.dtype != "auto" or self.device.type != "cuda" or not torch.cuda.is_bf16_supported():
-            return nullcontext()
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """A block for this model's forward passes: in mixed precision, and without the updates of :meth:`base`.
+
+        Log-softmax stays in float32 outside it.
+        """
+        mixed = self.dtype == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        with (
+            torch.autocast("cuda", dtype=torch.bfloat16) if mixed else nullcontext(),
+            self.adapter.off() if self.adapter is not None and self.is_base else nullcontext(),
+        ):
+            yield
+
+    def base(self) -> LanguageModel:
+        """The model that its adapter was added to: a view of the same weights, which turns the adapter off as it runs.
+
+        Raises:
+            ConfigError: there is no adapter.
+        """
+        if self.adapter is None:
+            raise ConfigError(
+                f"language model {type(self.model).__name__}: must have an adapter to have a base, and has none; load "
+                "the base as a model of its own"
+            )
+        view = copy.copy(self)
+        view.is_base = True
+        return view
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that a pass reads, by name and not copied: those of :meth:`base` under the base's own names."""
+        if self.adapter is not None and self.is_base:
+            return self.adapter.base_state()
+        return self.model.state_dict(keep_vars=True)
 
     def hidden(
         self,
@@ -206,26 +245,41 @@ def _long_rope_contexts(config: Any) -> list[int]:
     return [int(kind["original_max_position_embeddings"]) for kind in kinds if kind.get("rope_type") == "longrope"]
 
 
-def _learns(model: nn.Module) -> bool:
-    """True if somebody may be training it: dropout is on, or a weight takes gradients."""
-    return any(part.training for part in model.modules()) or any(weight.requires_grad for weight in model.parameters())
+def own_copy(shared: LanguageModel) -> LanguageModel:
+    """Copy a language model: what is loaded by handle is shared, and may be a reference's.
+
+    Its adapter is copied with it; a copy of :meth:`LanguageModel.base` has none.
+    """
+    if shared.adapter is None:
+        return LanguageModel(copy.deepcopy(shared.model), shared.tokenizer, dtype=shared.dtype)
+    adapter = copy.deepcopy(shared.adapter)
+    if shared.is_base:
+        return LanguageModel(adapter.unloaded(), shared.tokenizer, dtype=shared.dtype)
+    return LanguageModel(adapter.model, shared.tokenizer, dtype=shared.dtype, adapter=adapter)
 
 
 def frozen(language_model: LanguageModel) -> LanguageModel:
     """The language model itself if it is frozen, else a frozen copy of it as it is now.
 
     A model that somebody may be training is never changed: whoever wants its weights shared instead of copied freezes
-    it first (``model.eval().requires_grad_(False)``).
+    it first (``model.eval().requires_grad_(False)``). :meth:`LanguageModel.base` is frozen while its own weights are,
+    whatever its adapter learns.
     """
-    if not _learns(language_model.model):
+    if not _learns(language_model.model, language_model.weights().values()):
         return language_model
-    return LanguageModel(_frozen_copy(language_model.model), language_model.tokenizer, dtype=language_model.dtype)
+    copied = own_copy(language_model)
+    _freeze(copied.model)
+    return copied
 
 
-def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    copied = copy.deepcopy(model)
-    copied.zero_grad(set_to_none=True)
-    return copied.eval().requires_grad_(False)
+def _learns(model: nn.Module, weights: Iterable[Tensor]) -> bool:
+    """True if somebody may be training it: dropout is on, or a weight takes gradients."""
+    return any(part.training for part in model.modules()) or any(weight.requires_grad for weight in weights)
+
+
+def _freeze(model: PreTrainedModel) -> None:
+    model.zero_grad(set_to_none=True)
+    model.eval().requires_grad_(False)
 
 
 def longest_sequence(model: PreTrainedModel) -> int | None:
@@ -253,6 +307,7 @@ def load_language_model(
     device: str | torch.device = "auto",
     dtype: DType = "auto",
     trust_remote_code: bool = False,
+    shared: bool = True,
 ) -> LanguageModel:
     """Load a frozen language model from a handle; the same handle is loaded once per process and shared.
 
@@ -264,6 +319,7 @@ def load_language_model(
         dtype: "auto" and "float32" keep float32 weights ("auto" with bf16 autocast on hardware that has it);
             "bfloat16" stores bf16 weights.
         trust_remote_code: run code that ships with a hub model. Off unless you say so.
+        shared: False loads a model anew, for the caller alone, who may change it.
 
     Raises:
         ConfigError: handle, tokenizer, device or dtype is of a kind that names none.
@@ -278,14 +334,15 @@ def load_language_model(
     trust_remote_code = checked("trust_remote_code", trust_remote_code, bool)
     where = resolve_device(device)
     key = (_hashable(handle), _hashable(tokenizer), str(device), dtype)
-    found = _loaded.get(key) if key[0] is not None else None
+    found = _loaded.get(key) if shared and key[0] is not None else None
     if found is None:
-        model, own = _model_and_tokenizer(handle, tokenizer, dtype, trust_remote_code)
-        if isinstance(handle, PreTrainedModel) and _learns(model):
-            model = _frozen_copy(model)
-        model = model.to(where).eval().requires_grad_(False)
+        weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        model, own = model_and_tokenizer(handle, tokenizer, dtype=weights, trust_remote_code=trust_remote_code)
+        if isinstance(handle, PreTrainedModel) and _learns(model, model.parameters()):
+            model = copy.deepcopy(model)
+        _freeze(model.to(where))
         found = LanguageModel(model, own, dtype=dtype)
-        if key[0] is not None:
+        if shared and key[0] is not None:
             _loaded[key] = found
     return found
 
@@ -304,77 +361,3 @@ def _hashable(handle: Any) -> Any:
         # A folder that was written anew is another model, even while one from its old files is alive.
         return (str(handle), max((file.stat().st_mtime_ns for file in Path(handle).iterdir()), default=0))
     return str(handle) if isinstance(handle, Path) else handle
-
-
-def _model_and_tokenizer(
-    handle: Any, tokenizer: Any, dtype: DType, trust_remote_code: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if isinstance(handle, str) and is_import_path(handle):
-        handle = checked(f"model {handle!r}", import_attribute(handle), Callable | PreTrainedModel)
-    if isinstance(handle, PreTrainedModel):
-        model, own = handle, None
-    elif callable(handle):
-        model, own = made_by(handle)
-    else:
-        weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        model = load_weights(handle, dtype=weights, trust_remote_code=trust_remote_code)
-        own = load_tokenizer(handle, trust_remote_code=trust_remote_code) if tokenizer is None else None
-    if tokenizer is not None:
-        own = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else load_tokenizer(tokenizer)
-    if own is None:
-        raise ModelLoadError(
-            f"language model {type(model).__name__}: came without a tokenizer; pass tokenizer=..., "
-            "or return (model, tokenizer) from the factory"
-        )
-    return model, own
-
-
-def load_weights(
-    handle: str | Path,
-    *,
-    dtype: torch.dtype = torch.float32,
-    trust_remote_code: bool = False,
-    kind: Any = AutoModelForCausalLM,
-) -> PreTrainedModel:
-    """Load a causal language model of one's own, to be trained, from a folder, a GGUF file or a hub id.
-
-    Args: kind: the class that loads it.
-
-    Raises:
-        ConfigError: the handle is no text or path.
-        ModelLoadError: nothing loads from this handle.
-        ArtifactError: the folder has a manifest, and a file of weights has changed since it was written.
-    """
-    handle = checked("language model", handle, Place)
-    if (Path(handle) / MANIFEST).is_file():
-        check_manifest(handle)
-    model, report = _load(kind, handle, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True)
-    if missing := sorted(report["missing_keys"]):
-        raise ModelLoadError(
-            f"language model {str(handle)!r}: must hold every weight of {type(model).__name__}, and lacks "
-            f"{len(missing)}, {missing[0]} for one, which would start at random; it is another kind of model, or was "
-            "saved with an adapter on it (merge it first)"
-        )
-    loaded: PreTrainedModel = model
-    return loaded
-
-
-def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder, a GGUF file or a hub id.
-
-    Raises:
-        ConfigError: the handle is no text or path.
-        ModelLoadError: nothing loads from this handle.
-    """
-    handle = checked("tokenizer", handle, Place)
-    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, handle, trust_remote_code=trust_remote_code)
-    if len(tokenizer) < 2:  # what transformers makes up for a folder without tokenizer files
-        raise ModelLoadError(
-            f"tokenizer {str(handle)!r}: must lie beside the model, and there is none; pass tokenizer=..."
-        )
-    return tokenizer
-
-
-def _load(kind: Any, handle: str | Path, **kwargs: Any) -> Any:
-    with loading(kind.__name__, handle, by=kind.__name__) as source:
-        return kind.from_pretrained(source, **kwargs)

@@ -136,8 +136,8 @@ class Adapter:
         own = self.state()
         if {n: one.shape for n, one in state.items()} != {n: one.shape for n, one in own.items()}:
             raise ConfigError(
-                f"adapter: its state must be that of the same updates, {len(own)} tensors, got {len(state)}, or others; "
-                "make the adapter with the settings that the state was made with"
+                f"adapter: its state must be that of the same updates, {len(own)} tensors, got {len(state)}, or "
+                "others; make the adapter with the settings that the state was made with"
             )
         with torch.no_grad():
             for name, weight in own.items():

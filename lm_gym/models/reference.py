@@ -19,6 +19,7 @@ from lm_gym.errors import UnsupportedModelError
 from lm_gym.models.decoder import decoder_for
 from lm_gym.models.language_model import LanguageModel, frozen
 from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
+from lm_gym.tools.digests import digest_tensors
 from lm_gym.tools.settings import checked
 
 __all__ = ["Reference", "ReferenceScorer"]
@@ -28,18 +29,25 @@ class Reference:
     """A language model that no longer learns."""
 
     def __init__(self, language_model: LanguageModel) -> None:
-        """Args: language_model: one that somebody may be training is copied as it is now (see ``frozen``)."""
+        """Args:
+        language_model: one that somebody may be training is copied as it is now (see ``frozen``); the base under an
+            adapter (:meth:`LanguageModel.base`) is not, and shares its weights with whoever trains the adapter.
+        """
         self.language_model = frozen(checked("Reference: language_model", language_model, LanguageModel))
 
     @property
     def model(self) -> PreTrainedModel:
-        """The ``transformers`` model."""
+        """The ``transformers`` model; of a base under an adapter, the model with the adapter on."""
         return self.language_model.model
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
         return self.language_model.tokenizer
+
+    def digest(self) -> str:
+        """SHA-256 of its weights; the same for a base under an adapter and for a copy without one."""
+        return digest_tensors(self.language_model.weights().items())
 
     def fits(self, prompt_tokens: int, response_tokens: int) -> bool:
         """True if the model has positions for such a prompt and response together."""

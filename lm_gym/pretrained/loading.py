@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from lm_gym.errors import LmGymError, ModelLoadError
 from lm_gym.tools.console.quiet import quiet_transformers
@@ -14,7 +15,7 @@ from .conversion import converted
 from .handles import gguf_of
 from .hub import asking_the_hub
 
-__all__ = ["loadable", "loading"]
+__all__ = ["loadable", "loading", "out_of_the_file"]
 
 
 def loadable(handle: str | Path) -> str:
@@ -63,3 +64,14 @@ def loading(subject: str, handle: str | Path, *, by: str) -> Iterator[str]:
             f"{subject} {str(handle)!r}: must be a folder, a GGUF file or a hub id that {by} loads; loading failed: "
             f"{fault}; {remedy}"
         ) from error
+
+
+def out_of_the_file(model: Any) -> Any:
+    """Copy weights that are mapped from a file into memory, in place. Returns: the model.
+
+    Matrix products round by the alignment of their inputs, and a file aligns weights otherwise than memory does, so
+    a saved model would not score as the trained one did, to the last bit.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
+    return model

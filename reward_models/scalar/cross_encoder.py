@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Self
 import torch
 
 from lm_gym.errors import ConfigError, ModelLoadError
-from lm_gym.pretrained.loading import loading
+from lm_gym.pretrained.loading import loading, out_of_the_file
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
 from lm_gym.tools.extras import require
 from lm_gym.tools.settings import Count, Place, checked, shown
 
-from .heads import WeightType, out_of_the_file
+from .heads import WeightType
 from .preference import DEFAULT_MAX_LENGTH, PreferenceRewardModel
 from .saved_folder import refuse_lost_record
 from .text_encoding import PAIR_TEMPLATE

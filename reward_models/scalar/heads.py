@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from lm_gym.errors import ConfigError, UnsupportedModelError
-from lm_gym.pretrained.loading import loadable, loading
+from lm_gym.pretrained.loading import loadable, loading, out_of_the_file
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import reading
 from lm_gym.tools.settings import Place, Seed, checked
@@ -37,7 +37,6 @@ __all__ = [
     "fill_id_of",
     "has_positional_head",
     "longest_input",
-    "out_of_the_file",
     "pad_id_hidden",
     "row_multiple",
 ]
@@ -191,17 +190,6 @@ def _built(handle: str | None, config: Any, dtype: torch.dtype, use_safetensors:
         handle, config=config, dtype=dtype, output_loading_info=True, use_safetensors=use_safetensors
     )
     return out_of_the_file(model), sorted(report["missing_keys"])
-
-
-def out_of_the_file(model: Any) -> Any:
-    """Copy weights that are mapped from a file into memory, in place. Returns: the model.
-
-    Matrix products round by the alignment of their inputs, and a file aligns weights otherwise than memory does, so
-    a saved model would not score as the trained one did, to the last bit.
-    """
-    for weight in model.parameters():
-        weight.data = weight.data.clone()
-    return model
 
 
 def _copy_weights(base: Any, model: Any) -> list[str]:

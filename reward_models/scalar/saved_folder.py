@@ -14,7 +14,7 @@ import torch
 
 from lm_gym.errors import ArtifactError, ModelLoadError
 from lm_gym.models import language_model
-from lm_gym.pretrained.loading import loading
+from lm_gym.pretrained.loading import loading, out_of_the_file
 from lm_gym.reward_models.saving.readme import readme_of
 from lm_gym.reward_models.saving.record import read_record, write_record
 from lm_gym.scoring.handles import REWARD_MODEL_RECORD
@@ -23,7 +23,7 @@ from lm_gym.tools.files import reading, replaced_folder, write_json
 from lm_gym.tools.settings import Place, checked
 
 from .head_adapter import Adapter, load_adapter
-from .heads import WeightType, classifier_from, out_of_the_file, pad_id_hidden
+from .heads import WeightType, classifier_from, pad_id_hidden
 
 __all__ = ["load", "load_checkpoint", "load_tokenizer", "refuse_lost_record", "save"]
 

@@ -17,11 +17,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lm_gym import Policy, TextGenerationVectorEnv
-from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, train
+from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
 from lm_gym.agents.policy import own_copy
 from lm_gym.errors import ArtifactError, ModelLoadError, UnsupportedModelError
-from lm_gym.models.language_model import LanguageModel
-from lm_gym.models.lora import LoraSettings, add_adapter
+from lm_gym.models.lora import LoraSettings
 from lm_gym.runs.manifests import MANIFEST
 from lm_gym.testing import tiny_language_model
 
@@ -154,22 +153,6 @@ def test_an_adapters_frozen_base_stays_frozen(make_env: MakeEnv) -> None:
     assert sum(weight.numel() for weight in policy.parameters()) == sum(weight.numel() for weight in kept) + head
 
 
-def test_a_policy_with_an_adapter_is_not_saved_as_a_plain_model(make_env: MakeEnv, tmp_path: Path) -> None:
-    pytest.importorskip("peft")
-    env = make_env()
-    model = own_copy(env.reference.language_model)  # type: ignore[union-attr]
-    adapter = add_adapter(model.model, LoraSettings(rank=2), task="CAUSAL_LM", base=None)
-    agent = PPO(LanguageModelPolicy(model), PPOConfig(episodes_per_iteration=4))
-    with pytest.raises(UnsupportedModelError, match="must have no adapter on it to be saved"):
-        train(agent, env, iterations=1, run_dir=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    train(agent, env, iterations=1)
-    merged = LanguageModelPolicy(LanguageModel(adapter.merged(), model.tokenizer))
-    again = LanguageModelPolicy.from_pretrained(merged.save_pretrained(tmp_path / "policy"))
-    ids = torch.tensor([[3, 4, 5]])
-    assert torch.equal(again.model(ids).logits, merged.model(ids).logits)
-
-
 def test_a_model_that_lacks_a_weight_is_not_filled_up_at_random(
     make_env: MakeEnv, make_policy: MakePolicy, tmp_path: Path
 ) -> None:
@@ -270,24 +253,33 @@ FRESH_PROCESS = """
 import pickle, sys, torch
 torch.set_num_threads(1)
 from lm_gym.agents import LanguageModelPolicy
-policy = LanguageModelPolicy.from_pretrained(sys.argv[1], device="cpu")
-episodes = pickle.load(open(sys.argv[2], "rb"))
-evaluation = policy.log_probs_and_values(episodes)
-torch.save([tensor.detach() for tensor in evaluation], sys.argv[3])
+episodes = pickle.load(open(sys.argv[1], "rb"))
+found = []
+for folder in sys.argv[3:]:
+    policy = LanguageModelPolicy.from_pretrained(folder, device="cpu")
+    found.append([tensor.detach() for tensor in policy.log_probs_and_values(episodes)])
+torch.save(found, sys.argv[2])
 """
 
 
 def test_a_fresh_process_gives_identical_values(tmp_path: Path, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    pytest.importorskip("peft")
     env = make_env()
     policy = make_policy(env, separate_critic=True)
-    PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-3)).learn(env)
+    policy.save_pretrained(tmp_path / "base")
+    settings = {"lora": LoraSettings(rank=2), "separate_critic": False, "device": "cpu"}
+    policies = {"whole": policy, "adapter": LanguageModelPolicy.from_pretrained(tmp_path / "base", **settings)}
+    for name, each in policies.items():
+        PPO(each, PPOConfig(episodes_per_iteration=8, learning_rate=1e-3)).learn(env)
+        each.save_pretrained(tmp_path / name)
     episodes = env.rollout(policy, 4)
-    policy.save_pretrained(tmp_path / "policy")
     (tmp_path / "episodes.pkl").write_bytes(pickle.dumps(episodes))
-    paths = [str(tmp_path / name) for name in ("policy", "episodes.pkl", "found.pt")]
+    paths = [str(tmp_path / name) for name in ("episodes.pkl", "found.pt", *policies)]
     subprocess.run([sys.executable, "-c", FRESH_PROCESS, *paths], check=True, timeout=120)
-    for found, expected in zip(torch.load(paths[2]), policy.log_probs_and_values(episodes), strict=True):
-        assert torch.equal(found, expected.detach())
+    for found, each in zip(torch.load(paths[1]), policies.values(), strict=True):
+        for tensor, expected in zip(found, each.log_probs_and_values(episodes), strict=True):
+            assert tensor.abs().sum() > 0
+            assert torch.equal(tensor, expected.detach())
 
 
 @pytest.mark.parametrize("name", ["critic.safetensors", "model.safetensors"])

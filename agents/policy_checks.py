@@ -1,0 +1,85 @@
+"""Checks of a policy's weights: that they can learn, and that no reference learns with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from lm_gym.errors import ConfigError, UnsupportedModelError
+from lm_gym.models.language_model import LanguageModel
+from lm_gym.models.lora import has_updates
+from lm_gym.models.reference import Reference
+
+__all__ = ["check_apart", "check_can_be_saved", "check_can_learn"]
+
+
+def check_can_learn(language_model: LanguageModel, *, separate_critic: bool) -> None:
+    """Refuse a model that would not learn, or not what it is told to.
+
+    Raises:
+        ConfigError: a critic of its own is asked for under an adapter.
+        UnsupportedModelError: weights that learn are not float32, gradient checkpointing is on, or updates are on the
+            model that its ``adapter`` does not name.
+    """
+    model = language_model.model
+    name = f"policy {type(model).__name__}"
+    if language_model.adapter is None and has_updates(model):
+        raise UnsupportedModelError(
+            f"{name}: has low-rank updates on it, whose adapter must come with it, or they could not be saved; pass "
+            "LanguageModel(model, tokenizer, adapter=add_adapter(model, ...)), or use from_pretrained(name, lora=...)"
+        )
+    if language_model.adapter is not None and separate_critic:
+        raise ConfigError(
+            f"{name}: separate_critic must be False under an adapter, whose point is one copy of the model, and a "
+            "trunk for the critic would be a second one; leave it out, or train every weight"
+        )
+    if any(getattr(part, "gradient_checkpointing", False) for part in model.modules()):
+        raise UnsupportedModelError(
+            f"{name}: gradient checkpointing must be off, since it has no effect on a model in eval mode, which "
+            "a policy is throughout (a ratio of probabilities compares weights, not dropout); "
+            "turn it off, and lower max_batch_tokens to save memory"
+        )
+    weights = list(model.parameters())
+    learning = [weight for weight in weights if weight.requires_grad] or weights
+    low = {str(weight.dtype) for weight in learning if weight.dtype != torch.float32}
+    if low:
+        raise UnsupportedModelError(
+            f"{name}: weights that learn must be float32, got {', '.join(sorted(low))}, which rounds most steps "
+            'away; load it with dtype="auto" (float32 weights, and bf16 autocast where the hardware has it)'
+        )
+
+
+def check_can_be_saved(language_model: LanguageModel) -> None:
+    """Refuse an adapter whose base nobody could find again.
+
+    Raises:
+        ConfigError: the base came as an object.
+    """
+    if language_model.adapter is not None and language_model.adapter.base is None:
+        raise ConfigError(
+            f"policy {type(language_model.model).__name__}: the base of its adapter must have a path or hub id to be "
+            "saved, and came as an object; load the policy by from_pretrained(name, lora=...), or train it without "
+            "run_dir and save merged()"
+        )
+
+
+def check_apart(subject: str, learned: Iterable[nn.Parameter], reference: Reference | None) -> None:
+    """Refuse a reference that would drift with the policy.
+
+    Args:
+        subject: of an error, the agent's name.
+        learned: weights that the policy learns.
+        reference: of the environment; the base under the policy's own adapter holds none of them.
+
+    Raises:
+        ConfigError: it holds one of them.
+    """
+    numbers = {id(weight) for weight in learned}
+    if reference is not None and any(id(weight) in numbers for weight in reference.language_model.weights().values()):
+        raise ConfigError(
+            f"{subject}: policy and reference must not share weights that learn, or the KL stays 0 while both drift; "
+            "got one model for both; train a copy (copy.deepcopy(model)), or load one with "
+            "LanguageModelPolicy.from_pretrained; with lora=LoraSettings() there, policy.reference() shares the rest"
+        )

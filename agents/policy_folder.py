@@ -1,0 +1,165 @@
+"""The folder of a saved policy: a language model, or the adapter on one, its tokenizer, and the critic beside it.
+
+Knows: files. Does not know: how a policy acts or learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lm_gym.errors import ArtifactError, ConfigError
+from lm_gym.models.language_model import DType, LanguageModel, load_language_model, load_weights, own_copy
+from lm_gym.models.lora import (
+    ADAPTER_CONFIG,
+    LoraSettings,
+    add_adapter,
+    lasting_handle,
+    load_adapter,
+    saved_base,
+    write_base,
+)
+from lm_gym.pretrained.loading import out_of_the_file
+from lm_gym.runs.manifests import MANIFEST, check_manifest, write_manifest
+from lm_gym.tools.console.quiet import quiet_transformers
+from lm_gym.tools.files import read_json, reading, replaced_folder, write_json
+from lm_gym.tools.settings import shown
+
+__all__ = ["load_model", "read_critic", "read_record", "take_model", "write_folder"]
+
+POLICY_RECORD = "lm_gym_policy.json"
+CRITIC_FILE = "critic.safetensors"
+SAVE_AGAIN = "save the policy again with save_pretrained()"
+
+
+def write_folder(
+    folder: Path, language_model: LanguageModel, critic: Mapping[str, Tensor], *, separate_critic: bool
+) -> None:
+    """Write a policy; under an adapter the updates alone, with the name and the fingerprint of their base.
+
+    The folder is written whole under another name and moved into place.
+
+    Args: critic: its tensors by name.
+
+    Raises:
+        WriteError: the disk is full, say.
+    """
+    with quiet_transformers(), replaced_folder(folder) as temporary:
+        if language_model.adapter is None:
+            language_model.model.save_pretrained(temporary)
+        else:
+            language_model.adapter.save(temporary)
+            (temporary / "README.md").unlink(missing_ok=True)  # peft's form, with nothing filled in
+            write_base(temporary, language_model.adapter)
+        language_model.tokenizer.save_pretrained(temporary)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in critic.items()}
+        save_file(tensors, str(temporary / CRITIC_FILE))
+        write_json(temporary / POLICY_RECORD, {"format": 1, "separate_critic": separate_critic})
+        write_manifest(temporary, ("*.safetensors", ADAPTER_CONFIG))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a policy's folder; an empty one for any other handle."""
+    path = folder / POLICY_RECORD
+    if not path.is_file():
+        return {}
+    record = read_json(path, remedy=SAVE_AGAIN)
+    if not isinstance(record, dict) or not isinstance(record.get("separate_critic"), bool):
+        raise ArtifactError(
+            f"{path}: must be a JSON object whose separate_critic is true or false, got {shown(record)}; {SAVE_AGAIN}"
+        )
+    return record
+
+
+@contextmanager
+def read_critic(folder: Path) -> Iterator[dict[str, Tensor]]:
+    """A block that takes the tensors of the critic, by name.
+
+    Raises:
+        ArtifactError: the file is missing or cut short, or the critic that takes them is of other sizes.
+    """
+    path = folder / CRITIC_FILE
+    with reading(path, "must be the whole value head of this model", remedy=SAVE_AGAIN):
+        yield load_file(str(path))
+
+
+def load_model(
+    handle: str | Path,
+    *,
+    lora: LoraSettings | None,
+    tokenizer: str | PreTrainedTokenizerBase | None,
+    device: str | torch.device,
+    dtype: DType,
+    trust_remote_code: bool,
+) -> LanguageModel:
+    """The language model of a policy, which nobody else holds; an adapter's folder comes with the adapter on its base.
+
+    Args: see :meth:`lm_gym.agents.LanguageModelPolicy.from_pretrained`.
+
+    Raises:
+        ConfigError: an adapter is asked for where there is one already, or no layer has one of its names.
+        ModelLoadError, UnsupportedModelError, ArtifactError: nothing loads, it cannot be used, or it is damaged.
+    """
+    saved = saved_base(handle)
+    if saved is None and lora is None:
+        shared = load_language_model(
+            handle, tokenizer=tokenizer, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+        return own_copy(shared)
+    if lora is not None and lora.dropout:
+        raise ConfigError(
+            f"policy {handle}: lora.dropout must be 0, since a policy has no dropout (a ratio of probabilities "
+            f"compares weights, not masks), got {lora.dropout}"
+        )
+    if saved is not None and lora is not None:
+        raise ConfigError(
+            f"policy {handle}: has an adapter already, and gets no second one; leave lora out to train that one on, or "
+            "put a new one on LanguageModelPolicy.from_pretrained(...).merged(), saved as a folder of its own"
+        )
+    if saved is not None and (Path(handle) / MANIFEST).is_file():
+        check_manifest(handle)
+    own = load_language_model(
+        handle if saved is None else saved["base"],
+        tokenizer=handle if saved is not None and tokenizer is None else tokenizer,
+        device=device,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        shared=False,
+    )
+    model = out_of_the_file(own.model)
+    if saved is not None:
+        adapter = load_adapter(model, Path(handle), saved)
+    else:
+        assert lora is not None
+        adapter = add_adapter(model, lora, task="CAUSAL_LM", base=lasting_handle(handle))
+    return LanguageModel(model, own.tokenizer, dtype=dtype, adapter=adapter)
+
+
+def take_model(language_model: LanguageModel, folder: Path) -> None:
+    """Give a language model the weights of a policy's folder, in place.
+
+    Raises:
+        ArtifactError: it is not such a folder, or a file has changed since; it holds an adapter and the model has none,
+            or the other way round; or the adapter is one on another base, or of other layers or sizes.
+        ModelLoadError: the language model does not load.
+    """
+    check_manifest(folder)
+    saved, adapter, model = saved_base(folder), language_model.adapter, language_model.model
+    if (saved is None) != (adapter is None):
+        raise ArtifactError(
+            f"{folder}: must hold {'a whole model' if adapter is None else 'an adapter'}, as the policy that takes its "
+            f"weights does, and holds {'an adapter' if adapter is None else 'a whole model'}; load it by "
+            "LanguageModelPolicy.from_pretrained"
+        )
+    if saved is not None and adapter is not None:
+        adapter.load(folder, saved)
+        return
+    found = load_weights(folder, dtype=model.dtype, kind=type(model))
+    model.load_state_dict(found.state_dict())
