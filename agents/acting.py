@@ -72,7 +72,7 @@ class TokenActor:
         if ids.ndim == 1:
             tokens, log_probs = self.act({"input_ids": ids[None], "attention_mask": mask[None]}, sampling)
             return tokens[0], log_probs[0]
-        states, counts = self._states(ids, mask.astype(np.int64).sum(axis=1))
+        states, counts = self.states(ids, mask.astype(np.int64).sum(axis=1))
         with torch.inference_mode():
             logits = truncated_logits(self._model.logits(states), counts, sampling)
             uniform = torch.rand(len(ids), generator=self._stream(sampling.seed)).to(logits.device)
@@ -86,8 +86,13 @@ class TokenActor:
             self._generators[seed].manual_seed(seed) if seed is not None else self._generators[seed].seed()
         return self._generators[seed]
 
-    def _states(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        """The state after each row's last token (B, H), and the response tokens it has seen (B,)."""
+    def states(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """The state after each row's last token (B, H), and the response tokens it has seen (B,).
+
+        Args:
+            ids: right-padded prefixes. Shape: (B, L), int64.
+            lengths: tokens per row. Shape: (B,), int64.
+        """
         history, grown = self._found(ids, lengths)
         continued = grown if history.decoder is not None else np.zeros_like(grown)
         if history.decoder is None:
