@@ -134,7 +134,7 @@ class HasMemberScores(Protocol):
     """A reward model that is made of others and tells the score of each; M members."""
 
     def member_scores(self, prompts: Sequence[str], responses: Sequence[str], /) -> tuple[np.ndarray, np.ndarray]:
-        """Every member's normalised verdict. Returns: values (M, B) float64, and valid (B,), True where all scored."""
+        """Every member's own scores. Returns: values (M, B) float64, and valid (B,), True where all scored."""
         ...
 
 

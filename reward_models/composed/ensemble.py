@@ -20,7 +20,14 @@ from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.reward_models.saving.record import read_record, write_record
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.handles import load_reward_model
-from lm_gym.scoring.protocol import RewardModel, SavableRewardModel, Scores, columns_of, normalized_scores
+from lm_gym.scoring.protocol import (
+    RewardModel,
+    SavableRewardModel,
+    Scores,
+    checked_scores,
+    columns_of,
+    normalized_scores,
+)
 from lm_gym.tools.files import replaced_folder
 from lm_gym.tools.settings import NotNegative, Place, Text, checked
 
@@ -80,26 +87,26 @@ class EnsembleRewardModel(RewardModel):
     def member_scores(
         self, prompts: Sequence[str], responses: Sequence[str], /, **columns: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Every member's normalised verdict, times its weight and M where there are weights.
+        """Every member's own scores, as it learned them: under no normaliser and no weight.
+
+        The difference of two of them is what a member that learned from preferences takes for the log-odds of one.
 
         Returns: values (M, B) float64, and valid (B,), True where none abstained.
 
         Raises:
             RewardModelError: a member raised or returned a bad score.
         """
-        scores = [normalized_scores(member, prompts, responses, columns) for member in self.members]
-        values = np.stack([one.value for one in scores]).astype(np.float64)
-        if self.weights is not None:
-            values *= len(values) * np.array(self.weights)[:, None]
-        return values, np.logical_and.reduce([one.valid for one in scores])
+        return _stacked([checked_scores(member, prompts, responses, columns) for member in self.members])
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], /, *_: Any, **columns: Any) -> Scores:
         """Score B responses. Returns: Scores of shape (B,), ``std`` the standard deviation over members.
 
         Raises:
-            RewardModelError: see :meth:`member_scores`.
+            RewardModelError: a member raised or returned a bad score.
         """
-        values, valid = self.member_scores(prompts, responses, **columns)
+        values, valid = _stacked([normalized_scores(member, prompts, responses, columns) for member in self.members])
+        if self.weights is not None:
+            values *= len(values) * np.array(self.weights)[:, None]
         spread = values.std(axis=0)
         if self.rule == "worst":
             combined = values.min(axis=0)
@@ -156,6 +163,12 @@ class EnsembleRewardModel(RewardModel):
         members = [load_reward_model(folder / name) for name in record["members"]]
         rest = {key: record[key] for key in ("rule", "penalty", "weights", "training", "name")}
         return cls(members, **rest)
+
+
+def _stacked(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray]:
+    """Values (M, B) float64, and valid (B,), True where none abstained."""
+    values = np.stack([one.value for one in scores]).astype(np.float64)
+    return values, np.logical_and.reduce([one.valid for one in scores])
 
 
 def _checked_weights(weights: Sequence[float], members: int) -> tuple[float, ...]:

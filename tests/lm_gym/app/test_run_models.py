@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,8 @@ def trained(work: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def looped(work: Path) -> Path:
-    assert main(["demo", "--smoke", "--out", str(work / "demo")]) == 0
-    return work / "demo"
+def looped(work: Path, copied_demo: Callable[[Path], Path]) -> Path:
+    return copied_demo(work / "demo")
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:

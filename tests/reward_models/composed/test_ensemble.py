@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lm_gym import Scores, load_reward_model
+from lm_gym.config import ScoreNormalizer
 from lm_gym.errors import ArtifactError, ConfigError, DataError
 from lm_gym.reward_models import EnsembleRewardModel, choose_pairs, pair_utility, probe_reward_model
 from lm_gym.reward_models.measuring.probes import PROBES
@@ -21,6 +22,7 @@ class Table:
 
     def __init__(self, values: dict[str, float | None]) -> None:
         self.values = values
+        self.normalizer: ScoreNormalizer | None = None
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         found = [self.values.get(text, 0.0) for text in responses]
@@ -129,6 +131,18 @@ def test_pairs_that_members_disagree_on_come_first_and_unscored_ones_last() -> N
         choose_pairs(candidates, 1, rule="information")
     with pytest.raises(ConfigError, match=r"count must lie in 0\.\.4"):
         choose_pairs(candidates, 5, rule="random")
+
+
+def test_what_members_disagree_on_is_asked_on_the_scale_they_learned() -> None:
+    """Sure members agree however different their scores are; a normaliser would make them look unsure."""
+    members = [Table({"sure": 40.0, "open": 0.4}), Table({"sure": 90.0, "open": -0.4})]
+    for member in members:
+        member.normalizer = ScoreNormalizer(gain=0.01)
+    ensemble = EnsembleRewardModel(members)
+    candidates = [("p", "sure", "w"), ("p", "open", "w")]
+    assert choose_pairs(candidates, 2, rule="disagreement", ensemble=ensemble) == [1, 0]
+    assert ensemble.member_scores(["p"], ["sure"])[0].tolist() == [[40.0], [90.0]]
+    assert ensemble.score(["p"], ["sure"]).value[0] == pytest.approx(0.65)
 
 
 def test_probes_find_a_model_that_likes_length() -> None:

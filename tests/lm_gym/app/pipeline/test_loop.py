@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,8 @@ from lm_gym.tools.files import TEMPORARY, read_jsonl, write_jsonl
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "run"
-    assert main(["demo", "--smoke", "--out", str(folder)]) == 0
-    return folder
+def finished(tmp_path_factory: pytest.TempPathFactory, copied_demo: Callable[[Path], Path]) -> Path:
+    return copied_demo(tmp_path_factory.mktemp("demo") / "run")
 
 
 def test_demo_tells_of_every_model(finished: Path) -> None:

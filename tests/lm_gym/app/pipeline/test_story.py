@@ -24,30 +24,29 @@ def typed(command: str, *more: str) -> int:
 
 
 def test_the_demo_tells_its_story_and_its_last_commands_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    smoke_demo: tuple[Path, str, str],
 ) -> None:
-    assert main(["demo", "--smoke", "--out", str(tmp_path / "run")]) == 0
-    told = capsys.readouterr()
-    headings = re.findall(r"^stage (\d+) of (\d+): (.*)$", told.out, re.MULTILINE)
+    folder, out, err = smoke_demo
+    headings = re.findall(r"^stage (\d+) of (\d+): (.*)$", out, re.MULTILINE)
     assert [(int(number), int(total)) for number, total, _ in headings] == [(n, 10) for n in range(1, 11)]
     assert [title for *_, title in headings][2:4] == ["reward model, round 1", "PPO, round 1"]
-    flat = " ".join(told.out.split())
+    flat = " ".join(out.split())
     assert len(re.findall(r"Found: ", flat)) == 9
     assert len(re.findall(r"Found: orders \d+% of 36 held-out pairs as they were judged", flat)) == 2
     assert len(re.findall(r"the hidden true score itself orders \d+%, the ceiling", flat)) == 2
     assert len(re.findall(r"Found: score \S+ to \S+, KL \S+ to \S+, entropy \S+ to \S+, true score \S+ to", flat)) == 3
     assert re.search(r"without KL: score \S+, KL \S+, true score \S+ \(", flat)
-    assert "PPO, round 2: iteration 2 of 2, score" in told.err
+    assert "PPO, round 2: iteration 2 of 2, score" in err
     table, finding, page, after = (
         flat.index(words) for words in ("win reward", "Without the penalty the same PPO", "report.html", "What to do")
     )
     assert table < finding < page < after
-    report = Report.load(tmp_path / "run")
+    report = Report.load(folder)
     assert report.reward_models[0].evaluation["true_score_accuracy"] > report.reward_models[0].evaluation["accuracy"]
     assert [row.role for row in report.rows] == ["base", "start", "rl", "rl", "rl_without_kl", "imitation"]
     assert len(report.next_steps) == 3
     for step in report.next_steps:
-        assert step.command in told.out
+        assert step.command in out
         short = ("--iterations", "1", "--episodes", "4") if " train " in step.command else ()
         assert typed(step.command, *short) == 0, step.command
 
