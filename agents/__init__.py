@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .algorithms.a2c import A2C, A2CConfig
-    from .algorithms.best_of_n import best_of_n, best_of_n_kl_bound, best_of_n_probs, best_of_n_scores
+    from .algorithms.best_of_n import (
+        RejectionSampling,
+        RejectionSamplingConfig,
+        best_of_n,
+        best_of_n_kl_bound,
+        best_of_n_probs,
+        best_of_n_scores,
+    )
+    from .algorithms.closed_form import VIMPO, AStarPO, AStarPOConfig, VIMPOConfig
     from .algorithms.dapo import DAPO, DAPOConfig
+    from .algorithms.dpo import DPO, DPOConfig
     from .algorithms.grpo import CISPO, GRPO, GSPO, CISPOConfig, DrGRPO, DrGRPOConfig, GRPOConfig, GSPOConfig
     from .algorithms.ppo import PPO, PPOConfig
     from .algorithms.reinforce import (
@@ -33,12 +42,14 @@ if TYPE_CHECKING:
     from .update.agent import SurrogateAgent
     from .update.baselines import GivenBaseline, GroupMean, LeaveOneOut, MovingBaseline
     from .update.config import SurrogateConfig
+    from .update.learning import LearningAgent
     from .update.objectives import Objective
 
 __all__ = [
     "A2C",
     "CISPO",
     "DAPO",
+    "DPO",
     "GAE",
     "GRPO",
     "GSPO",
@@ -46,12 +57,16 @@ __all__ = [
     "PPO",
     "REINFORCE",
     "RLOO",
+    "VIMPO",
     "A2CConfig",
+    "AStarPO",
+    "AStarPOConfig",
     "AdvantageEstimator",
     "Agent",
     "CISPOConfig",
     "Callback",
     "DAPOConfig",
+    "DPOConfig",
     "DrGRPO",
     "DrGRPOConfig",
     "GRPOConfig",
@@ -60,6 +75,7 @@ __all__ = [
     "GroupMean",
     "JsonlTracker",
     "LanguageModelPolicy",
+    "LearningAgent",
     "LeaveOneOut",
     "MovingBaseline",
     "Objective",
@@ -73,6 +89,8 @@ __all__ = [
     "RLOOConfig",
     "ReMax",
     "ReMaxConfig",
+    "RejectionSampling",
+    "RejectionSamplingConfig",
     "RewardToGo",
     "SoftQ",
     "SoftQConfig",
@@ -85,6 +103,7 @@ __all__ = [
     "TrackioTracker",
     "TrainResult",
     "TrainingRun",
+    "VIMPOConfig",
     "WandbTracker",
     "best_of_n",
     "best_of_n_kl_bound",
@@ -97,7 +116,16 @@ __all__ = [
 
 _HOMES = {
     "algorithms.a2c": ("A2C", "A2CConfig"),
-    "algorithms.best_of_n": ("best_of_n", "best_of_n_kl_bound", "best_of_n_probs", "best_of_n_scores"),
+    "algorithms.best_of_n": (
+        "RejectionSampling",
+        "RejectionSamplingConfig",
+        "best_of_n",
+        "best_of_n_kl_bound",
+        "best_of_n_probs",
+        "best_of_n_scores",
+    ),
+    "algorithms.closed_form": ("VIMPO", "AStarPO", "AStarPOConfig", "VIMPOConfig"),
+    "algorithms.dpo": ("DPO", "DPOConfig"),
     "algorithms.dapo": ("DAPO", "DAPOConfig"),
     "algorithms.grpo": ("CISPO", "GRPO", "GSPO", "CISPOConfig", "DrGRPO", "DrGRPOConfig", "GRPOConfig", "GSPOConfig"),
     "algorithms.reinforce": (
@@ -121,6 +149,7 @@ _HOMES = {
     "update.config": ("SurrogateConfig",),
     "update.objectives": ("Objective",),
     "update.agent": ("SurrogateAgent",),
+    "update.learning": ("LearningAgent",),
     "supervised.finetune": ("SupervisedConfig", "SupervisedResult", "supervised_finetune"),
     "trackers": ("JsonlTracker", "TensorBoardTracker", "TrackioTracker", "WandbTracker"),
     "training": ("TrainResult", "train"),

@@ -98,7 +98,7 @@ def _reward_model_identity(model: RewardModel) -> str:
 
 
 def _prompts_digest(prompts: Sequence[Prompt]) -> str:
-    return digest_json([[prompt.text, prompt.ids.tolist(), repr(sorted(prompt.columns.items()))] for prompt in prompts])
+    return digest_json([prompt.key() for prompt in prompts])
 
 
 class TrainingState:

@@ -115,6 +115,11 @@ class Episodes:
         return self.terminated & ~self.score_valid
 
     @property
+    def scored(self) -> np.ndarray:
+        """True where the reward model gave a score: neither abstained nor truncated. Shape: (B,), bool."""
+        return self.terminated & self.score_valid
+
+    @property
     def rewards_without_kl(self) -> np.ndarray:
         """The rewards with what was paid for the KL given back. Shape: (B, T), float64."""
         return self.rewards if self.kl is None else self.rewards + self.kl_coef[:, None] * self.kl

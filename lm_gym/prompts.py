@@ -7,6 +7,7 @@ added); its other columns are kept for the reward model.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,10 @@ class Prompt:
     """Token ids. Shape: (P,), int64, P >= 1."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Other columns of the row (``answer``, ...); reward models may ask for it by name, nothing else reads it."""
+
+    def key(self) -> str:
+        """Text that tells it from other prompts: its own text, tokens and columns, as JSON."""
+        return json.dumps([self.text, self.ids.tolist(), repr(sorted(self.columns.items()))])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,11 @@
-"""Best-of-n: the response with the highest score of n, without any training; what RL is measured against.
+"""Best-of-n: the response with the highest score of n, without any training, what RL is measured against; and rejection
+sampling, which learns it.
 
 Three formulas go with it: an unbiased estimate of its score from one larger pool, its distribution over responses that
 can be enumerated, and the bound ``log n - (n - 1) / n`` on its KL (Beirami et al. 2024, arXiv:2401.01879), which is
-loose where scores tie. Knows: scores, episodes. Does not know: policies, except to hand one to a rollout.
+loose where scores tie. Rejection sampling (expert iteration; Anthony et al. 2017, arXiv:1705.08439; Dong et al. 2023,
+arXiv:2304.06767) imitates what was kept. One round of it, learned to its end, gives exactly the best-of-n of the policy
+that drew; each round begins from there, without a KL to hold it: it ends at the highest score alone.
 
 Shapes: B = prompts, N = samples of a prompt, n <= N.
 """
@@ -11,18 +14,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lm_gym.envs.wrappers import AnyEnv, vector_env_of
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
-from lm_gym.policy import Policy, Sampler
+from lm_gym.policy import Policy, PolicyEvaluation, Sampler
+from lm_gym.processes import Processes
 from lm_gym.prompts import Prompt
-from lm_gym.tools.settings import Bounds, Count, checked, finite_array
+from lm_gym.tools.settings import Bounds, Count, checked, finite_array, settings
 
-__all__ = ["best_of_n", "best_of_n_kl_bound", "best_of_n_probs", "best_of_n_scores"]
+from ..metrics import episode_metrics
+from ..policy import LanguageModelPolicy
+from ..update.config import BatchConfig
+from ..update.learning import LearningAgent
+from ..update.passes import PassesUpdate
+
+__all__ = [
+    "RejectionSampling",
+    "RejectionSamplingConfig",
+    "best_of_n",
+    "best_of_n_kl_bound",
+    "best_of_n_probs",
+    "best_of_n_scores",
+    "kept_rows",
+]
 
 
 def best_of_n(
@@ -102,3 +122,79 @@ def best_of_n_kl_bound(n: int) -> float:
     """Upper bound of the KL of best-of-n to the policy that it draws from, in nats; reached without ties."""
     n = checked("best_of_n_kl_bound: n", n, Count)
     return math.log(n) - (n - 1) / n
+
+
+@settings
+class RejectionSamplingConfig(BatchConfig):
+    """Settings of :class:`RejectionSampling`."""
+
+    samples_per_prompt: Count = 8
+    """Responses to each prompt that is drawn."""
+    threshold: float | None = None
+    """Every response is kept that is paid at least this, KL apart; None keeps the best of each prompt."""
+
+
+def kept_rows(returns: np.ndarray, group: np.ndarray, counted: np.ndarray, *, threshold: float | None) -> np.ndarray:
+    """Rows of the responses that are learned from.
+
+    Args:
+        returns: what each was paid. Shape: (B,).
+        group: number of its prompt draw. Shape: (B,), int.
+        counted: True = has a score. Shape: (B,), bool.
+        threshold: that is enough; None keeps the first of the best of each group.
+
+    Returns: Shape: (N,), int64.
+    """
+    if threshold is not None:
+        return np.flatnonzero(counted & (returns >= threshold))
+    order = np.lexsort((np.arange(len(returns)), -returns, group))
+    order = order[counted[order]]
+    return order[np.unique(group[order], return_index=True)[1]]
+
+
+class RejectionSampling(LearningAgent):
+    """Rejection sampling fine-tuning: the likelihood of what was kept, whole responses weighing alike."""
+
+    config_type: ClassVar[type[RejectionSamplingConfig]] = RejectionSamplingConfig
+
+    def __init__(
+        self,
+        policy: LanguageModelPolicy,
+        config: RejectionSamplingConfig | None = None,
+        *,
+        sampler: Sampler | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        """Args: see :class:`LearningAgent`.
+
+        Raises:
+            ConfigError: see there, or the best of one response is to be kept, which learns nothing.
+        """
+        super().__init__(policy, config, sampler=sampler, processes=processes)
+        if self.config.threshold is None and self.config.samples_per_prompt < 2:
+            raise ConfigError(
+                "RejectionSampling: samples_per_prompt: must be >= 2 where the best of each prompt is kept, got 1; "
+                "raise it, or set threshold"
+            )
+        self._update = PassesUpdate("RejectionSampling", policy, self.config, self.processes)
+
+    def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
+        """See :meth:`LearningAgent.update`."""
+        returns = episodes.rewards_without_kl.sum(axis=1)
+        kept = kept_rows(returns, episodes.group, episodes.scored, threshold=self.config.threshold)
+
+        def loss(part: Episodes, now: PolicyEvaluation, rows: np.ndarray) -> dict[str, Tensor]:
+            return {"policy_loss": -now.log_probs.sum(1)}
+
+        found = self._update(episodes, kept[:, None], loss, ("policy_loss",), progress=progress)
+        counts = self.processes.sum(torch.tensor([len(kept), len(episodes)], device=self.policy.device)).tolist()
+        told = episode_metrics(episodes, processes=self.processes)
+        return {**told, **found, "kept_share": counts[0] / counts[1]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimiser and generator of minibatches."""
+        return self._update.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an agent."""
+        self._update.load_state_dict(state)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from ..update.agent import SurrogateAgent
+from ..update.learning import LearningAgent
 from .a2c import A2C
+from .best_of_n import RejectionSampling
+from .closed_form import VIMPO, AStarPO
 from .dapo import DAPO
+from .dpo import DPO
 from .grpo import CISPO, GRPO, GSPO, DrGRPO
 from .ppo import PPO
 from .reinforce import REINFORCE, RLOO, REINFORCEPlusPlus, ReMax
@@ -12,7 +15,7 @@ from .soft_q import SoftQ
 
 __all__ = ["ALGORITHMS"]
 
-ALGORITHMS: dict[str, type[SurrogateAgent] | type[SoftQ]] = {
+ALGORITHMS: dict[str, type[LearningAgent]] = {
     "ppo": PPO,
     "a2c": A2C,
     "reinforce": REINFORCE,
@@ -25,5 +28,9 @@ ALGORITHMS: dict[str, type[SurrogateAgent] | type[SoftQ]] = {
     "gspo": GSPO,
     "cispo": CISPO,
     "soft-q": SoftQ,
+    "a-star-po": AStarPO,
+    "vimpo": VIMPO,
+    "dpo": DPO,
+    "rejection": RejectionSampling,
 }
 """Name -> class; the settings are its ``config_type``."""

@@ -20,28 +20,26 @@ Shapes: B = episodes, T = longest response.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
-from pathlib import Path
-from typing import Any, Self
+from dataclasses import fields
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lm_gym.envs.rollout import PhaseTimer, sampler_of
-from lm_gym.envs.wrappers import AnyEnv, vector_env_of
+from lm_gym.envs.rollout import PhaseTimer
+from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
-from lm_gym.models.language_model import DType, own_copy
+from lm_gym.models.language_model import own_copy
 from lm_gym.policy import Sampler
-from lm_gym.processes import ONE_PROCESS, launched_processes
+from lm_gym.processes import Processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
-from lm_gym.tools.settings import Count, Share, checked, settings
+from lm_gym.tools.settings import Count, Share, settings
 
-from ..metrics import METRICS, episode_metrics, phase_metrics
-from ..policy import LanguageModelPolicy, checked_policy
-from ..policy_checks import check_apart
-from ..update.agent_folder import load_agent, save_agent
+from ..metrics import episode_metrics
+from ..policy import LanguageModelPolicy
+from ..update.learning import LearningAgent, require_log_ratio
 from ..update.optimizer import OptimizerConfig, PolicyOptimizer
 
 __all__ = ["SoftQ", "SoftQConfig", "bellman_errors"]
@@ -89,32 +87,22 @@ def bellman_errors(
     return values + paid.gather(1, end) - paid[:, :-1] - slow_values.gather(1, end)
 
 
-class SoftQ:
+class SoftQ(LearningAgent):
     """Soft Q-learning of a :class:`LanguageModelPolicy` from replayed responses; the policy and its values are Q."""
 
-    config_type = SoftQConfig
+    config_type: ClassVar[type[SoftQConfig]] = SoftQConfig
     """Class of its settings."""
 
     def __init__(
-        self, policy: LanguageModelPolicy, config: SoftQConfig | None = None, *, sampler: Sampler | None = None
+        self,
+        policy: LanguageModelPolicy,
+        config: SoftQConfig | None = None,
+        *,
+        sampler: Sampler | None = None,
+        processes: Processes | None = None,
     ) -> None:
-        """Args:
-        policy: trained in place.
-        config: settings; None takes the defaults.
-        sampler: decodes the rollouts; None takes the policy's own.
-
-        Raises:
-            ConfigError: policy or config is none, or several processes were launched, each of which would learn alone.
-        """
-        if (size := launched_processes().size) > 1:
-            raise ConfigError(
-                f"SoftQ: learns in one process, got {size} launched (WORLD_SIZE), each of which would learn alone; "
-                "start one, or use an agent that takes processes=, such as PPO"
-            )
-        self.config = checked("SoftQ: config", config, SoftQConfig | None) or SoftQConfig()
-        self.policy = checked_policy("SoftQ", policy)
-        self.sampler = policy.sampler if sampler is None else sampler_of(sampler)
-        self.last_episodes: Episodes | None = None
+        """Args: see :class:`LearningAgent`; of several processes each keeps and draws from episodes of its own."""
+        super().__init__(policy, config, sampler=sampler, processes=processes)
         self._replay: Episodes | None = None
         self._slow: LanguageModelPolicy | None = None
         if self.config.backup_steps is not None:
@@ -122,50 +110,31 @@ class SoftQ:
             self._slow = LanguageModelPolicy(copy, separate_critic=policy.separate_critic)
             self._slow.load_state_dict(policy.state_dict())
         self._rng = np.random.default_rng(self.config.seed)
-        self._optimizer = PolicyOptimizer("SoftQ", policy, self.config, ONE_PROCESS)
+        self._optimizer = PolicyOptimizer("SoftQ", policy, self.config, self.processes)
 
-    def learn(self, env: AnyEnv, *, progress: float = 0.0) -> dict[str, float]:
-        """One iteration: collect, keep, and learn from what is kept.
+    def collect(self, env: TextGenerationVectorEnv, timer: PhaseTimer) -> tuple[Episodes, dict[str, float]]:
+        """A response to each prompt that is drawn."""
+        return env.rollout(self.sampler, self.config.episodes_per_iteration, timer=timer), {}
 
-        Args: env: gives episodes; progress: share of the run that is done, in [0, 1).
+    def check_env(self, env: TextGenerationVectorEnv) -> None:
+        """Refuse an environment under which the policy's ratio to the reference is not Q's."""
+        require_log_ratio("SoftQ", env)
 
-        Returns: every metric of ``lm_gym.agents.metrics.METRICS``; what is undefined is NaN.
+    def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
+        """Keep the episodes, and learn from what is kept.
 
         Raises:
-            ConfigError: there is no KL to a reference, or it holds weights that the policy learns, or sampling is
-                truncated, so that the policy's ratio to the reference is not Q's.
             DivergedError: a loss or gradient is not finite; the weights are those of the last good step.
         """
-        progress = checked("learn: progress", progress, Share)
-        env = vector_env_of(env, "learn")
-        if env.reference is None or env.kl_coef == 0 or env.sampling.truncates:
-            raise ConfigError(
-                "SoftQ: needs a kl_coef above 0 and untruncated sampling, since Q is beta times the log-ratio to the "
-                f"reference, got kl_coef = {env.kl_coef:g}{'' if env.reference else ', no reference'} and "
-                f"{'truncated' if env.sampling.truncates else 'untruncated'} sampling; set kl_coef, and leave top_k, "
-                "top_p, min_p and min_new_tokens out"
-            )
-        check_apart("SoftQ", self.policy.parameters(), env.reference)
-        timer = PhaseTimer()
-        self.last_episodes = episodes = env.rollout(self.sampler, self.config.episodes_per_iteration, timer=timer)
         rate = self._optimizer.set_learning_rate(progress)
-        with timer.phase("update"):
-            self._keep(episodes)
-            steps = [] if self._replay is None else [self._step(self._replay) for _ in range(self.config.updates)]
-        self.sampler.refresh(self.policy)
+        self._keep(episodes)
+        steps = [step for _ in range(self.config.updates) for step in self._step(self._replay)]
         return {
-            **dict.fromkeys(METRICS, math.nan),
-            **episode_metrics(episodes),
-            **({name: float(np.mean([step[name] for step in steps])) for name in steps[0]} if steps else {}),
-            "kl_coef": env.kl_coef,
+            **episode_metrics(episodes, processes=self.processes),
+            **{name: float(np.mean([step[name] for step in steps])) for name in (steps[0] if steps else ())},
             "learning_rate": rate,
             "optimizer_steps": float(len(steps)),
-            **phase_metrics(timer, int(episodes.response_mask.sum()), self.policy.device),
         }
-
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides how it learns, as plain values."""
-        return asdict(self.config)
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser, draws, slow copy, and the episodes that are kept; the policy has a state of its own."""
@@ -188,37 +157,6 @@ class SoftQ:
         self._replay = None if state["replay"] is None else _unpacked(state["replay"])
         self._rng = rng
 
-    def save(self, folder: str | Path) -> Path:
-        """Save the whole agent, the episodes that it keeps included; see :meth:`SurrogateAgent.save`.
-
-        Raises:
-            ConfigError: the policy's adapter is on a base without a name, or the folder is no text or path.
-            WriteError: the disk is full, say.
-        """
-        return save_agent(self, folder)
-
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        *,
-        sampler: Sampler | None = None,
-        device: str | torch.device = "auto",
-        dtype: DType = "auto",
-    ) -> Self:
-        """Load an agent that :meth:`save` wrote; it goes on learning as if it had not been away.
-
-        Args: folder: the saved agent; sampler: None takes the policy's own; device, dtype: of the policy.
-
-        Raises:
-            ArtifactError: it is no such folder, or a file is missing or has changed.
-            ConfigError: the folder is no text or path.
-        """
-        saved = load_agent(cls.__name__, folder, device=device, dtype=dtype)
-        agent = cls(saved.policy, SoftQConfig(**saved.config), sampler=sampler)
-        agent.load_state_dict(saved.state)
-        return agent
-
     def _keep(self, episodes: Episodes) -> None:
         """Add the episodes that have a score, and forget the oldest above the limit."""
         counted = episodes[~episodes.abstained]
@@ -227,19 +165,23 @@ class SoftQ:
             joined = Episodes.concatenate(parts)
             self._replay = joined[max(0, len(joined) - self.config.replay_episodes) :]
 
-    def _step(self, replay: Episodes) -> dict[str, float]:
-        """One optimiser step on episodes drawn from those that are kept."""
-        rows = self._rng.choice(len(replay), size=min(self.config.batch_episodes, len(replay)), replace=False)
-        batch = replay[rows]
-        tokens = int(batch.response_mask.sum())
-        step = self._optimizer.step(
-            batch.prompt_lengths + batch.response_lengths,
-            lambda piece: self._backward(batch[piece], tokens),
-            sums=["squared_error"],
-            losses=["squared_error"],
-        )
+    def _step(self, replay: Episodes | None) -> list[dict[str, float]]:
+        """One optimiser step on episodes drawn from those that are kept; none where no process keeps any."""
+        size = 0 if replay is None else min(self.config.batch_episodes, len(replay))
+        batch = None if replay is None else replay[self._rng.choice(len(replay), size=size, replace=False)]
+        own = 0 if batch is None else int(batch.response_mask.sum())
+        tokens = int(self.processes.sum(torch.tensor(own, device=self.policy.device)))
+        if tokens == 0:
+            return []
+
+        def backward(piece: np.ndarray) -> Tensor:
+            assert batch is not None  # there is no piece of nothing
+            return self._backward(batch[piece], tokens)
+
+        lengths = np.zeros(0, dtype=np.int64) if batch is None else batch.prompt_lengths + batch.response_lengths
+        step = self._optimizer.step(lengths, backward, sums=["squared_error"], losses=["squared_error"])
         self._follow()
-        return {"soft_bellman_error": math.sqrt(step["squared_error"]), "grad_norm": step["grad_norm"]}
+        return [{"soft_bellman_error": math.sqrt(step["squared_error"]), "grad_norm": step["grad_norm"]}]
 
     def _backward(self, part: Episodes, tokens: int) -> Tensor:
         """Accumulate the gradient of half the mean squared error. Returns: the share of that mean. Shape: (1,)."""

@@ -1,42 +1,38 @@
-"""An agent around the update: it collects episodes, learns from them, and can be saved; algorithms are subclasses.
+"""Policy-gradient agents: any advantage estimator and any objective around one update; algorithms are subclasses.
 
-Knows: environments, folders. Does not know: how a batch is learned from (``surrogate.py``).
+Knows: which parts make an agent. Does not know: how a batch is learned from (``surrogate.py``).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 
-from lm_gym.envs.rollout import PhaseTimer, sampler_of
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
-from lm_gym.envs.wrappers import AnyEnv, vector_env_of
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.models.language_model import DType
 from lm_gym.policy import Sampler
-from lm_gym.processes import Processes, chosen_processes
+from lm_gym.processes import Processes
 from lm_gym.runs.folder import Stateful
 from lm_gym.runs.generators import require_state
-from lm_gym.tools.settings import Share, checked
+from lm_gym.tools.settings import checked
 
-from ..metrics import METRICS, phase_metrics
-from ..policy import LanguageModelPolicy, checked_policy
-from ..policy_checks import check_apart
+from ..policy import LanguageModelPolicy
 from .advantages import AdvantageEstimator, checked_estimator
-from .agent_folder import load_agent, save_agent
+from .agent_folder import load_agent
 from .config import SurrogateConfig
+from .learning import LearningAgent
 from .objectives import Objective
 from .surrogate import SurrogateUpdate
 
 __all__ = ["SurrogateAgent"]
 
 
-class SurrogateAgent:
+class SurrogateAgent(LearningAgent):
     """Policy-gradient learning of a :class:`LanguageModelPolicy` by any advantage estimator and any objective.
 
     An algorithm is a subclass that names its config and makes these two parts of it.
@@ -68,22 +64,17 @@ class SurrogateAgent:
                 several processes were launched and none are given; or the estimator compares the responses of a group,
                 and groups would be of one.
         """
+        super().__init__(policy, config, sampler=sampler, processes=processes)
         name, kind = type(self).__name__, type(self).config_type
-        config = checked(f"{name}: config", config, kind | None) or kind()
         if objective is not None and type(self) is not SurrogateAgent:
             raise ConfigError(
                 f"{name}.objective: is made of its {kind.__name__}, and must not be given; set the config, or use "
                 "SurrogateAgent(policy, config, estimator=..., objective=...)"
             )
-        estimator = self.estimator_of(config) if estimator is None else estimator
-        self.policy = checked_policy(name, policy)
-        self.estimator = checked_estimator(name, estimator, samples_per_prompt=config.samples_per_prompt)
-        self.objective = checked(f"{name}: objective", objective, Objective | None) or self.objective_of(config)
-        self.config = config
-        self.sampler = policy.sampler if sampler is None else sampler_of(sampler)
-        self.processes = chosen_processes(processes, type(self).__name__)
-        self.last_episodes: Episodes | None = None
-        self._update = SurrogateUpdate(name, policy, config, self.estimator, self.objective, self.processes)
+        estimator = self.estimator_of(self.config) if estimator is None else estimator
+        self.estimator = checked_estimator(name, estimator, samples_per_prompt=self.config.samples_per_prompt)
+        self.objective = checked(f"{name}: objective", objective, Objective | None) or self.objective_of(self.config)
+        self._update = SurrogateUpdate(name, policy, self.config, self.estimator, self.objective, self.processes)
 
     @staticmethod
     def estimator_of(config: Any) -> AdvantageEstimator:
@@ -101,40 +92,9 @@ class SurrogateAgent:
         """The algorithm's own objective, by its config."""
         return Objective()
 
-    def collect(self, env: TextGenerationVectorEnv, timer: PhaseTimer) -> tuple[Episodes, dict[str, float]]:
-        """The episodes of an iteration, and metrics of how they were found; some algorithms override it."""
-        count, samples = self.config.episodes_per_iteration, self.config.samples_per_prompt
-        return env.rollout(self.sampler, count, samples_per_prompt=samples, timer=timer), {}
-
-    def learn(self, env: AnyEnv, *, progress: float = 0.0) -> dict[str, float]:
-        """One iteration: collect, then update.
-
-        Args:
-            env: gives episodes; single or vector, bare or in wrappers that change no reward.
-            progress: share of the run that is done, in [0, 1); the learning rate decays with it.
-
-        Returns: every metric of ``lm_gym.agents.metrics.METRICS``; what is undefined is NaN (all of the update's, if
-            the reward model abstained on every episode).
-
-        Raises:
-            ConfigError: the environment's reference holds weights that the policy learns, progress is no such share, or
-                a wrapper may change the reward.
-            DivergedError: see :meth:`update`.
-        """
-        progress = checked("learn: progress", progress, Share)
-        env = vector_env_of(env, "learn")
-        check_apart(type(self).__name__, self.policy.parameters(), env.reference)
+    def check_env(self, env: TextGenerationVectorEnv) -> None:
+        """Refuse an environment without a reference, where the loss has the KL to it. Raises: ConfigError: it is so."""
         self._require_reference(env.reference is not None, "the environment has none")
-        timer = PhaseTimer()
-        episodes, found = self.collect(env, timer)
-        self.last_episodes = episodes
-        with timer.phase("update"):
-            metrics = self.update(episodes, progress=progress)
-        self.sampler.refresh(self.policy)
-        tokens = int(episodes.response_mask.sum())
-        undefined = dict.fromkeys(METRICS, math.nan)
-        measured = {"kl_coef": env.kl_coef, **phase_metrics(timer, tokens, self.policy.device)}
-        return {**undefined, **metrics, **found, **measured}
 
     def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
         """Learn from one batch, and return the metrics of batch and update.
@@ -175,19 +135,6 @@ class SurrogateAgent:
             self.estimator.load_state_dict(state["estimator"])
         self._update.load_state_dict(state)
 
-    def save(self, folder: str | Path) -> Path:
-        """Save the whole agent: the policy with its value head, the optimiser, the generator, the settings.
-
-        Its ``policy/`` is a folder that :meth:`LanguageModelPolicy.from_pretrained` and ``AutoModelForCausalLM`` load.
-        The folder is written whole under another name and moved into place; nothing in it is pickled.
-
-        Raises:
-            ConfigError: the policy's adapter is on a base without a name, the folder is no text or path, or the
-                estimator has settings that are no plain values.
-            WriteError: the disk is full, say.
-        """
-        return save_agent(self, folder)
-
     @classmethod
     def load(
         cls,
@@ -199,21 +146,15 @@ class SurrogateAgent:
         device: str | torch.device = "auto",
         dtype: DType = "auto",
     ) -> Self:
-        """Load an agent that :meth:`save` wrote; it goes on learning as if it had not been away.
-
-        The environment has a state of its own (``env.state_dict()``), and :func:`lm_gym.agents.train` keeps both.
+        """See :meth:`LearningAgent.load`.
 
         Args:
-            folder: the saved agent.
+            folder, sampler, processes, device, dtype: see there.
             estimator: of the advantages, if it was not the default; an artefact never names code.
-            sampler: decodes the rollouts; None takes the policy's own.
-            processes: those that share the run.
-            device: "auto" or a torch device.
-            dtype: see :meth:`LanguageModelPolicy.from_pretrained`.
 
         Raises:
-            ArtifactError: it is no such folder, or a file is missing or has changed.
-            ConfigError: the folder is no text or path, or it was saved with another estimator.
+            ArtifactError: see there.
+            ConfigError: see there, or it was saved with another estimator.
         """
         saved = load_agent(cls.__name__, folder, device=device, dtype=dtype)
         agent = cls(

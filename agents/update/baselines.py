@@ -32,6 +32,7 @@ __all__ = [
     "group_statistics",
     "leave_one_out",
     "paid_alike",
+    "uniform_share",
 ]
 
 
@@ -65,6 +66,11 @@ def paid_alike(episodes: Episodes) -> np.ndarray:
     returns = episodes.rewards_without_kl.sum(axis=1)
     _, _, deviation = group_statistics(returns, episodes.group, ~episodes.abstained)
     return deviation < 1e-9
+
+
+def uniform_share(episodes: Episodes, processes: Processes) -> float:
+    """Share of the responses of all processes whose group is paid alike, as :func:`paid_alike` says."""
+    return float(np.mean(np.concatenate(processes.gather(paid_alike(episodes).astype(np.float32)))))
 
 
 class LeaveOneOut:

@@ -1,4 +1,4 @@
-"""Settings of the learner, the same for every estimator and objective."""
+"""Settings of learning from batches, shared by the algorithms."""
 
 from __future__ import annotations
 
@@ -7,17 +7,38 @@ from lm_gym.tools.settings import Count, NotNegative, Positive, settings
 
 from .optimizer import OptimizerConfig
 
-__all__ = ["OnPolicyConfig", "SurrogateConfig"]
+__all__ = ["BatchConfig", "OnPolicyConfig", "SurrogateConfig"]
 
 
 @settings
-class SurrogateConfig(OptimizerConfig):
-    """Settings of :class:`SurrogateAgent`, the same for every estimator and objective."""
+class BatchConfig(OptimizerConfig):
+    """Settings of agents that make several passes over each batch of episodes that they collect."""
 
     episodes_per_iteration: Count = 64
     """Responses per rollout, in one process."""
     samples_per_prompt: Count = 1
     """Responses to each prompt that is drawn; they form a group."""
+    epochs: Count = 1
+    """Passes over each batch."""
+    minibatches: Count = 1
+    """Optimiser steps per pass."""
+
+    def __post_init__(self) -> None:
+        name, most = type(self).__name__, self.episodes_per_iteration
+        if self.minibatches > most:
+            raise ConfigError(
+                f"{name}.minibatches: must be at most episodes_per_iteration = {most}, got {self.minibatches}"
+            )
+        if most % self.samples_per_prompt:
+            raise ConfigError(
+                f"{name}.samples_per_prompt: must divide episodes_per_iteration = {most}, got {self.samples_per_prompt}"
+            )
+
+
+@settings
+class SurrogateConfig(BatchConfig):
+    """Settings of :class:`SurrogateAgent`, the same for every estimator and objective."""
+
     epochs: Count = 4
     """Passes over each batch."""
     minibatches: Count = 4
@@ -32,17 +53,6 @@ class SurrogateConfig(OptimizerConfig):
     """Whiten the advantages over the counted tokens of the whole batch."""
     target_kl: Positive | None = None
     """Stop the passes over a batch once the mean k3 KL to the collecting policy passes 1.5 times this, nats/token."""
-
-    def __post_init__(self) -> None:
-        name, most = type(self).__name__, self.episodes_per_iteration
-        if self.minibatches > most:
-            raise ConfigError(
-                f"{name}.minibatches: must be at most episodes_per_iteration = {most}, got {self.minibatches}"
-            )
-        if most % self.samples_per_prompt:
-            raise ConfigError(
-                f"{name}.samples_per_prompt: must divide episodes_per_iteration = {most}, got {self.samples_per_prompt}"
-            )
 
 
 @settings

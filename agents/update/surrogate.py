@@ -30,7 +30,7 @@ from lm_gym.runs.generators import generator_of, require_state, state_of
 from ..metrics import episode_metrics
 from ..policy import LanguageModelPolicy
 from .advantages import AdvantageEstimator, SharedEstimator, estimated
-from .baselines import paid_alike
+from .baselines import uniform_share
 from .config import SurrogateConfig
 from .functional import clipped_value_loss, explained_variance, masked_mean, masked_whiten
 from .objectives import Objective, kl_term, row_weights
@@ -106,11 +106,10 @@ class SurrogateUpdate:
         """
         processes = self.processes
         counted = ~episodes.abstained
-        alike = paid_alike(episodes).astype(np.float32) if self.estimator.needs_groups else np.zeros(0)
         summary = {
             **episode_metrics(episodes, processes=processes),
             "learning_rate": self._optimizer.set_learning_rate(progress),
-            "uniform_groups": float(np.mean(np.concatenate(processes.gather(alike)))) if len(alike) else math.nan,
+            "uniform_groups": uniform_share(episodes, processes) if self.estimator.needs_groups else math.nan,
         }
         if not processes.any(bool(counted.any())):
             return summary

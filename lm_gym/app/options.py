@@ -29,7 +29,22 @@ NoneGiven = tyro.conf.arg(help_behavior_hint="(default: none)")
 Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio"]
 """Where metrics go: "auto" is TensorBoard where it is installed."""
 AgentName = Literal[
-    "ppo", "a2c", "reinforce", "reinforce++", "remax", "rloo", "grpo", "dr-grpo", "dapo", "gspo", "cispo", "soft-q"
+    "ppo",
+    "a2c",
+    "reinforce",
+    "reinforce++",
+    "remax",
+    "rloo",
+    "grpo",
+    "dr-grpo",
+    "dapo",
+    "gspo",
+    "cispo",
+    "soft-q",
+    "a-star-po",
+    "vimpo",
+    "dpo",
+    "rejection",
 ]
 """Names of the algorithms (``lm_gym.agents.algorithms.names``, which is not loaded for a line of help)."""
 AGENTS = "(default: the agent's)"
@@ -177,7 +192,7 @@ class UpdateOptions:
     """Settings of the agent and of the KL penalty."""
 
     agent: AgentName = "ppo"
-    """Algorithm; those from rloo to cispo compare several responses to each prompt, and need no value head."""
+    """Algorithm; those from rloo to cispo, vimpo, dpo and rejection compare several responses to each prompt."""
     episodes: Count = 64
     """Responses per iteration."""
     samples_per_prompt: AgentsInt = None

@@ -6,9 +6,8 @@ from dataclasses import fields
 from typing import Any
 
 from lm_gym.agents.algorithms.names import ALGORITHMS
-from lm_gym.agents.algorithms.soft_q import SoftQ, SoftQConfig
-from lm_gym.agents.update.agent import SurrogateAgent
-from lm_gym.agents.update.config import SurrogateConfig
+from lm_gym.agents.update.learning import LearningAgent
+from lm_gym.agents.update.optimizer import OptimizerConfig
 from lm_gym.app.options import UpdateOptions
 from lm_gym.errors import ConfigError
 
@@ -18,9 +17,7 @@ FIELDS = ("samples_per_prompt", "epochs", "minibatches", "clip", "gamma", "gae_l
 """Options that are left to the algorithm where they are not given, and are fields of some configs."""
 
 
-def algorithm_of(
-    update: UpdateOptions, *, seed: int
-) -> tuple[type[SurrogateAgent] | type[SoftQ], SurrogateConfig | SoftQConfig]:
+def algorithm_of(update: UpdateOptions, *, seed: int) -> tuple[type[LearningAgent], OptimizerConfig]:
     """Class and config of an algorithm.
 
     Args:

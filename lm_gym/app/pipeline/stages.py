@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from lm_gym.agents.algorithms.ppo import PPO
-from lm_gym.agents.algorithms.soft_q import SoftQ, SoftQConfig
 from lm_gym.agents.callbacks import Callback, ProgressDisplay
 from lm_gym.agents.policy import LanguageModelPolicy
 from lm_gym.agents.run_folder import POLICY
 from lm_gym.agents.trackers import TrackioTracker, WandbTracker
 from lm_gym.agents.training import EpisodeMetrics, TrainResult, train
-from lm_gym.agents.update.agent import SurrogateAgent
-from lm_gym.agents.update.config import SurrogateConfig
+from lm_gym.agents.update.learning import LearningAgent
+from lm_gym.agents.update.optimizer import OptimizerConfig
 from lm_gym.app.options import Tracker
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.envs.task import TextTask
@@ -190,9 +189,9 @@ def run_agent(
     folder: Path,
     start: str | Path,
     env: TextGenerationVectorEnv,
-    config: SurrogateConfig | SoftQConfig,
+    config: OptimizerConfig,
     *,
-    algorithm: type[SurrogateAgent] | type[SoftQ] = PPO,
+    algorithm: type[LearningAgent] = PPO,
     iterations: int,
     eval_prompts: Sequence[str | Mapping[str, Any]],
     kl_target: float | None,
@@ -239,7 +238,7 @@ def run_agent(
     policy = LanguageModelPolicy.from_pretrained(
         start, separate_critic=separate_critic or None, device=device, dtype=dtype
     )
-    agent = algorithm(policy, config)  # type: ignore[arg-type]
+    agent = algorithm(policy, config)
     result = train(
         agent,
         env,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,24 @@ import pytest
 import torch
 
 from lm_gym import Episodes, TextGenerationVectorEnv
-from lm_gym.agents import A2C, DAPO, PPO, A2CConfig, LanguageModelPolicy, PPOConfig, ReMax, SoftQ, SurrogateAgent, train
+from lm_gym.agents import A2C, DAPO, PPO, A2CConfig, LanguageModelPolicy, PPOConfig, ReMax, SurrogateAgent, train
 from lm_gym.agents.algorithms.dapo import overlong_penalty
 from lm_gym.agents.algorithms.names import ALGORITHMS
 from lm_gym.agents.metrics import METRICS
-from lm_gym.errors import ConfigError
+from lm_gym.errors import ArtifactError, ConfigError
 
 MakeEnv = Callable[..., TextGenerationVectorEnv]
 MakePolicy = Callable[..., LanguageModelPolicy]
 EVERY = pytest.mark.parametrize("name", list(ALGORITHMS))
-POLICY_GRADIENT = pytest.mark.parametrize("name", [name for name, kind in ALGORITHMS.items() if kind is not SoftQ])
+POLICY_GRADIENT = pytest.mark.parametrize(
+    "name", [name for name, kind in ALGORITHMS.items() if issubclass(kind, SurrogateAgent)]
+)
 
 
 def made(name: str, policy: LanguageModelPolicy, **settings: Any) -> Any:
     """An algorithm on eight episodes, in two groups where it has groups."""
     kind = ALGORITHMS[name]
-    grouped = issubclass(kind, SurrogateAgent) and kind.estimator_of(kind.config_type()).needs_groups
+    grouped = {field.name: field.default for field in fields(kind.config_type)}.get("samples_per_prompt", 1) > 1
     groups = {"samples_per_prompt": 4} if grouped else {}
     return kind(policy, kind.config_type(**{"episodes_per_iteration": 8, "learning_rate": 1e-3} | groups | settings))
 
@@ -45,6 +47,34 @@ def test_it_learns_and_reports_the_one_table(name: str, make_env: MakeEnv, make_
     assert len(agent.last_episodes) == 8
     assert any(not torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
     assert math.isnan(metrics["uniform_groups"]) != agent.estimator.needs_groups
+
+
+@EVERY
+@pytest.mark.parametrize("score", [None, 0.5])
+def test_a_batch_that_tells_nothing_is_no_harm(
+    score: float | None, name: str, make_env: MakeEnv, make_policy: MakePolicy
+) -> None:
+    """The reward model abstains on every response, or pays them alike: every number is defined or told as undefined."""
+    env = make_env(reward_model=lambda prompts, completions: [score] * len(completions))
+    agent = made(name, make_policy(env))
+    metrics = agent.learn(env)
+    assert set(metrics) == set(METRICS)
+    assert metrics["invalid_episodes"] == (8.0 if score is None else 0.0)
+    assert all(torch.isfinite(weight).all() for weight in agent.policy.weights())
+    assert not any(math.isinf(value) for value in metrics.values())
+
+
+@EVERY
+def test_the_state_and_the_folder_of_another_agent_are_refused(
+    name: str, tmp_path: Path, make_env: MakeEnv, make_policy: MakePolicy
+) -> None:
+    env = make_env()
+    with pytest.raises(ConfigError, match=r"state: must be what state_dict\(\) of such an object gave"):
+        made(name, make_policy(env)).load_state_dict({"nonsense": 1})
+    other = made("ppo" if name != "ppo" else "a2c", make_policy(env))
+    other.save(tmp_path / "agent")
+    with pytest.raises(ArtifactError, match=r"must be a folder that \w+\.save wrote, got one of"):
+        ALGORITHMS[name].load(tmp_path / "agent", device="cpu")
 
 
 @EVERY
@@ -212,7 +242,7 @@ def test_group_methods_refuse_groups_of_one(name: str, make_env: MakeEnv, make_p
         made(name, make_policy(make_env()), samples_per_prompt=1)
 
 
-@pytest.mark.parametrize("name", ["rloo", "grpo", "dapo"])
+@pytest.mark.parametrize("name", ["rloo", "grpo", "dapo", "vimpo", "dpo", "rejection"])
 def test_group_sizes_must_divide(name: str) -> None:
     with pytest.raises(ConfigError, match=r"samples_per_prompt: must divide episodes_per_iteration = 10, got 4"):
         ALGORITHMS[name].config_type(episodes_per_iteration=10, samples_per_prompt=4)

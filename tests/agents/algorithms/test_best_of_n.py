@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lm_gym.agents import best_of_n, best_of_n_kl_bound, best_of_n_probs, best_of_n_scores
+from lm_gym.agents import (
+    RejectionSampling,
+    RejectionSamplingConfig,
+    best_of_n,
+    best_of_n_kl_bound,
+    best_of_n_probs,
+    best_of_n_scores,
+)
+from lm_gym.agents.algorithms.best_of_n import kept_rows
 from lm_gym.errors import ConfigError
 
 
@@ -64,3 +72,49 @@ def test_what_abstained_is_never_the_best(make_env: Callable[..., Any], make_pol
     found = best_of_n(make_policy(env), env, ["d"], n=4)
     assert found.score_valid.tolist() == [True]
     assert found.scores.tolist() == [-7.0]
+
+
+def test_one_round_of_rejection_sampling_is_best_of_n() -> None:
+    """Every draw of three out of four responses, two of them tied, is a group: what is kept has the distribution of
+    best-of-3, which maximises the mean log-likelihood of what is kept."""
+    probs, scores = np.array([0.1, 0.2, 0.3, 0.4]), np.array([1.0, 5.0, 5.0, -2.0])
+    draws = np.array(list(itertools.product(range(4), repeat=3)))
+    chance = probs[draws].prod(axis=1)
+    group = np.repeat(np.arange(len(draws)), 3)
+    kept = kept_rows(scores[draws].ravel(), group, np.ones(len(group), dtype=bool), threshold=None)
+    imitated = np.bincount(draws.ravel()[kept], weights=chance[group[kept]], minlength=4)
+    np.testing.assert_allclose(imitated, best_of_n_probs(probs, scores, 3))
+
+
+def test_what_is_kept_by_hand() -> None:
+    returns = np.array([1.0, 3.0, 3.0, 2.0, 9.0, 0.0])
+    group, counted = np.array([4, 4, 4, 2, 2, 7]), np.array([1, 1, 1, 1, 0, 0], dtype=bool)
+    assert kept_rows(returns, group, counted, threshold=None).tolist() == [
+        3,
+        1,
+    ]  # of equals the first
+    assert kept_rows(returns, group, counted, threshold=2.0).tolist() == [1, 2, 3]
+    assert kept_rows(returns, group, counted, threshold=99.0).tolist() == []
+    assert kept_rows(returns, group, np.zeros(6, dtype=bool), threshold=None).tolist() == []
+
+
+def test_rejection_sampling_makes_what_it_keeps_likelier(
+    make_env: Callable[..., Any], make_policy: Callable[..., Any]
+) -> None:
+    env = make_env()
+    policy = make_policy(env)
+    config = RejectionSamplingConfig(episodes_per_iteration=16, samples_per_prompt=4, learning_rate=1e-3)
+    agent = RejectionSampling(policy, config)
+    metrics = agent.learn(env)
+    episodes = agent.last_episodes
+    assert episodes is not None
+    assert metrics["kept_share"] == 0.25
+    best = np.arange(4) * 4 + episodes.scores.reshape(4, 4).argmax(axis=1)
+    kept = episodes[best]
+    assert metrics["policy_loss"] == pytest.approx(-kept.log_probs.sum(axis=1).mean(), rel=1e-4)
+    after = policy.log_probs_and_values_in_batches(kept, 1000).log_probs.numpy().sum(axis=1)
+    assert after.mean() > kept.log_probs.sum(axis=1).mean()
+    with pytest.raises(ConfigError, match=r"RejectionSampling: samples_per_prompt: must be >= 2 where .* got 1"):
+        RejectionSampling(policy, RejectionSamplingConfig(samples_per_prompt=1))
+    nothing = RejectionSampling(policy, RejectionSamplingConfig(episodes_per_iteration=8, threshold=99.0)).learn(env)
+    assert (nothing["kept_share"], nothing["optimizer_steps"]) == (0.0, 0.0)

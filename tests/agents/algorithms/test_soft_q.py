@@ -12,6 +12,7 @@ from lm_gym.agents import SoftQ, SoftQConfig
 from lm_gym.agents.algorithms.soft_q import bellman_errors
 from lm_gym.agents.metrics import METRICS
 from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.processes import Processes
 
 MakeEnv = Callable[..., Any]
 
@@ -91,13 +92,22 @@ def test_what_makes_no_q_function_is_refused(
         SoftQ(make_policy(env)).learn(env)
 
 
-def test_several_processes_that_would_learn_alone_are_refused(
-    make_env: MakeEnv, make_policy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy = make_policy(make_env())
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"SoftQ: learns in one process, got 2 launched .*such as PPO"):
-        SoftQ(policy)
+def test_a_process_without_a_score_steps_with_the_others(make_env: MakeEnv, make_policy: Callable[..., Any]) -> None:
+    """Here every response abstains; the other process has tokens, and waits for this one at every step."""
+
+    class Two(Processes):
+        size = 2
+
+        def sum(self, values: torch.Tensor) -> torch.Tensor:
+            return values + 4
+
+    env = make_env(reward_model=lambda prompts, completions: [None] * len(completions))
+    agent = SoftQ(make_policy(env), SoftQConfig(episodes_per_iteration=4, updates=3), processes=Two())
+    before = [weight.clone() for weight in agent.policy.weights()]
+    metrics = agent.learn(env)
+    assert metrics["optimizer_steps"] == 3.0
+    assert metrics["soft_bellman_error"] == 2.0
+    assert all(torch.equal(a, b) for a, b in zip(before, agent.policy.weights(), strict=True))
 
 
 def test_a_diverged_step_is_not_taken(make_env: MakeEnv, make_policy: Callable[..., Any]) -> None:

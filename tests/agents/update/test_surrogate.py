@@ -157,8 +157,9 @@ def test_a_diverged_update_stops_before_the_step(fault: str, make_env: MakeEnv, 
 
 PROGRAM = """
 import numpy as np
+import torch
 from lm_gym import Reference, TextGenerationVectorEnv, TextTask
-from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
+from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, RejectionSampling, RejectionSamplingConfig
 from lm_gym.agents.policy import own_copy
 from lm_gym.processes import ONE_PROCESS, launched_processes
 from lm_gym.testing import tiny_language_model
@@ -174,22 +175,26 @@ config = PPOConfig(
 )
 
 
-def updated(rows, processes):
+def updated(kind, config, rows, processes):
     policy = LanguageModelPolicy(own_copy(reference.language_model))
     with torch.no_grad():
         policy.value_head.weight.fill_(0.1)
-    metrics = PPO(policy, config, processes=processes).update(episodes[rows])
-    return metrics, [weight.grad for weight in policy.parameters()]
+    metrics = kind(policy, config, processes=processes).update(episodes[rows])
+    return metrics, [torch.zeros_like(one) if one.grad is None else one.grad for one in policy.parameters()]
 
 
 episodes = env.rollout(LanguageModelPolicy(own_copy(reference.language_model)), 12)
 assert episodes.abstained.any()
-alone, expected = updated(np.arange(12), ONE_PROCESS)
-shared, found = updated(np.arange(5) if processes.is_main else np.arange(5, 12), processes)
-for ours, theirs in zip(found, expected, strict=True):
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-for name, value in alone.items():
-    np.testing.assert_allclose(shared[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+rejection = RejectionSamplingConfig(
+    episodes_per_iteration=12, samples_per_prompt=1, threshold=0.7, learning_rate=1e-30, max_grad_norm=None
+)
+for kind, settings in ((PPO, config), (RejectionSampling, rejection)):
+    alone, expected = updated(kind, settings, np.arange(12), ONE_PROCESS)
+    shared, found = updated(kind, settings, np.arange(5) if processes.is_main else np.arange(5, 12), processes)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    for name, value in alone.items():
+        np.testing.assert_allclose(shared[name], value, rtol=1e-4, atol=1e-5, err_msg=f"{kind} {name}")
 print("equal")
 """
 
