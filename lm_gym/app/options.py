@@ -219,6 +219,8 @@ class UpdateOptions:
     """KL per response, in nats, that an adaptive controller of --kl-coef holds."""
     separate_critic: bool = False
     """Give the value head a trunk of its own."""
+    lora_rank: Whole = 0
+    """Rank of low-rank updates of a frozen model, which is its own reference without them; 0 trains every weight."""
 
 
 @options

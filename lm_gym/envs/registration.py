@@ -75,7 +75,7 @@ def _with_reviews(kwargs: dict[str, Any]) -> dict[str, Any]:
 def loaded_parts(kwargs: dict[str, Any]) -> tuple[TextTask, RewardModel | None, dict[str, Any]]:
     """Load what handles stand for, and check the parts against each other.
 
-    Args: kwargs: of ``gym.make``: ``model`` (reference handle, None for no KL), ``reward_model`` (handle),
+    Args: kwargs: of ``gym.make``: ``model`` (reference or its handle, None for no KL), ``reward_model`` (handle),
         ``tokenizer``, ``device``, ``dtype``, ``trust_remote_code``, the arguments of ``TextTask.of``, and those of the
         environment.
 
@@ -93,7 +93,9 @@ def loaded_parts(kwargs: dict[str, Any]) -> tuple[TextTask, RewardModel | None, 
     loading = {key: parts.pop(key) for key in ("device", "dtype", "trust_remote_code") if key in parts}
     model, tokenizer = parts.pop("model", None), parts.pop("tokenizer", None)
     reward_model = parts.pop("reward_model", None)
-    if model is not None:
+    if isinstance(model, Reference):
+        parts["reference"] = model
+    elif model is not None:
         parts["reference"] = Reference(load_language_model(model, tokenizer=tokenizer, **loading))
     else:
         parts["reference"] = None

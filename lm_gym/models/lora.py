@@ -63,6 +63,11 @@ class LoraSettings:
     target_modules: Text | tuple[Text, ...] = "all-linear"
     """Names of the layers that get one; ``"all-linear"`` is every linear layer but the head."""
 
+    @classmethod
+    def of_rank(cls, rank: int) -> LoraSettings | None:
+        """The settings of a ``--lora-rank``: None, every weight learns, for 0."""
+        return cls(rank=rank) if rank else None
+
     def __post_init__(self) -> None:
         if not self.target_modules:
             raise ConfigError("LoraSettings.target_modules: must be a name, names, or all-linear, got no name")

@@ -9,6 +9,7 @@ Shapes: B = rows, T = response tokens, V = vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,10 @@ class Reference:
             adapter (:meth:`LanguageModel.base`) is not, and shares its weights with whoever trains the adapter.
         """
         self.language_model = frozen(checked("Reference: language_model", language_model, LanguageModel))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reference:
+        """Itself: it never changes, and ``gymnasium.make`` deep-copies its arguments."""
+        return self
 
     @property
     def model(self) -> PreTrainedModel:

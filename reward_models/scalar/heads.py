@@ -24,6 +24,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from lm_gym.errors import ConfigError, UnsupportedModelError
+from lm_gym.models.loading import load_weights
+from lm_gym.models.lora import saved_base
 from lm_gym.pretrained.loading import loadable, loading, out_of_the_file
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import reading
@@ -125,8 +127,8 @@ def classifier_from(
     """A fresh one-label classification model on top of a language model.
 
     Args:
-        base: folder, GGUF file or hub id of any causal language model or encoder, or a loaded ``PreTrainedModel``,
-            which is copied.
+        base: folder (one with an adapter stands for the merged model), GGUF file or hub id of any causal language model
+            or encoder, or a loaded ``PreTrainedModel``, which is copied.
         dtype: of the weights, e.g. ``"float32"``.
         seed: of the new head; the global generator is left as it was.
         use_safetensors: True reads no other file of weights; None takes what there is (pickled files as data only).
@@ -141,6 +143,8 @@ def classifier_from(
     base = checked("reward model base", base, Place | PreTrainedModel)
     seed = checked("reward model: seed of the head", seed, Seed)
     dtype = checked("reward model: dtype", dtype, WeightType)
+    if isinstance(base, str | Path) and saved_base(base) is not None:
+        base = load_weights(base, dtype=getattr(torch, dtype))  # an adapter's folder: the merged model
     by_name = isinstance(base, str | Path)
     config = _config_of(base) if by_name else copy.deepcopy(base.config)
     if getattr(config, "is_encoder_decoder", False):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -117,6 +118,16 @@ def test_ppo_is_paid_the_same_token_by_token_as_with_a_second_copy(bases: Callab
     assert all(np.array_equal(first, second) for first, second in zip(runs[0][0], runs[1][0], strict=True))
     assert runs[0][1] == runs[1][1] > 0.01
     assert same(runs[0][2], runs[1][2])
+
+
+def test_gymnasium_makes_an_environment_on_the_shared_model(bases: Callable[[str], Path]) -> None:
+    policy = policy_of(bases("gpt2"))
+    rules = RULES | {"prompts": list(PROMPTS), "reward_model": letter_score, "model": policy.reference()}
+    single = gymnasium.make("lm_gym/TextGeneration-v0", **rules)
+    several = gymnasium.make_vec("lm_gym/TextGeneration-v0", num_envs=2, **rules)
+    for env in (single.unwrapped, several.unwrapped):
+        assert env.reference.model is policy.model  # type: ignore[union-attr]
+    assert PPO(policy, CONFIG).learn(several)["kl"] == pytest.approx(0.0, abs=1e-4)
 
 
 def test_exactly_the_updates_and_the_value_head_learn(bases: Callable[[str], Path]) -> None:

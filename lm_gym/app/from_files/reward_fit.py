@@ -75,7 +75,7 @@ def fitted_reward_model(
         )
         embedding.training |= {"encoder": options.model, "spoiled_pairs": len(added)}
         return embedding
-    lora = LoraSettings(rank=options.lora_rank) if options.lora_rank else None
+    lora = LoraSettings.of_rank(options.lora_rank)
     kind = SCALAR_KINDS[options.kind]
     model = kind.from_base(options.model, seed=options.seed, max_length=options.max_length, lora=lora)
     model.fit(said, _fit_settings(options, resumable=resumable), checkpoint_dir=scratch if resumable else None)

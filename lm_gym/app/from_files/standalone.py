@@ -14,7 +14,7 @@ from rich.text import Text
 
 from lm_gym.agents.callbacks import Callback, TrainingRun
 from lm_gym.app.options import ResponseOptions, SampleOptions, TrainOptions, TrainResponseOptions, UpdateOptions
-from lm_gym.app.pipeline.stages import answered, make_env, run_agent
+from lm_gym.app.pipeline.stages import answered, load_policy, make_env, reference_for, run_agent
 from lm_gym.app.run_models import SETTINGS
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError, OutputExistsError, PromptError
@@ -58,18 +58,23 @@ def train_policy(
         Interrupted: a signal stopped it; what was done is saved.
     """
     algorithm, config = algorithm_of(update, seed=options.seed)
-    env = make_env(
+    policy = load_policy(
         options.model,
+        lora_rank=update.lora_rank,
+        separate_critic=update.separate_critic,
+        device=options.device,
+        dtype=options.dtype,
+    )
+    env = make_env(
+        reference_for(policy, options.model, device=options.device, dtype=options.dtype),
         read_prompt_rows(options.data),
         load_reward_model(options.reward_model),
         reward=RewardConfig(kl_coef=update.kl_coef, score_timeout_s=options.score_timeout),
         sampling=sampling_of(responses),
-        device=options.device,
-        dtype=options.dtype,
     )
     result = run_agent(
         out,
-        options.model,
+        policy,
         env,
         config,
         algorithm=algorithm,
@@ -80,9 +85,6 @@ def train_policy(
         seed=options.seed,
         resume=resume,
         overwrite=overwrite,
-        separate_critic=update.separate_critic,
-        device=options.device,
-        dtype=options.dtype,
         eval_every=options.eval_every,
         save_every=options.save_every,
         tracker=options.tracker,

@@ -28,10 +28,12 @@ from .stages import (
     check_prompts,
     collect_judgements,
     fit_reward_model,
+    load_policy,
     make_env,
     ppo_policy_folder,
     read_evaluation,
     read_judgements,
+    reference_for,
     run_agent,
     sample_answers,
     truth_metrics,
@@ -224,10 +226,12 @@ def _reinforced(
     target = None if round_number is None else plan.kl_target
 
     def make(folder: Path) -> str:
-        env = make_env(reference, plan.train_prompts, reward_model, reward=reward, sampling=plan.sampling)
+        policy = load_policy(start)
+        frozen = reference_for(policy, reference)
+        env = make_env(frozen, plan.train_prompts, reward_model, reward=reward, sampling=plan.sampling)
         run_agent(
             folder,
-            start,
+            policy,
             env,
             replace(plan.ppo, seed=plan.seed),
             iterations=plan.iterations,

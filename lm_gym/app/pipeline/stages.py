@@ -25,6 +25,7 @@ from lm_gym.episodes import Episodes
 from lm_gym.kl_control import AdaptiveKL
 from lm_gym.models.generate import response_texts
 from lm_gym.models.language_model import DType, load_language_model
+from lm_gym.models.lora import LoraSettings, lasting_handle
 from lm_gym.models.reference import Reference
 from lm_gym.prompts import load_prompts
 from lm_gym.reward_models.judgements.annotator import Annotator, Question
@@ -45,9 +46,11 @@ __all__ = [
     "check_prompts",
     "collect_judgements",
     "fit_reward_model",
+    "load_policy",
     "make_env",
     "ppo_policy_folder",
     "read_judgements",
+    "reference_for",
     "run_agent",
     "sample_answers",
     "winners",
@@ -163,20 +166,49 @@ def fit_reward_model(
     return model
 
 
+def load_policy(
+    start: str | Path, *, lora_rank: int = 0, separate_critic: bool = False, device: str = "auto", dtype: DType = "auto"
+) -> LanguageModelPolicy:
+    """The policy that a stage trains.
+
+    Args:
+        start: language model (or policy) to start from.
+        lora_rank: of low-rank updates on it, which then stays as it is; 0 trains every weight, or the updates that a
+            policy's folder has.
+        separate_critic: give the value head a trunk of its own.
+        device, dtype: of the policy.
+    """
+    return LanguageModelPolicy.from_pretrained(
+        start,
+        lora=LoraSettings.of_rank(lora_rank),
+        separate_critic=separate_critic or None,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def reference_for(
+    policy: LanguageModelPolicy, model: str | Path, *, device: str = "auto", dtype: DType = "auto"
+) -> Reference:
+    """The frozen model of a handle: the policy without its adapter where that is this model, else one of its own."""
+    adapter = policy.language_model.adapter
+    if adapter is not None and adapter.base == lasting_handle(model):
+        return policy.reference()
+    return Reference(load_language_model(model, device=device, dtype=dtype))
+
+
 def make_env(
-    reference: str | Path,
+    reference: Reference | str | Path,
     prompts: Sequence[str | Mapping[str, Any]],
     reward_model: RewardModel,
     *,
     reward: RewardConfig,
     sampling: SamplingConfig,
     num_envs: int = 1,
-    device: str = "auto",
-    dtype: DType = "auto",
 ) -> TextGenerationVectorEnv:
     """The environment of a stage: frozen reference, prompts (texts, or rows with columns), reward model."""
     task = TextTask.of(
-        Reference(load_language_model(reference, device=device, dtype=dtype)),
+        reference if isinstance(reference, Reference) else Reference(load_language_model(reference)),
         list(prompts),
         action_mode="token_and_log_prob",
         reward=reward,
@@ -187,7 +219,7 @@ def make_env(
 
 def run_agent(
     folder: Path,
-    start: str | Path,
+    policy: LanguageModelPolicy,
     env: TextGenerationVectorEnv,
     config: OptimizerConfig,
     *,
@@ -199,21 +231,18 @@ def run_agent(
     seed: int,
     resume: bool = False,
     overwrite: bool = False,
-    separate_critic: bool = False,
     episode_metrics: EpisodeMetrics | None = None,
     title: str | None = None,
-    device: str = "auto",
-    dtype: DType = "auto",
     eval_every: int = 10,
     save_every: int = 10,
     tracker: Tracker = "auto",
     callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
-    """Train a policy from a saved language model.
+    """Train a policy.
 
     Args:
         folder: the run folder.
-        start: language model (or policy) to start from.
+        policy: as :func:`load_policy` makes one.
         env: with the reference and the reward model.
         config: of the agent.
         algorithm: class of the agent.
@@ -224,10 +253,8 @@ def run_agent(
         seed: of prompts and draws.
         resume: go on with the run in ``folder``, if there is one.
         overwrite: delete the run in ``folder`` first.
-        separate_critic: give the value head a trunk of its own.
         episode_metrics: further metrics of each iteration's episodes.
         title: of the progress bar; None is the agent's name.
-        device, dtype: of the policy.
         eval_every, save_every: iterations between evaluations and between checkpoints.
         tracker: beside ``metrics.jsonl``.
         callbacks: follow the run.
@@ -235,9 +262,6 @@ def run_agent(
     Raises:
         Interrupted: a signal stopped it; what was done is saved.
     """
-    policy = LanguageModelPolicy.from_pretrained(
-        start, separate_critic=separate_critic or None, device=device, dtype=dtype
-    )
     agent = algorithm(policy, config)
     result = train(
         agent,

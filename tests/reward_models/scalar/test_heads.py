@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
+from lm_gym.models.lora import LoraSettings, add_adapter, write_base
 from lm_gym.reward_models import PreferenceRewardModel
 from lm_gym.reward_models.scalar.heads import ScalarScorer, check_padding_invariance, classifier_from, genuine_pad_id
 from lm_gym.reward_models.scalar.text_encoding import right_padded
@@ -48,6 +49,23 @@ def test_a_checkpoint_and_a_loaded_model_make_the_same_classifier(tmp_path, tiny
     assert fresh == also_fresh == ("score",)
     for name, weight in from_memory.base_model.state_dict().items():
         assert torch.equal(weight, from_disk.base_model.state_dict()[name])
+
+
+def test_an_adapters_folder_is_the_merged_model(tmp_path, tiny_model, save_base) -> None:
+    pytest.importorskip("peft")
+    base = tiny_model("gpt2")
+    save_base("gpt2", tmp_path / "lm")
+    adapter = add_adapter(base, LoraSettings(rank=2), task="CAUSAL_LM", base=str(tmp_path / "lm"))
+    with torch.no_grad():
+        for weight in adapter.state().values():
+            weight.normal_(generator=torch.Generator().manual_seed(1))
+    adapter.save(tmp_path / "adapter")
+    write_base(tmp_path / "adapter", adapter)
+    found, fresh = classifier_from(tmp_path / "adapter", dtype="float32", seed=0)
+    merged, also_fresh = classifier_from(adapter.merged(), dtype="float32", seed=0)
+    assert fresh == also_fresh == ("score",)
+    for name, tensor in merged.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
 
 
 def test_a_checkpoint_without_its_trunk_is_refused(tmp_path, tiny_model, save_base) -> None:

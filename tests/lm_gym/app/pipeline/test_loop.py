@@ -66,7 +66,8 @@ def refuse(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("a finished stage was done again")
 
 
-STAGES = ("supervised_finetune", "collect_judgements", "fit_reward_model", "run_agent", "measure", "sample_answers")
+STAGES = ("supervised_finetune", "collect_judgements", "fit_reward_model", "load_policy", "run_agent")
+STAGES += ("measure", "sample_answers")
 
 
 def test_resume_of_a_finished_run_does_nothing_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
