@@ -10,6 +10,7 @@ Shapes: B = rows or episodes, T = longest response, H = hidden width, N = counte
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lm_gym.config import SamplingConfig
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
+from lm_gym.models.decoder import ForcedStates
 from lm_gym.models.generate import LanguageModelSampler, response_texts
 from lm_gym.models.language_model import DType, LanguageModel, own_copy
 from lm_gym.models.lora import LoraSettings
@@ -34,6 +36,7 @@ from lm_gym.tools.settings import Count, Place, checked, shown
 from .acting import TokenActor
 from .policy_checks import check_can_be_saved, check_can_learn
 from .policy_folder import load_model, read_critic, read_record, take_model, write_folder
+from .recomputation import check_can_recompute, is_switched_on, recomputing
 
 __all__ = ["LanguageModelPolicy", "checked_policy", "own_copy"]
 
@@ -45,17 +48,21 @@ class LanguageModelPolicy:
     starts as a copy of the policy's.
     """
 
-    def __init__(self, language_model: LanguageModel, *, separate_critic: bool = False) -> None:
+    def __init__(
+        self, language_model: LanguageModel, *, separate_critic: bool = False, gradient_checkpointing: bool = False
+    ) -> None:
         """Args:
         language_model: its weights are trained in place; never the object that a reference holds. Under an adapter its
             updates learn; else, where some weights are frozen and some are not, that stays, and a model that is frozen
             as a whole is not.
         separate_critic: give the value head its own trunk.
+        gradient_checkpointing: run each layer again in the backward pass instead of keeping all that it computed; on,
+            too, where the model's own ``gradient_checkpointing_enable()`` was called.
 
         Raises:
             ConfigError: it is no LanguageModel, or a critic of its own is asked for under an adapter.
-            UnsupportedModelError: weights that learn are not float32, or gradient checkpointing is on; or updates are
-                on the model that its ``adapter`` does not name.
+            UnsupportedModelError: weights that learn are not float32, updates are on the model that its ``adapter``
+                does not name, or no layer can be checkpointed.
         """
         if not isinstance(language_model, LanguageModel):
             raise ConfigError(
@@ -65,6 +72,10 @@ class LanguageModelPolicy:
             )
         self.language_model = language_model
         check_can_learn(language_model, separate_critic=separate_critic)
+        named = f"{type(self).__name__}: gradient_checkpointing"
+        self.gradient_checkpointing = checked(named, gradient_checkpointing, bool) or is_switched_on(self.model)
+        if self.gradient_checkpointing:
+            check_can_recompute(self.model)
         self.model.eval()
         if not any(weight.requires_grad for weight in self.model.parameters()):
             self.model.requires_grad_(True)
@@ -86,6 +97,7 @@ class LanguageModelPolicy:
         lora: LoraSettings | None = None,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         separate_critic: bool | None = None,
+        gradient_checkpointing: bool = False,
         device: str | torch.device = "auto",
         dtype: DType = "auto",
         trust_remote_code: bool = False,
@@ -99,6 +111,7 @@ class LanguageModelPolicy:
                 second copy of it. None trains every weight.
             tokenizer: of a model that has none of its own.
             separate_critic: None takes what was saved, else False.
+            gradient_checkpointing: less memory for an update that takes longer; its result is the same.
             device: "auto" or a torch device.
             dtype: "auto" trains float32 weights under bf16 autocast where the hardware has it.
             trust_remote_code: run code that ships with a hub model. Off unless you say so.
@@ -122,7 +135,7 @@ class LanguageModelPolicy:
             dtype=dtype,
             trust_remote_code=trust_remote_code,
         )
-        policy = cls(language_model, separate_critic=separate)
+        policy = cls(language_model, separate_critic=separate, gradient_checkpointing=gradient_checkpointing)
         if saved:
             with read_critic(Path(name_or_path)) as critic:
                 if saved["separate_critic"] == separate:
@@ -136,11 +149,6 @@ class LanguageModelPolicy:
         Raises:
             ConfigError: there is no adapter, so that all weights learn.
         """
-        if self.language_model.adapter is None:
-            raise ConfigError(
-                f"policy {type(self.model).__name__}: must have an adapter to be its own reference without it, and has "
-                "none; load it with lora=LoraSettings(), or load a Reference of its own by load_language_model"
-            )
         return Reference(self.language_model.base())
 
     def merged(self) -> LanguageModelPolicy:
@@ -319,14 +327,14 @@ class LanguageModelPolicy:
         episodes = checked("log_probs_and_values: episodes", episodes, Episodes)
         if torch.is_grad_enabled():
             self.refresh()
-        states = forced_states(self.language_model, episodes)
+        states = self._states(self.language_model, episodes)
         statistics = token_statistics(self.language_model, states.before, episodes, entropy=entropy)
         mask = episodes.response_mask
         log_probs, entropies = (scatter(flat, mask) for flat in statistics)
         if not values:
             return PolicyEvaluation(log_probs, torch.zeros_like(log_probs), entropies, log_probs.new_zeros(len(mask)))
         if self.critic is not None:
-            states = forced_states(self.critic, episodes)
+            states = self._states(self.critic, episodes)
         return PolicyEvaluation(
             log_probs, scatter(self._value(states.before), mask), entropies, self._value(states.after)
         )
@@ -350,6 +358,11 @@ class LanguageModelPolicy:
             final[index] = part.final_values
         log_probs, found_values, entropies = grids
         return PolicyEvaluation(log_probs, found_values, entropies, final)
+
+    def _states(self, model: LanguageModel, episodes: Episodes) -> ForcedStates:
+        again = self.gradient_checkpointing and torch.is_grad_enabled()
+        with recomputing(model.model) if again else nullcontext():
+            return forced_states(model, episodes)
 
     def _value(self, states: Tensor) -> Tensor:
         return self.value_head(states.float()).squeeze(-1)

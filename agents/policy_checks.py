@@ -20,8 +20,8 @@ def check_can_learn(language_model: LanguageModel, *, separate_critic: bool) -> 
 
     Raises:
         ConfigError: a critic of its own is asked for under an adapter.
-        UnsupportedModelError: weights that learn are not float32, gradient checkpointing is on, or updates are on the
-            model that its ``adapter`` does not name.
+        UnsupportedModelError: weights that learn are not float32, or updates are on the model that its ``adapter`` does
+            not name.
     """
     model = language_model.model
     name = f"policy {type(model).__name__}"
@@ -34,12 +34,6 @@ def check_can_learn(language_model: LanguageModel, *, separate_critic: bool) -> 
         raise ConfigError(
             f"{name}: separate_critic must be False under an adapter, whose point is one copy of the model, and a "
             "trunk for the critic would be a second one; leave it out, or train every weight"
-        )
-    if any(getattr(part, "gradient_checkpointing", False) for part in model.modules()):
-        raise UnsupportedModelError(
-            f"{name}: gradient checkpointing must be off, since it has no effect on a model in eval mode, which "
-            "a policy is throughout (a ratio of probabilities compares weights, not dropout); "
-            "turn it off, and lower max_batch_tokens to save memory"
         )
     weights = list(model.parameters())
     learning = [weight for weight in weights if weight.requires_grad] or weights

@@ -221,6 +221,8 @@ class UpdateOptions:
     """Give the value head a trunk of its own."""
     lora_rank: Whole = 0
     """Rank of low-rank updates of a frozen model, which is its own reference without them; 0 trains every weight."""
+    gradient_checkpointing: bool = False
+    """Run each layer again in the backward pass instead of keeping what it computed: less memory, the same result."""
 
 
 @options

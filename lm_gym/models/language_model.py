@@ -173,8 +173,8 @@ class LanguageModel:
         """
         if self.adapter is None:
             raise ConfigError(
-                f"language model {type(self.model).__name__}: must have an adapter to have a base, and has none; load "
-                "the base as a model of its own"
+                f"language model {type(self.model).__name__}: must have an adapter to be its own reference without it, "
+                "and has none; load it with lora=LoraSettings(), or load a reference of its own by load_language_model"
             )
         view = copy.copy(self)
         view.is_base = True

@@ -3,7 +3,6 @@
 import pickle
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -328,17 +327,6 @@ def test_from_pretrained_never_trains_the_weights_of_a_reference(tmp_path: Path,
     PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-2)).learn(env)
     assert all(torch.equal(a, b) for a, b in zip(before, shared.model.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(policy.model.parameters(), shared.model.parameters(), strict=True))
-
-
-def test_gradient_checkpointing_is_refused() -> None:
-    model = tiny_language_model()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # newer versions of transformers call it by another name
-        model.model.gradient_checkpointing_enable()
-    with pytest.raises(
-        UnsupportedModelError, match=r"policy GPT2LMHeadModel: gradient checkpointing must be off, .* turn it off, and"
-    ):
-        LanguageModelPolicy(model)
 
 
 def test_weights_that_learn_in_low_precision_are_refused() -> None:

@@ -62,6 +62,7 @@ def train_policy(
         options.model,
         lora_rank=update.lora_rank,
         separate_critic=update.separate_critic,
+        gradient_checkpointing=update.gradient_checkpointing,
         device=options.device,
         dtype=options.dtype,
     )

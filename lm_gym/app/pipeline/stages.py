@@ -167,7 +167,13 @@ def fit_reward_model(
 
 
 def load_policy(
-    start: str | Path, *, lora_rank: int = 0, separate_critic: bool = False, device: str = "auto", dtype: DType = "auto"
+    start: str | Path,
+    *,
+    lora_rank: int = 0,
+    separate_critic: bool = False,
+    gradient_checkpointing: bool = False,
+    device: str = "auto",
+    dtype: DType = "auto",
 ) -> LanguageModelPolicy:
     """The policy that a stage trains.
 
@@ -176,12 +182,14 @@ def load_policy(
         lora_rank: of low-rank updates on it, which then stays as it is; 0 trains every weight, or the updates that a
             policy's folder has.
         separate_critic: give the value head a trunk of its own.
+        gradient_checkpointing: less memory for slower updates.
         device, dtype: of the policy.
     """
     return LanguageModelPolicy.from_pretrained(
         start,
         lora=LoraSettings.of_rank(lora_rank),
         separate_critic=separate_critic or None,
+        gradient_checkpointing=gradient_checkpointing,
         device=device,
         dtype=dtype,
     )
