@@ -22,7 +22,8 @@ version = release = lm_gym.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "scripts.site_markup"]
 exclude_patterns = ["generated"]  # included by other pages
 
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_dmath_allow_labels = False
 myst_heading_anchors = 3
 
 autoclass_content = "both"
@@ -43,6 +44,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_math_renderer = "mathml"  # of scripts/site_markup.py
 pygments_dark_style = "github-dark"
 html_title = f"lm-gym {release}"
 html_static_path = ["static"]

@@ -10,31 +10,28 @@ from __future__ import annotations
 
 import argparse
 import json
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lm_gym.app.report.report_data import Report
+from scripts.picture_style import FOLDER, GROUNDS, dress, write_pictures
 
 __all__ = ["draw", "read_run"]
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 DATA = FOLDER / "kl_penalty.json"
 RUNS = {"round 1": "with the penalty", "without KL": "without"}
 """Curve of the report -> label. Both runs start from one model and are paid by one reward model."""
 COLUMNS = ("kl", "score", "true_score")
 PANELS = {"score": "what the reward model says", "true_score": "what is true"}
-THEMES = {
-    "kl_penalty.svg": {"ground": "#ffffff", "ink": "#24292f", "with the penalty": "#0b6bcb", "without": "#c2410c"},
-    "kl_penalty_dark.svg": {"ground": "#131416", "ink": "#d8dade", "with the penalty": "#5aa9f8", "without": "#fb8a4c"},
+COLOURS = {
+    "": {"with the penalty": "#0b6bcb", "without": "#c2410c"},
+    "_dark": {"with the penalty": "#5aa9f8", "without": "#fb8a4c"},
 }
-"""File -> colours; the second is the ground of the documentation's dark theme."""
+"""Theme -> colours of the runs."""
 LAYOUTS = {"": ((1, 2), (8.4, 3.0)), "_narrow": ((2, 1), (4.2, 6.0))}
-"""End of a file's name -> rows and columns of panels, and inches; the narrow one is for the screens of phones."""
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -50,38 +47,26 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def draw(data: dict[str, Any], folder: Path) -> list[Path]:
     """Write one file per theme and layout. The same numbers give the same bytes."""
-    written = []
-    with matplotlib.rc_context({"svg.hashsalt": "lm-gym", "svg.fonttype": "none", "font.size": 11}):
-        for (theme, colours), (ending, (panels, size)) in product(THEMES.items(), LAYOUTS.items()):
-            figure = Figure(figsize=size, facecolor=colours["ground"], layout="constrained")
-            for axes, (column, title) in zip(figure.subplots(*panels), PANELS.items(), strict=True):
-                _panel(axes, data["runs"], column, title, colours)
-            path = folder / theme.replace(".svg", f"{ending}.svg")
-            figure.savefig(path, metadata={"Date": None, "Creator": None})
-            written.append(path)
-    return written
+
+    def paint(figure: Figure, panels: tuple[int, int], theme: str) -> None:
+        for axes, (column, title) in zip(figure.subplots(*panels), PANELS.items(), strict=True):
+            _panel(axes, data["runs"], column, title, theme)
+
+    return write_pictures("kl_penalty", folder, LAYOUTS, paint)
 
 
-def _panel(axes: Axes, runs: dict[str, Any], column: str, title: str, colours: dict[str, str]) -> None:
+def _panel(axes: Axes, runs: dict[str, Any], column: str, title: str, theme: str) -> None:
+    ink = GROUNDS[theme]["ink"]
     for label, run in runs.items():
         kl = [max(value, 0.0) for value in run["kl"]]
-        axes.plot(kl, run[column], color=colours[label], linewidth=2, label=label)
-        axes.plot(kl[-1:], run[column][-1:], "o", color=colours[label])
+        axes.plot(kl, run[column], color=COLOURS[theme][label], linewidth=2, label=label)
+        axes.plot(kl[-1:], run[column][-1:], "o", color=COLOURS[theme][label])
     axes.set_xscale("symlog", linthresh=5)
     axes.set_xticks([0, 2, 5, 20, 100, 300], ["0", "2", "5", "20", "100", "300"])
-    axes.set_xlabel("KL to the reference, nats", color=colours["ink"])
-    axes.set_title(title, color=colours["ink"], loc="left")
-    axes.set_facecolor(colours["ground"])
-    axes.tick_params(colors=colours["ink"], which="both")
-    axes.minorticks_off()
-    axes.grid(alpha=0.25)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(colours["ink"])
+    axes.set_xlabel("KL to the reference, nats", color=ink)
+    dress(axes, title, theme)
     if column == "true_score":
-        axes.legend(frameon=False, labelcolor=colours["ink"], title="PPO", title_fontsize=11).get_title().set_color(
-            colours["ink"]
-        )
+        axes.legend(frameon=False, labelcolor=ink, title="PPO", title_fontsize=11).get_title().set_color(ink)
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from scripts.draw_kl_picture import DATA, FOLDER, THEMES, draw
+from scripts.draw_kl_picture import DATA, draw
+from scripts.picture_style import FOLDER
 
 RUNS = json.loads(DATA.read_text(encoding="utf-8"))["runs"]
 
@@ -13,8 +14,8 @@ RUNS = json.loads(DATA.read_text(encoding="utf-8"))["runs"]
 def test_pictures_are_those_of_the_data(tmp_path: Path) -> None:
     for drawn in draw(json.loads(DATA.read_text(encoding="utf-8")), tmp_path):
         assert drawn.read_text(encoding="utf-8") == (FOLDER / drawn.name).read_text(encoding="utf-8")
-    narrow = {name.replace(".svg", "_narrow.svg") for name in THEMES}
-    assert {path.name for path in tmp_path.iterdir()} == set(THEMES) | narrow
+    endings = ("", "_narrow", "_dark", "_dark_narrow")
+    assert {path.name for path in tmp_path.iterdir()} == {f"kl_penalty{one}.svg" for one in endings}
 
 
 def test_the_data_say_what_the_caption_says() -> None:

@@ -12,6 +12,8 @@ from sphinx.application import Sphinx
 CONF = """
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "scripts.site_markup"]
 autoclass_content = "both"
+myst_enable_extensions = ["dollarmath"]
+html_math_renderer = "mathml"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 """
 PAGE = """# Title
@@ -21,6 +23,12 @@ In a line `short_name` stays, `--an-option` too, and `a_name_of_more_than_thirty
 | a | b |
 |---|---|
 | `short_name` | `tests/some_file.py` |
+
+A ratio $\\rho_t$, and
+
+$$
+A = \\frac{R}{2}
+$$
 
 ```{eval-rst}
 .. automodule:: documented_here
@@ -73,6 +81,14 @@ def test_names_break_in_tables_and_where_they_are_long(page: str) -> None:
     found = code(page)
     assert found[:3] == ["short_name", "--an-option", "a_|name_|of_|more_|than_|thirty_|characters"]
     assert found[3:5] == ["short_|name", "tests/|some_|file.py"]
+
+
+def test_formulas_need_no_script(page: str) -> None:
+    inline, block = re.findall(r"<math.*?</math>", page, flags=re.DOTALL)
+    assert "<mi>ρ</mi>" in inline
+    assert 'display="block"' in block
+    assert "<mfrac>" in block
+    assert "mathjax" not in " ".join(re.findall(r"<script[^>]*>", page))
 
 
 def test_docstrings_keep_their_words(page: str) -> None:
