@@ -29,7 +29,7 @@ from lm_gym.assets import REVIEWS_LM
 from lm_gym.tools.files import write_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*/*.md")), ROOT / "docs" / "index.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*/**/*.md")), ROOT / "docs" / "index.md"]
 PAGES = [page for page in PAGES if page.parent.name != "generated"]
 BLOCK = re.compile(r"(?:^<!-- ci: (.*?) -->\n)?^```([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 RUN = ("python", "console")

@@ -29,7 +29,9 @@ def test_relative_links_lead_to_files(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("folder", [DOCS, *(one for one in DOCS.iterdir() if one.is_dir())], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "folder", [DOCS, *(one for one in DOCS.rglob("*") if one.is_dir())], ids=lambda path: path.name
+)
 def test_a_folder_holds_a_dozen_pages_at_most(folder: Path) -> None:
     assert sum(one.is_file() for one in folder.iterdir()) <= MOST_FILES
 
