@@ -121,6 +121,21 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
             shown_info(info, self._info_keys),
         )
 
+    def action_masks(self) -> np.ndarray:
+        """Actions that an agent may be held to: the reference's support under the env's own rules.
+
+        These are the tokens that top_k, top_p, min_p and min_new_tokens keep of the reference's distribution in this
+        state, as in NLPO (Ramamurthy et al. 2022, arXiv 2210.01241, section 4) with a mask policy that stays the
+        reference. ``MaskablePPO`` of sb3-contrib asks for them by this name. ``step`` refuses no token outside.
+
+        Returns: Shape: (V,), bool; all True where nothing truncates, or no episode runs.
+
+        Raises:
+            ConfigError: there is no reference.
+        """
+        mask: np.ndarray = self._mdp.reference_support()[0]
+        return mask
+
     def render(self) -> str | None:
         """The prompt, the response coloured by KL, and the score ("ansi": as a string)."""
         return self._transcript.text() if self.render_mode == "ansi" else None

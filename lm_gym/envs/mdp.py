@@ -16,6 +16,7 @@ import numpy as np
 
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.episodes import StopReason
+from lm_gym.errors import ConfigError
 from lm_gym.models.reference import Reference, ReferenceScorer
 from lm_gym.models.sampling import StopRule
 from lm_gym.prompts import Prompt
@@ -92,6 +93,7 @@ class TextGenerationMDP:
         self.prompts: list[Prompt | None] = [None] * num_rows
         self.running = np.zeros(num_rows, dtype=bool)
         self._reward = reward
+        self._sampling = sampling
         self._stop_rule = stop_rule
         self._pad_id = pad_id
         self._ids = np.full((num_rows, length), pad_id, dtype=np.int64)
@@ -191,6 +193,23 @@ class TextGenerationMDP:
                 for row, reason in enumerate(reasons)
             ),
         )
+
+    def reference_support(self) -> np.ndarray:
+        """Tokens that the rules of sampling keep of the reference's next distribution in each row's state.
+
+        Returns: all True in a row that has ended or never begun. Shape: (B, V), bool.
+
+        Raises:
+            ConfigError: there is no reference.
+        """
+        if self._scorer is None:
+            raise ConfigError(
+                "action_masks: needs the reference, whose support they are, and there is none; make the environment "
+                "with a model"
+            )
+        support = self._scorer.support(self._ends - self._starts, self._sampling)
+        support[~self.running] = True
+        return support
 
     def _take_back(self, rows: np.ndarray) -> None:
         """Undo the append of this step: a reward model that raises leaves the episode as it was."""

@@ -139,6 +139,16 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
             info = self._add_info(info, shown_info(row_info, self._info_keys), index)
         return self._observation(), transition.rewards, transition.terminated, transition.truncated, info
 
+    def action_masks(self) -> np.ndarray:
+        """Actions that an agent may be held to: the reference's support under the env's own rules.
+
+        See :meth:`lm_gym.TextGenerationEnv.action_masks`. Returns: Shape: (B, V), bool.
+
+        Raises:
+            ConfigError: there is no reference.
+        """
+        return self._mdp.reference_support()
+
     def rollout(
         self,
         policy: Policy | Sampler,

@@ -9,16 +9,19 @@ Shapes: B = rows, T = response tokens, V = vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lm_gym.config import SamplingConfig
 from lm_gym.episodes import Episodes
 from lm_gym.errors import UnsupportedModelError
 from lm_gym.models.decoder import decoder_for
 from lm_gym.models.language_model import LanguageModel, frozen
+from lm_gym.models.sampling import truncated_logits
 from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
 from lm_gym.tools.digests import digest_tensors
 from lm_gym.tools.settings import checked
@@ -118,6 +121,18 @@ class ReferenceScorer:
         found = np.where(active, found, 0.0)
         _require_finite(self._model, found)
         return found
+
+    def support(self, num_tokens: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
+        """Tokens that truncating the reference's own next distribution keeps.
+
+        Args:
+            num_tokens: response tokens that each row has already. Shape: (B,), int64.
+            sampling: top_k, top_p, min_p and min_new_tokens; the temperature is that of this scorer.
+
+        Returns: at least one True per row. Shape: (B, V), bool.
+        """
+        kept = truncated_logits(self._next, num_tokens, replace(sampling, temperature=1.0))
+        return np.asarray(torch.isfinite(kept).cpu().numpy())
 
     def advance(self, tokens: np.ndarray, alive: np.ndarray) -> None:
         """Append the tokens of live rows. Args: tokens (B,) int64, alive (B,) bool."""
