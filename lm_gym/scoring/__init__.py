@@ -18,6 +18,7 @@ from .protocol import (
     Scores,
     checked_scores,
 )
+from .trl import TRLReward
 
 __all__ = [
     "CountsCutTexts",
@@ -32,6 +33,7 @@ __all__ = [
     "SavableRewardModel",
     "Scorer",
     "Scores",
+    "TRLReward",
     "as_reward_model",
     "checked_scores",
     "load_reward_model",

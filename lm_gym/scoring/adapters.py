@@ -26,7 +26,14 @@ from lm_gym.scoring.binding import (
 from lm_gym.scoring.protocol import RewardModel, Scorer, Scores, refuse_row, require_count
 from lm_gym.tools.settings import shown
 
-__all__ = ["FunctionRewardModel", "ObjectRewardModel", "RewardFunction", "RewardModelLike", "as_reward_model"]
+__all__ = [
+    "FunctionRewardModel",
+    "ObjectRewardModel",
+    "RewardFunction",
+    "RewardModelLike",
+    "as_reward_model",
+    "scores_from_list",
+]
 
 LARGEST = float(np.finfo(np.float32).max)
 RewardFunction = Callable[..., Sequence["float | None"]]
@@ -97,7 +104,7 @@ class FunctionRewardModel(RewardModel):
         """Call the function once on all B rows. Returns: Scores of shape (B,)."""
         prompts, responses = list(prompts), list(responses)
         values = self.function(**self._arguments.chosen(prompts, responses, columns))
-        return _scores_from_list(self.name, values, prompts, responses)
+        return scores_from_list(self.name, values, prompts, responses)
 
     def identity(self) -> str | None:
         """``module:name`` of a function at the top of a module; None for lambdas, closures, partials and objects."""
@@ -169,7 +176,17 @@ def _check_declarations(model: RewardModel, score: Callable[..., Any]) -> None:
         ) from error
 
 
-def _scores_from_list(name: str, values: Any, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+def scores_from_list(name: str, values: Any, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    """What a reward function returned, as scores.
+
+    Args:
+        name: of the reward model, for errors.
+        values: one float per row, or None to abstain on it.
+        prompts, responses: of the rows, for errors.
+
+    Raises:
+        RewardModelError: it is no list of that kind and length.
+    """
     unordered = isinstance(values, str | bytes | bytearray | memoryview | Mapping | Set)
     if unordered or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
         raise RewardModelError(

@@ -17,6 +17,9 @@ __all__ = ["FunctionArguments", "callable_name", "lasting_name", "refuse_async",
 TEXTS = ("prompts", "completions")
 """Names under which a reward function gets the texts; every other name is a column of the prompts' rows."""
 
+TOKEN_IDS = ("prompt_ids", "completion_ids")
+"""Names under which other libraries give token ids, which a reward model never sees."""
+
 
 class FunctionArguments:
     """Arguments that a reward function takes, found once from its signature."""
@@ -25,7 +28,7 @@ class FunctionArguments:
         """Args: function: ``f(prompts, completions, **columns)``, with any part of that left out but not both texts.
 
         Raises:
-            RewardModelError: it cannot be called by name with texts, or it is asynchronous.
+            RewardModelError: it cannot be called by name with texts, needs token ids, or is asynchronous.
         """
         name = callable_name(function)
         refuse_async(name, function)
@@ -39,6 +42,13 @@ class FunctionArguments:
             raise RewardModelError(
                 f"reward model {name}: must take its arguments by name, and {nameless[0]!r} is positional-only; "
                 "wrap it: def f(prompts, completions, **columns): ..."
+            )
+        needed = [p.name for p in by_name if p.name in TOKEN_IDS and p.default is p.empty]
+        if needed:
+            raise RewardModelError(
+                f"reward model {name}: needs {needed[0]!r}, and a reward model is given text, never token ids, since "
+                "it may have another tokenizer than the policy; tokenise the completions inside it, or take "
+                "missing_eos_penalty for length and lm_gym.reward_models.RepetitionPenalty for repetition"
             )
         if not self._takes_any and self._names.isdisjoint(TEXTS):
             raise RewardModelError(
@@ -87,7 +97,8 @@ def refuse_async(name: str, function: Callable[..., Any]) -> None:
         if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
             raise RewardModelError(
                 f"reward model {name}: must be an ordinary function, and it is asynchronous; wrap it: "
-                "def f(prompts, completions): return asyncio.run(g(prompts, completions))"
+                "def f(prompts, completions): return asyncio.run(g(prompts, completions)), or pass "
+                "lm_gym.scoring.TRLReward(g, conversational=False)"
             )
 
 
