@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .algorithms.dapo import DAPO, DAPOConfig
     from .algorithms.dpo import DPO, DPOConfig
     from .algorithms.grpo import CISPO, GRPO, GSPO, CISPOConfig, DrGRPO, DrGRPOConfig, GRPOConfig, GSPOConfig
-    from .algorithms.ppo import PPO, PPOConfig
+    from .algorithms.ppo import PPO, PPOConfig, VinePPO, VinePPOConfig
     from .algorithms.reinforce import (
         REINFORCE,
         RLOO,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .supervised.pretrain import PretrainConfig, PretrainResult, pretrain
     from .trackers import JsonlTracker, TensorBoardTracker, TrackioTracker, WandbTracker
     from .training import TrainResult, train
-    from .update.advantages import GAE, AdvantageEstimator, RewardToGo, Targets
+    from .update.advantages import GAE, AdvantageEstimator, GivenValues, RewardToGo, Targets
     from .update.agent import SurrogateAgent
     from .update.baselines import GivenBaseline, GroupMean, LeaveOneOut, MovingBaseline
     from .update.config import SurrogateConfig
@@ -72,6 +72,7 @@ __all__ = [
     "GRPOConfig",
     "GSPOConfig",
     "GivenBaseline",
+    "GivenValues",
     "GroupMean",
     "JsonlTracker",
     "LanguageModelPolicy",
@@ -104,6 +105,8 @@ __all__ = [
     "TrainResult",
     "TrainingRun",
     "VIMPOConfig",
+    "VinePPO",
+    "VinePPOConfig",
     "WandbTracker",
     "best_of_n",
     "best_of_n_kl_bound",
@@ -139,12 +142,12 @@ _HOMES = {
         "ReMaxConfig",
     ),
     "update.baselines": ("GivenBaseline", "GroupMean", "LeaveOneOut", "MovingBaseline"),
-    "update.advantages": ("GAE", "AdvantageEstimator", "RewardToGo", "Targets"),
+    "update.advantages": ("GAE", "AdvantageEstimator", "GivenValues", "RewardToGo", "Targets"),
     "algorithms.soft_q": ("SoftQ", "SoftQConfig"),
     "callbacks": ("Agent", "Callback", "ProgressDisplay", "TrainingRun"),
     "metrics": ("METRICS",),
     "policy": ("LanguageModelPolicy",),
-    "algorithms.ppo": ("PPO", "PPOConfig"),
+    "algorithms.ppo": ("PPO", "PPOConfig", "VinePPO", "VinePPOConfig"),
     "supervised.pretrain": ("PretrainConfig", "PretrainResult", "pretrain"),
     "update.config": ("SurrogateConfig",),
     "update.objectives": ("Objective",),

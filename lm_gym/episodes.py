@@ -71,6 +71,9 @@ class Episodes:
     baselines: np.ndarray | None = None
     """Return that the prompt promises, estimated apart from the response: that of a greedy one, say; None if nobody
     estimated it. Shape: (B,), float64."""
+    state_values: np.ndarray | None = None
+    """Expected return from the state before each token on, estimated from fresh continuations; None if nobody did.
+    Shape: (B, T), float64."""
     keep_sets: KeepSets | None = None
     """Subsets that a truncated sampler drew from; None if it drew from the whole vocabulary."""
 
@@ -81,7 +84,7 @@ class Episodes:
                 f"Episodes.prompt_ids: must have the shape (B, P) of prompt_mask, got {self.prompt_ids.shape} and "
                 f"{self.prompt_mask.shape}"
             )
-        for name in ("response_ids", "log_probs", "rewards", "ref_log_probs", "kl"):
+        for name in ("response_ids", "log_probs", "rewards", "ref_log_probs", "kl", "state_values"):
             array = getattr(self, name)
             if array is not None and array.shape != (rows, width):
                 raise ValueError(f"Episodes.{name}: must have shape {(rows, width)}, got {array.shape}")

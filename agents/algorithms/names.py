@@ -9,7 +9,7 @@ from .closed_form import VIMPO, AStarPO
 from .dapo import DAPO
 from .dpo import DPO
 from .grpo import CISPO, GRPO, GSPO, DrGRPO
-from .ppo import PPO
+from .ppo import PPO, VinePPO
 from .reinforce import REINFORCE, RLOO, REINFORCEPlusPlus, ReMax
 from .soft_q import SoftQ
 
@@ -18,6 +18,7 @@ __all__ = ["ALGORITHMS"]
 ALGORITHMS: dict[str, type[LearningAgent]] = {
     "ppo": PPO,
     "a2c": A2C,
+    "vine-ppo": VinePPO,
     "reinforce": REINFORCE,
     "reinforce++": REINFORCEPlusPlus,
     "remax": ReMax,

@@ -22,7 +22,7 @@ from lm_gym.tools.settings import Probability, checked
 
 from .functional import discounted_returns, gae
 
-__all__ = ["GAE", "AdvantageEstimator", "RewardToGo", "SharedEstimator", "Targets", "estimated"]
+__all__ = ["GAE", "AdvantageEstimator", "GivenValues", "RewardToGo", "SharedEstimator", "Targets", "estimated"]
 
 
 class Targets(NamedTuple):
@@ -133,6 +133,36 @@ class GAE:
         rewards = rewards_of(episodes, device)
         advantages, returns = gae(rewards, evaluation.values, mask, bootstrap, gamma=self.gamma, lam=self.lam)
         return Targets(advantages, returns)
+
+
+class GivenValues:
+    """Generalised advantages on ``episodes.state_values``, which whoever collected them estimated: from fresh
+    continuations, say (Kazemnejad et al. 2024, arXiv:2410.01679)."""
+
+    needs_values = False
+    needs_groups = False
+
+    def __init__(self, *, lam: float = 0.0) -> None:
+        """Args: lam: lambda of the exponential average, in [0, 1]; 0 takes the value after a token less that before it.
+
+        Raises:
+            ConfigError: it lies outside.
+        """
+        self.lam = checked("GivenValues.lam", lam, Probability)
+
+    def __call__(self, episodes: Episodes, evaluation: PolicyEvaluation) -> Targets:
+        """See :class:`AdvantageEstimator`; a truncated episode ends with nothing.
+
+        Raises:
+            ConfigError: the episodes come without values.
+        """
+        if episodes.state_values is None:
+            raise ConfigError("GivenValues: needs episodes.state_values, got none; use VinePPO, which collects them")
+        device = evaluation.log_probs.device
+        mask = torch.from_numpy(episodes.response_mask).to(device)
+        rewards = rewards_of(episodes, device)
+        values = torch.from_numpy(episodes.state_values).to(device, torch.float32)
+        return Targets(*gae(rewards, values, mask, rewards.new_zeros(len(rewards)), lam=self.lam))
 
 
 class RewardToGo:

@@ -74,6 +74,11 @@ class SurrogateAgent(LearningAgent):
         estimator = self.estimator_of(self.config) if estimator is None else estimator
         self.estimator = checked_estimator(name, estimator, samples_per_prompt=self.config.samples_per_prompt)
         self.objective = checked(f"{name}: objective", objective, Objective | None) or self.objective_of(self.config)
+        if self.config.critic_warmup_iterations and not self.estimator.needs_values:
+            raise ConfigError(
+                f"{kind.__name__}.critic_warmup_iterations: must be 0 where no value head is trained, and "
+                f"{type(self.estimator).__name__} needs none, got {self.config.critic_warmup_iterations}; leave it out"
+            )
         self._update = SurrogateUpdate(name, policy, self.config, self.estimator, self.objective, self.processes)
 
     @staticmethod

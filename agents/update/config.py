@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lm_gym.errors import ConfigError
-from lm_gym.tools.settings import Count, NotNegative, Positive, settings
+from lm_gym.tools.settings import Count, NotNegative, Positive, Whole, settings
 
 from .optimizer import OptimizerConfig
 
@@ -45,6 +45,8 @@ class SurrogateConfig(BatchConfig):
     """Optimiser steps per pass."""
     value_clip: Positive | None = 0.2
     """Largest counted change of a value, in reward units; None does not clip."""
+    critic_warmup_iterations: Whole = 0
+    """Iterations at the start in which the value head learns and the policy stays as it is, where there is one."""
     value_coef: NotNegative = 0.5
     """Weight of the value loss, where the estimator reads values."""
     entropy_coef: float = 0.0

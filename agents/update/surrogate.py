@@ -16,16 +16,19 @@ Shapes: B = episodes of a batch, T = longest response.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lm_gym.episodes import Episodes
 from lm_gym.processes import Processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
+from lm_gym.tools.settings import Whole, checked
 
 from ..metrics import episode_metrics
 from ..policy import LanguageModelPolicy
@@ -89,6 +92,7 @@ class SurrogateUpdate:
         if isinstance(estimator, SharedEstimator):
             estimator.share(processes)
         self._rng = np.random.default_rng(config.seed)
+        self._updates = 0
         self._optimizer = PolicyOptimizer(name, policy, config, processes)
 
     def __call__(self, episodes: Episodes, *, progress: float) -> dict[str, float]:
@@ -136,19 +140,27 @@ class SurrogateUpdate:
             **summary,
             "entropy": float(masked_mean(old.entropy, mask, processes=processes)),
             "log_prob_drift": float(processes.max(drift)),
-            **self._passes(batch, np.flatnonzero(counted)),
+            **self._learned(batch, np.flatnonzero(counted)),
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimiser and generator of minibatches."""
-        return {"optimizer": self._optimizer.state_dict(), "rng": state_of(self._rng)}
+        """Optimiser, generator of minibatches, and number of updates."""
+        return {"optimizer": self._optimizer.state_dict(), "rng": state_of(self._rng), "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an update."""
-        state = require_state(self.name, state, ("optimizer", "rng"))
+        state = require_state(self.name, state, ("optimizer", "rng", "updates"))
+        updates = checked(f"{self.name} state: updates", state["updates"], Whole)
         rng = generator_of(state["rng"], f"{self.name} state: rng")
         self._optimizer.load_state_dict(state["optimizer"])
-        self._rng = rng
+        self._rng, self._updates = rng, updates
+
+    def _learned(self, batch: _Batch, counted: np.ndarray) -> dict[str, float]:
+        """The passes over a batch; while the critic warms up the language model is frozen in them."""
+        warming = self._updates < self.config.critic_warmup_iterations
+        self._updates += 1
+        with _frozen(self.policy.model) if warming else nullcontext():
+            return self._passes(batch, counted)
 
     def _passes(self, batch: _Batch, counted: np.ndarray) -> dict[str, float]:
         """Several passes over the counted episodes, each cut into minibatches anew."""
@@ -228,3 +240,16 @@ class SurrogateUpdate:
             grids = (policy.loss, value_loss, change.exp() - 1.0 - change, policy.bound, value_clipped, ratio, kl)
             shares = [torch.where(mask, grid.float(), 0.0).sum() / tokens for grid in grids]
             return torch.stack([*shares, ratio[mask].max(), (ratio[mask] - 1.0).abs().max()])
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No weight of the model learns; those that did before do again after it."""
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        for weight in learning:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)

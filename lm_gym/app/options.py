@@ -31,6 +31,7 @@ Tracker = Literal["auto", "none", "tensorboard", "wandb", "trackio"]
 AgentName = Literal[
     "ppo",
     "a2c",
+    "vine-ppo",
     "reinforce",
     "reinforce++",
     "remax",

@@ -20,7 +20,7 @@ from lm_gym.prompts import Prompt
 from lm_gym.rewards import paid_scores, token_rewards
 from lm_gym.scoring.protocol import RewardModel, Scores, scores_where
 
-__all__ = ["PhaseTimer", "collect", "sampler_of"]
+__all__ = ["PhaseTimer", "collect", "continuation_values", "sampler_of"]
 
 
 class PhaseTimer:
@@ -78,6 +78,92 @@ def collect(
     with timer.phase("rollout"):
         generation = sampler.generate([prompt.ids for prompt in prompts], replace(task.sampling, seed=seed))
     generation = _checked(generation, len(prompts), sampler, truncates=task.sampling.truncates)
+    return _settled(task, sampler, prompts, group, generation, reward_model, kl_coef, timer)
+
+
+def continuation_values(
+    task: TextTask,
+    sampler: Sampler,
+    episodes: Episodes,
+    prompts: Sequence[Prompt],
+    reward_model: RewardModel | None,
+    *,
+    kl_coef: float,
+    seed: int,
+    samples: int,
+    timer: PhaseTimer | None = None,
+) -> np.ndarray:
+    """Mean return of fresh continuations of each response, from the state before each of its tokens: unbiased values of
+    the policy without a critic (Kazemnejad et al. 2024, arXiv:2410.01679, eq. 7). What they are paid is what
+    :func:`collect` pays.
+
+    Args:
+        task, sampler, reward_model, kl_coef, timer: see :func:`collect`.
+        episodes: as collected.
+        prompts: of each of them. Length B.
+        seed: of the draws.
+        samples: continuations of each state.
+
+    Returns: 0 off the response. A state whose continuations all got no score has the value of the one before it (0 at
+        the start). Shape: (B, T), float64.
+
+    Raises:
+        UnsupportedModelError, RewardModelError: see :func:`collect`.
+    """
+    timer, values = timer or PhaseTimer(), np.zeros(episodes.response_mask.shape)
+    for start in range(values.shape[1]):
+        rows = np.flatnonzero(episodes.response_mask[:, start])
+        ends = _continued(task, sampler, episodes, prompts, np.repeat(rows, samples), start, seed + start, timer)
+        found = _settled(task, sampler, *ends, reward_model, kl_coef, timer)
+        returns = np.where(found.abstained, np.nan, found.rewards[:, start:].sum(axis=1)).reshape(-1, samples)
+        counted = ~np.isnan(returns)
+        mean = np.nansum(returns, axis=1) / np.maximum(counted.sum(axis=1), 1)
+        before = values[rows, start - 1] if start else 0.0
+        values[rows, start] = np.where(counted.any(axis=1), mean, before)
+    return values
+
+
+def _continued(
+    task: TextTask,
+    sampler: Sampler,
+    episodes: Episodes,
+    prompts: Sequence[Prompt],
+    rows: np.ndarray,
+    start: int,
+    seed: int,
+    timer: PhaseTimer,
+) -> tuple[list[Prompt], np.ndarray, Generation]:
+    """Prompts, groups and whole responses whose first ``start`` tokens are those of the episodes in ``rows``."""
+    heads, log_probs = episodes.response_ids[rows, :start], episodes.log_probs[rows, :start]
+    states = [np.concatenate([prompts[row].ids, head]) for row, head in zip(rows, heads, strict=True)]
+    rules = replace(
+        task.sampling,
+        seed=seed,
+        max_new_tokens=task.sampling.max_new_tokens - start,
+        min_new_tokens=max(0, task.sampling.min_new_tokens - start),
+    )
+    with timer.phase("rollout"):
+        tails = sampler.generate(states, rules)
+    tails = _checked(tails, len(rows), sampler, truncates=rules.truncates)
+    whole = Generation(
+        ids=np.concatenate([heads, tails.ids], axis=1),
+        mask=np.concatenate([np.ones(heads.shape, dtype=bool), tails.mask], axis=1),
+        log_probs=np.concatenate([log_probs, tails.log_probs], axis=1),
+    )
+    return [prompts[row] for row in rows], rows, whole
+
+
+def _settled(
+    task: TextTask,
+    sampler: Sampler,
+    prompts: Sequence[Prompt],
+    group: np.ndarray,
+    generation: Generation,
+    reward_model: RewardModel | None,
+    kl_coef: float,
+    timer: PhaseTimer,
+) -> Episodes:
+    """Responses as paid episodes."""
     reasons, texts = _endings(task, prompts, generation, type(sampler).__name__)
     episodes = _unpaid(task, prompts, group, generation, reasons, texts)
     if task.reference is not None:
