@@ -103,7 +103,8 @@ def test_rejection_sampling_makes_what_it_keeps_likelier(
 ) -> None:
     env = make_env()
     policy = make_policy(env)
-    config = RejectionSamplingConfig(episodes_per_iteration=16, samples_per_prompt=4, learning_rate=1e-3)
+    small: dict[str, Any] = {"learning_rate": 1e-3, "max_batch_tokens": 12}  # several pieces
+    config = RejectionSamplingConfig(episodes_per_iteration=16, samples_per_prompt=4, **small)
     agent = RejectionSampling(policy, config)
     metrics = agent.learn(env)
     episodes = agent.last_episodes
@@ -112,6 +113,10 @@ def test_rejection_sampling_makes_what_it_keeps_likelier(
     best = np.arange(4) * 4 + episodes.scores.reshape(4, 4).argmax(axis=1)
     kept = episodes[best]
     assert metrics["policy_loss"] == pytest.approx(-kept.log_probs.sum(axis=1).mean(), rel=1e-4)
+    start = make_policy(env)
+    (-start.log_probs_and_values(kept).log_probs.sum(1).mean()).backward()
+    squares = sum(float((one.grad**2).sum()) for one in start.parameters() if one.grad is not None)
+    assert metrics["grad_norm"] == pytest.approx(math.sqrt(squares), rel=1e-4)
     after = policy.log_probs_and_values_in_batches(kept, 1000).log_probs.numpy().sum(axis=1)
     assert after.mean() > kept.log_probs.sum(axis=1).mean()
     with pytest.raises(ConfigError, match=r"RejectionSampling: samples_per_prompt: must be >= 2 where .* got 1"):
