@@ -113,8 +113,10 @@ def continuation_values(
     timer, values = timer or PhaseTimer(), np.zeros(episodes.response_mask.shape)
     for start in range(values.shape[1]):
         rows = np.flatnonzero(episodes.response_mask[:, start])
-        ends = _continued(task, sampler, episodes, prompts, np.repeat(rows, samples), start, seed + start, timer)
-        found = _settled(task, sampler, *ends, reward_model, kl_coef, timer)
+        repeated = np.repeat(rows, samples)
+        whole = _continued(task, sampler, episodes, prompts, repeated, start, seed + start, timer)
+        asked = [prompts[row] for row in repeated]
+        found = _settled(task, sampler, asked, repeated, whole, reward_model, kl_coef, timer)
         returns = np.where(found.abstained, np.nan, found.rewards[:, start:].sum(axis=1)).reshape(-1, samples)
         counted = ~np.isnan(returns)
         mean = np.nansum(returns, axis=1) / np.maximum(counted.sum(axis=1), 1)
@@ -132,8 +134,8 @@ def _continued(
     start: int,
     seed: int,
     timer: PhaseTimer,
-) -> tuple[list[Prompt], np.ndarray, Generation]:
-    """Prompts, groups and whole responses whose first ``start`` tokens are those of the episodes in ``rows``."""
+) -> Generation:
+    """Whole responses whose first ``start`` tokens are those of the episodes in ``rows``."""
     heads, log_probs = episodes.response_ids[rows, :start], episodes.log_probs[rows, :start]
     states = [np.concatenate([prompts[row].ids, head]) for row, head in zip(rows, heads, strict=True)]
     rules = replace(
@@ -145,12 +147,11 @@ def _continued(
     with timer.phase("rollout"):
         tails = sampler.generate(states, rules)
     tails = _checked(tails, len(rows), sampler, truncates=rules.truncates)
-    whole = Generation(
+    return Generation(
         ids=np.concatenate([heads, tails.ids], axis=1),
         mask=np.concatenate([np.ones(heads.shape, dtype=bool), tails.mask], axis=1),
         log_probs=np.concatenate([log_probs, tails.log_probs], axis=1),
     )
-    return [prompts[row] for row in rows], rows, whole
 
 
 def _settled(
