@@ -110,12 +110,14 @@ def continuation_values(
     Raises:
         UnsupportedModelError, RewardModelError: see :func:`collect`.
     """
-    timer, values = timer or PhaseTimer(), np.zeros(episodes.response_mask.shape)
-    for start in range(values.shape[1]):
+    timer = timer or PhaseTimer()
+    width = episodes.response_mask.shape[1]
+    values = np.zeros((len(episodes), width))
+    for start in range(width):
         rows = np.flatnonzero(episodes.response_mask[:, start])
         repeated = np.repeat(rows, samples)
         whole = _continued(task, sampler, episodes, prompts, repeated, start, seed + start, timer)
-        asked = [prompts[row] for row in repeated]
+        asked = [prompts[row] for row in repeated.tolist()]
         found = _settled(task, sampler, asked, repeated, whole, reward_model, kl_coef, timer)
         returns = np.where(found.abstained, np.nan, found.rewards[:, start:].sum(axis=1)).reshape(-1, samples)
         counted = ~np.isnan(returns)
