@@ -4,6 +4,9 @@ Nothing has to tell it about resets, nor which environment asks: a row whose obs
 advanced, any other row is prefilled. New weights make every cache stale, and whoever changes them says so
 (:meth:`TokenActor.refresh`).
 
+What a row holds when it is first seen is its prompt, what it grows by is its response. An encoder-decoder computes
+another thing from a token of the prompt than from one of the response, so it must see every episode from its start.
+
 Shapes: B = rows, L = columns of an observation.
 """
 
@@ -40,6 +43,10 @@ class _History:
     decoder: Decoder | None = None
     """Holds the prefixes; None where it has to be filled again."""
 
+    def unchanged(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """True where a row is the one here and has a response: one that ended, or is asked again. Shape: (B,), bool."""
+        return (ids == self.ids).all(axis=1) & (lengths == self.lengths) & (self.counts > 0)
+
     def grown(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """True where a row is the one here plus one token. Shape: (B,), bool."""
         prefix = np.arange(ids.shape[1]) < self.lengths[:, None]
@@ -66,7 +73,9 @@ class TokenActor:
         ``min_new_tokens`` counts from the first observation of an episode: act in it from its start. An observation
         tells tokens and nothing of a reset, so an episode whose prompt is the row's last observation plus one token
         is taken for its continuation (as after a one-token response to "a", where the next prompt is "a b"): its
-        tokens count from the earlier episode's start. The state is the same either way; rollouts count for themselves.
+        tokens count from the earlier episode's start. The state of a causal model is the same either way; that of an
+        encoder-decoder is not, whose tokenizer therefore ends a prompt by a token of its own, as those of T5 and BART
+        do. Rollouts count for themselves, and know prompt and response apart.
         """
         ids, mask = observation["input_ids"], observation["attention_mask"]
         if ids.ndim == 1:
@@ -99,24 +108,29 @@ class TokenActor:
             history.decoder = decoder_for(self._model, len(ids), ids.shape[1])
         states = torch.zeros((len(ids), self._model.hidden_size), device=self._model.device)
         rows = np.arange(len(ids))
+        counts = np.where(grown, history.counts + 1, np.where(history.unchanged(ids, lengths), history.counts, 0))
         if continued.any():
             at = torch.from_numpy(rows[continued]).to(states.device)
             states[at] = history.decoder.advance(ids[rows, lengths - 1], continued)[at].to(states.dtype)
         fresh = rows[~continued]
         if fresh.size:
-            prefixes = [ids[row, : lengths[row]] for row in fresh]
+            starts = lengths - counts
+            prompts = [ids[row, : starts[row]] for row in fresh]
+            responses = [ids[row, starts[row] : lengths[row]] for row in fresh]
             at = torch.from_numpy(fresh).to(states.device)
-            states[at] = history.decoder.prefill(fresh.tolist(), prefixes).to(states.dtype)
-        history.counts = np.where(grown, history.counts + 1, 0)
+            states[at] = history.decoder.prefill(fresh.tolist(), prompts, responses).to(states.dtype)
+        history.counts = counts
         history.ids, history.lengths = ids.copy(), lengths
         return states, history.counts
 
     def _found(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[_History, np.ndarray]:
         """The history that most rows continue, moved to the front, or a new one; and which rows do (B,)."""
         alike = [history for history in self._histories if history.ids.shape == ids.shape]
-        found = max(alike, key=lambda history: int(history.grown(ids, lengths).sum()), default=None)
+        followed = [(history.grown(ids, lengths).sum(), history.unchanged(ids, lengths).sum()) for history in alike]
+        best = max(range(len(alike)), key=followed.__getitem__, default=None)
+        found = alike[best] if best is not None and any(followed[best]) else None
         grown = np.zeros(len(ids), dtype=bool) if found is None else found.grown(ids, lengths)
-        if found is None or not grown.any():
+        if found is None:
             found = _History(ids=ids, lengths=lengths, counts=np.zeros(len(ids), dtype=np.int64))
         others = [history for history in self._histories if history is not found]
         self._histories = [found, *others][:MAX_HISTORIES]

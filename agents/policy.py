@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lm_gym.config import SamplingConfig
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
-from lm_gym.models.decoder import ForcedStates
+from lm_gym.models.decoder import ForcedStates, decoder_for
 from lm_gym.models.generate import LanguageModelSampler, response_texts
 from lm_gym.models.language_model import DType, LanguageModel, own_copy
 from lm_gym.models.lora import LoraSettings
@@ -42,7 +42,7 @@ __all__ = ["LanguageModelPolicy", "checked_policy", "own_copy"]
 
 
 class LanguageModelPolicy:
-    """Any causal language model plus a scalar value head, zero at the start.
+    """Any causal language model or encoder-decoder plus a scalar value head, zero at the start.
 
     The value head reads the state that the LM head reads. With ``separate_critic`` it reads a trunk of its own, which
     starts as a copy of the policy's.
@@ -105,7 +105,7 @@ class LanguageModelPolicy:
         """Load a policy from a folder, GGUF file or hub id; a value head saved beside it is loaded too.
 
         Args:
-            name_or_path: a handle that ``AutoModelForCausalLM`` loads, or a folder written by :meth:`save_pretrained`.
+            name_or_path: a handle that ``transformers`` loads, or a folder written by :meth:`save_pretrained`.
                 One with an adapter loads the base that it names, and goes on training the adapter.
             lora: freeze the model and train low-rank updates; :meth:`reference` is then the model without them, and no
                 second copy of it. None trains every weight.
@@ -176,7 +176,7 @@ class LanguageModelPolicy:
         check_can_be_saved(self.language_model)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Save so that plain ``AutoModelForCausalLM`` loads the language model; the critic lies beside it.
+        """Save so that plain ``transformers`` loads the language model; the critic lies beside it.
 
         Under an adapter the folder holds the updates, and names the base with a fingerprint; loading it needs peft.
         The folder is written whole under another name and moved into place.
@@ -260,6 +260,8 @@ class LanguageModelPolicy:
     def act(self, observation: dict[str, np.ndarray], sampling: SamplingConfig) -> tuple[np.ndarray, np.ndarray]:
         """Draw a token in each state of a running environment, keeping a cache of the prefixes.
 
+        Act in an episode from its start: what a row holds then is its prompt (:meth:`.acting.TokenActor.act`).
+
         Args:
             observation: ``input_ids`` and ``attention_mask`` of shape (B, L), or (L,) for one row.
             sampling: the environment's rules (``env.sampling``).
@@ -298,16 +300,16 @@ class LanguageModelPolicy:
         rows = list(prompts)
         if not rows:
             return []
-        limit = self.language_model.max_length
-        if limit is not None and limit <= sampling.max_new_tokens:
+        limit = decoder_for(self.language_model).longest_prompt(sampling.max_new_tokens)
+        if limit is not None and limit <= 0:
             raise ConfigError(
-                f"respond: max_new_tokens must leave room for a prompt in the {limit} positions of the model, got "
-                f"{sampling.max_new_tokens}; lower it"
+                "respond: max_new_tokens must leave room for a prompt in the "
+                f"{self.language_model.positions} of the model, got {sampling.max_new_tokens}; lower it"
             )
         found = load_prompts(
             rows,
             self.tokenizer,
-            max_prompt_tokens=None if limit is None else limit - sampling.max_new_tokens,
+            max_prompt_tokens=limit,
             vocab_size=self.vocab_size,
         )
         return response_texts(self.language_model, [prompt.ids for prompt in found.prompts], sampling)

@@ -20,6 +20,7 @@ from lm_gym.models.language_model import DType, LanguageModel, load_language_mod
 from lm_gym.models.lora import (
     ADAPTER_CONFIG,
     LoraSettings,
+    Task,
     add_adapter,
     lasting_handle,
     load_adapter,
@@ -59,7 +60,8 @@ def write_folder(
             (temporary / "README.md").unlink(missing_ok=True)  # peft's form, with nothing filled in
             write_base(temporary, language_model.adapter)
         language_model.tokenizer.save_pretrained(temporary)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in critic.items()}
+        # Copies, since safetensors takes no tensor twice, as an encoder-decoder shares its embedding.
+        tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in critic.items()}
         save_file(tensors, str(temporary / CRITIC_FILE))
         write_json(temporary / POLICY_RECORD, {"format": 1, "separate_critic": separate_critic})
         write_manifest(temporary, ("*.safetensors", ADAPTER_CONFIG))
@@ -138,7 +140,8 @@ def load_model(
         adapter = load_adapter(model, Path(handle), saved)
     else:
         assert lora is not None
-        adapter = add_adapter(model, lora, task="CAUSAL_LM", base=lasting_handle(handle))
+        task: Task = "SEQ_2_SEQ_LM" if own.is_encoder_decoder else "CAUSAL_LM"
+        adapter = add_adapter(model, lora, task=task, base=lasting_handle(handle))
     return LanguageModel(model, own.tokenizer, dtype=dtype, adapter=adapter)
 
 

@@ -75,12 +75,13 @@ class PreferencePairs:
         prompts = [self.ids[number][0] for number in chosen for _ in range(2)]
         responses = [self.ids[number][place] for number in chosen for place in (1, 2)]
         texts = [(self.rows[number][0], self.rows[number][place]) for number in chosen for place in (1, 2)]
-        limit = env.reference.language_model.max_length
-        longest = max(len(one) + len(other) for one, other in zip(prompts, responses, strict=True))
-        if limit is not None and longest > limit:
+        sizes = [(len(prompt), len(response)) for prompt, response in zip(prompts, responses, strict=True)]
+        too_long = [size for size in sizes if not env.reference.fits(*size)]
+        if too_long:
+            prompt, response = max(too_long, key=sum)
             raise PromptError(
-                f"DPO: prompt and response of a pair must fit the {limit} positions of the model, got {longest} "
-                "tokens; shorten the pair, or leave it out"
+                f"DPO: prompt and response of a pair must fit the {env.reference.language_model.positions} of the "
+                f"model, got {prompt} and {response} tokens; shorten the pair, or leave it out"
             )
         prompt_ids, prompt_mask = _padded(prompts, env.task.pad_id)
         response_ids, mask = _padded(responses, env.task.pad_id)

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
+from lm_gym.errors import UnsupportedModelError
 from lm_gym.models.language_model import LanguageModel
 from lm_gym.models.teacher_forcing import token_batches
 
@@ -80,7 +81,16 @@ class PrefixStates(BaseFeaturesExtractor):
         """Args:
         observation_space: of an environment of this library.
         policy: its language model is trained in place.
+
+        Raises:
+            UnsupportedModelError: it is an encoder-decoder.
         """
+        if policy.language_model.is_encoder_decoder:
+            raise UnsupportedModelError(
+                f"policy {type(policy.model).__name__}: must be a causal language model for an agent of "
+                "Stable-Baselines3, which learns from shuffled observations that do not tell where a prompt ends, and "
+                "is an encoder-decoder; train it by an agent of lm_gym.agents"
+            )
         super().__init__(observation_space, features_dim=policy.language_model.hidden_size)
         self.model = policy.model  # a module, so that SB3 moves, saves and trains its weights
         self.policy = policy

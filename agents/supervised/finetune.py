@@ -20,7 +20,8 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
-from lm_gym.models.language_model import load_tokenizer, load_weights, longest_sequence
+from lm_gym.models.decoding.facts import longest_sequence
+from lm_gym.models.language_model import load_tokenizer, load_weights
 from lm_gym.runs.folder import open_shared_run
 from lm_gym.sources.rows import read_rows
 from lm_gym.tools.digests import digest_parts

@@ -62,7 +62,7 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
         self._info_keys = checked("info_keys", info_keys, InfoKeys)
         self._draws = self._new_draws()
         self._mdp = self.task.mdp(1)
-        self._transcript = Transcript(self.task.tokenizer)
+        self._transcript = Transcript(self.task.response_text())
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -31,9 +31,9 @@ def kl_style(kl_nats: float | None) -> str:
 class Transcript:
     """Collects one episode for display."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Args: tokenizer: turns ids into text."""
-        self._text = ResponseText(tokenizer)
+    def __init__(self, text: ResponseText) -> None:
+        """Args: text: turns the tokens of a response into text."""
+        self._text = text
         self.start(Prompt(text="", ids=np.zeros(0, dtype=np.int64)))
 
     def start(self, prompt: Prompt) -> None:

@@ -18,6 +18,7 @@ from lm_gym.config import RewardConfig, SamplingConfig, configs_from_flat
 from lm_gym.envs.mdp import TextGenerationMDP
 from lm_gym.errors import ActionError, ConfigError, UnknownSettingError
 from lm_gym.models.reference import Reference
+from lm_gym.models.response_text import ResponseText
 from lm_gym.models.sampling import StopRule, with_stop_ids
 from lm_gym.prompts import Prompt, PromptSet, PromptTruncation, checked_tokenizer, load_prompts
 from lm_gym.runs.generators import generator_of, require_state, state_of
@@ -131,7 +132,12 @@ class TextTask:
 
     def stop_rule(self) -> StopRule:
         """The rule of where a response ends, and with what text."""
-        return StopRule(self.tokenizer, self.sampling)
+        return StopRule(self.response_text(), self.sampling)
+
+    def response_text(self) -> ResponseText:
+        """The rule of what text a response is; without a reference, that of a causal model."""
+        model = None if self.reference is None else self.reference.language_model
+        return ResponseText(self.tokenizer, apart=model is not None and model.is_encoder_decoder)
 
     def mdp(self, num_rows: int) -> TextGenerationMDP:
         """The MDP over ``num_rows`` rows."""
@@ -348,7 +354,7 @@ def _check_context(reference: Reference | None, max_prompt_tokens: int, max_new_
     if reference is not None and not reference.fits(max_prompt_tokens, max_new_tokens):
         raise ConfigError(
             "max_new_tokens: prompt and response must fit the model's "
-            f"{reference.language_model.max_length} positions, got max_prompt_tokens = {max_prompt_tokens} plus "
+            f"{reference.language_model.positions}, got max_prompt_tokens = {max_prompt_tokens} plus "
             f"max_new_tokens = {max_new_tokens}; lower one of them (a long-rope model counts the positions of its "
             "original context)"
         )

@@ -75,7 +75,7 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         self._draws = self._new_draws()
         self._mdp = self.task.mdp(num_envs)
         self._row_rngs: list[np.random.Generator | None] = [None] * num_envs
-        self._transcripts = [Transcript(self.task.tokenizer) for _ in range(num_envs)]
+        self._transcripts = [Transcript(self.task.response_text()) for _ in range(num_envs)]
 
     def reset(
         self,
@@ -274,8 +274,8 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         """
         if isinstance(prompt, Prompt):
             return prompt
-        context = None if self.reference is None else self.reference.language_model.max_length
-        limit = None if context is None else context - self.task.sampling.max_new_tokens
+        new = self.task.sampling.max_new_tokens
+        limit = None if self.reference is None else self.reference.longest_prompt(new)
         return load_prompts([prompt], self.task.tokenizer, max_prompt_tokens=limit, vocab_size=self.task.vocab_size)[0]
 
     def _check_running(self, active: np.ndarray) -> None:

@@ -155,7 +155,7 @@ def response_texts(model: LanguageModel, prompts: Sequence[np.ndarray], sampling
     if not prompts:
         return []
     sampling = with_stop_ids(sampling, model.eos_ids, model.vocab_size)
-    rule = StopRule(model.tokenizer, sampling)
+    rule = StopRule(model.response_text, sampling)
     generation = generate(model, prompts, sampling, generator=_generator(sampling.seed), keep_sets=False)
     responses = [ids[mask] for ids, mask in zip(generation.ids, generation.mask, strict=True)]
     return [rule.text(prompt, ids, rule.reason(prompt, ids)) for prompt, ids in zip(prompts, responses, strict=True)]
@@ -199,12 +199,12 @@ def _decode(
     log: _Log,
 ) -> Iterator[None]:
     """Decode some rows to their ends and write them down. Yields: after every token, when it is written."""
-    stop = StopRule(model.tokenizer, sampling)
+    stop = StopRule(model.response_text, sampling)
     longest = max(len(prompts[row]) for row in rows)
     decoder = decoder_for(model, len(rows), longest + sampling.max_new_tokens)
     if not decoder.fits(longest, sampling.max_new_tokens):
         raise ConfigError(
-            f"sampling: prompt and response must fit the {model.max_length} positions of the sampled model, "
+            f"sampling: prompt and response must fit the {model.positions} of the sampled model, "
             f"got a prompt of {longest} tokens and max_new_tokens = {sampling.max_new_tokens}; lower one of them"
         )
     hidden = decoder.prefill(range(len(rows)), [prompts[row] for row in rows])

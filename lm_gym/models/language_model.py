@@ -1,8 +1,8 @@
-"""A causal language model as the rest of the library sees it: hidden states, logits, and how its text ends.
+"""A language model as the rest of the library sees it: hidden states, logits, and how its text begins and ends.
 
-The one module that asks what kind of model it is. Knows: how to load a model and tokenizer from a handle (once per
-process), where trunk and head meet, which token ids stop a response, device and precision. Does not know: prompts,
-rewards, sampling.
+Causal models and encoder-decoders. Knows: how to load a model and tokenizer from a handle (once per process), where
+trunk and head meet, which token ids start and stop a response, device and precision. Does not know: how a sequence is
+decoded (:mod:`lm_gym.models.decoder`), prompts, rewards, sampling.
 
 Shapes: B = rows, S = sequence positions, H = hidden width, V = vocabulary, N = any flat count of positions.
 """
@@ -25,9 +25,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicCache
 
 from lm_gym.errors import ConfigError, UnsupportedModelError
+from lm_gym.models.decoding.facts import (
+    head_scale,
+    is_encoder_decoder,
+    longest_sequence,
+    positions_in_words,
+    start_token_id,
+    stop_token_ids,
+)
 from lm_gym.models.loading import load_tokenizer, load_weights, model_and_tokenizer
 from lm_gym.models.lora import Adapter
-from lm_gym.models.model_checks import check_can_be_stepped, check_is_no_wrapper, checked_device
+from lm_gym.models.model_checks import check_can_be_decoded, check_is_no_wrapper, checked_device
+from lm_gym.models.response_text import ResponseText
 from lm_gym.pretrained.handles import gguf_digest, gguf_of
 from lm_gym.scoring.handles import ModelHandle
 from lm_gym.tools.settings import Place, checked
@@ -39,7 +48,6 @@ __all__ = [
     "load_language_model",
     "load_tokenizer",
     "load_weights",
-    "longest_sequence",
     "own_copy",
     "resolve_device",
 ]
@@ -63,7 +71,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 class LanguageModel:
-    """A decoder-only transformer and its tokenizer, split into trunk and head.
+    """A transformer that writes text and its tokenizer, split into trunk and head.
 
     The head may be applied to any subset of positions, which is what keeps ``(B, S, V)`` tensors from existing.
     """
@@ -79,23 +87,18 @@ class LanguageModel:
         """Store and check; loads nothing.
 
         Args:
-            model: any ``AutoModelForCausalLM`` on its device.
+            model: any ``AutoModelForCausalLM`` or ``AutoModelForSeq2SeqLM`` on its device.
             tokenizer: its tokenizer; must have an EOS token.
             dtype: "auto" adds bf16 autocast where the hardware has it, "float32" computes in the weights' own type.
             adapter: the low-rank updates on the model, if there are.
 
         Raises:
-            UnsupportedModelError: a wrapper of peft, encoder-decoder, recurrent state, no EOS token, a head whose
-                logits this class does not reproduce, or tokens placed by their slot in the cache.
+            UnsupportedModelError: a wrapper of peft, no head, recurrent state, no EOS token, a head whose logits this
+                class does not reproduce, or a decoder-only model that places tokens by their slot in the cache.
         """
         check_is_no_wrapper(model)
         model = checked("language model", model, PreTrainedModel)
         tokenizer = checked("tokenizer", tokenizer, PreTrainedTokenizerBase)
-        name = type(model).__name__
-        if getattr(model.config, "is_encoder_decoder", False):
-            raise UnsupportedModelError(
-                f"language model {name}: must be decoder-only, got an encoder-decoder; use a causal language model"
-            )
         if tokenizer.eos_token_id is None:
             raise UnsupportedModelError(
                 f"tokenizer {type(tokenizer).__name__}: must have an EOS token, since that is how a response ends; "
@@ -107,10 +110,14 @@ class LanguageModel:
         self.adapter = adapter
         self.is_base = False  # True for the view that base() makes
         self.trunk: nn.Module = model.base_model
-        self.eos_ids = _stop_token_ids(model, tokenizer)
+        self.is_encoder_decoder = is_encoder_decoder(model)
+        self.start_id = start_token_id(model) if self.is_encoder_decoder else None
+        self.eos_ids = stop_token_ids(model, tokenizer)
+        self.response_text = ResponseText(tokenizer, apart=self.is_encoder_decoder)
         parameters = inspect.signature(self.trunk.forward).parameters
         self.takes_positions = "position_ids" in parameters
-        check_can_be_stepped(self)
+        self._head_scale = head_scale(model)
+        check_can_be_decoded(self)
 
     @property
     def device(self) -> torch.device:
@@ -129,12 +136,20 @@ class LanguageModel:
 
     @property
     def max_length(self) -> int | None:
-        """Longest sequence for which stepping and teacher forcing agree, in tokens; None if unbounded (ALiBi).
+        """Longest sequence for which stepping and teacher forcing agree, in tokens; None if unbounded (ALiBi, T5).
+
+        Prompt and response of a causal model are one sequence, those of an encoder-decoder are two: what is left for a
+        prompt, :meth:`lm_gym.models.decoder.Decoder.longest_prompt` says.
 
         That is as many tokens as there are positions, and for a long-rope model as its original context has: past it
         ``transformers`` turns every position by other factors, chosen anew by the length of each forward pass.
         """
         return longest_sequence(self.model)
+
+    @property
+    def positions(self) -> str:
+        """What prompt and response must fit, in words."""
+        return positions_in_words(self.model)
 
     @property
     def max_cache_slots(self) -> int | None:
@@ -193,7 +208,7 @@ class LanguageModel:
         position_ids: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Run the trunk.
+        """Run the trunk of a causal model.
 
         Args:
             input_ids: Shape: (B, S), int64.
@@ -217,7 +232,7 @@ class LanguageModel:
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the head. Args: hidden of shape (N, H). Returns: Shape: (N, V), float32."""
         with self.autocast():
-            logits = self.model.get_output_embeddings()(hidden)
+            logits = self.model.get_output_embeddings()(hidden * self._head_scale)
         return self._finish(logits.float())
 
     def _finish(self, logits: Tensor) -> Tensor:
@@ -231,18 +246,12 @@ class LanguageModel:
         cap = getattr(config, "final_logit_softcapping", None)
         if cap is not None:
             logits = cap * torch.tanh(logits / cap)
-        return logits
+        bias = dict(self.model.named_buffers(recurse=False)).get("final_logits_bias")  # of BART and its kin
+        return logits if bias is None else logits + bias
 
     def new_cache(self) -> DynamicCache:
         """An empty cache that keeps every slot, whatever window a layer looks through."""
         return DynamicCache()
-
-
-def _long_rope_contexts(config: Any) -> list[int]:
-    """Tokens of each original context that long-rope parameters name: one for all layers, or one for each kind."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    kinds = [kind for kind in (parameters, *parameters.values()) if isinstance(kind, dict)]
-    return [int(kind["original_max_position_embeddings"]) for kind in kinds if kind.get("rope_type") == "longrope"]
 
 
 def own_copy(shared: LanguageModel) -> LanguageModel:
@@ -280,24 +289,6 @@ def _learns(model: nn.Module, weights: Iterable[Tensor]) -> bool:
 def _freeze(model: PreTrainedModel) -> None:
     model.zero_grad(set_to_none=True)
     model.eval().requires_grad_(False)
-
-
-def longest_sequence(model: PreTrainedModel) -> int | None:
-    """Most tokens of one sequence of a causal language model; see :attr:`LanguageModel.max_length`."""
-    config = model.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
-    lengths = [int(length) for length in (positions, *_long_rope_contexts(config)) if length]
-    return min(lengths) if lengths else None
-
-
-def _stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    ids = [int(tokenizer.eos_token_id)]
-    generation = getattr(model, "generation_config", None)
-    extra = getattr(generation, "eos_token_id", None)
-    for token in extra if isinstance(extra, list) else [extra]:
-        if token is not None and int(token) not in ids:
-            ids.append(int(token))
-    return tuple(ids)
 
 
 def load_language_model(

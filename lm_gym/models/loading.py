@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from lm_gym.errors import ModelLoadError
 from lm_gym.models.lora import load_adapter, saved_base
@@ -52,13 +59,13 @@ def load_weights(
     *,
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
-    kind: Any = AutoModelForCausalLM,
+    kind: Any = None,
 ) -> PreTrainedModel:
-    """Load a causal language model of one's own, to be trained, from a folder, a GGUF file or a hub id.
+    """Load a language model of one's own, to be trained, from a folder, a GGUF file or a hub id.
 
     An adapter's folder is loaded as its base with the updates merged into it.
 
-    Args: kind: the class that loads it.
+    Args: kind: the class that loads it; None takes the one that its configuration asks for.
 
     Raises:
         ConfigError: the handle is no text or path.
@@ -73,7 +80,13 @@ def load_weights(
         base = load_weights(record["base"], dtype=dtype, trust_remote_code=trust_remote_code, kind=kind)
         merged: PreTrainedModel = load_adapter(base, Path(handle), record).merged()
         return merged.requires_grad_(True)
-    model, report = _load(kind, handle, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True)
+    model, report = _load(
+        kind or _kind_of(handle, trust_remote_code),
+        handle,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
+    )
     if missing := sorted(report["missing_keys"]):
         raise ModelLoadError(
             f"language model {str(handle)!r}: must hold every weight of {type(model).__name__}, and lacks "
@@ -82,6 +95,14 @@ def load_weights(
         )
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _kind_of(handle: str | Path, trust_remote_code: bool) -> Any:
+    """The class of transformers that loads a model whole: of an encoder-decoder another would take the decoder."""
+    name = AutoModelForCausalLM.__name__
+    with loading(name, handle, by=name) as source:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    return AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
 
 
 def load_tokenizer(handle: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

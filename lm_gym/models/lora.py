@@ -34,6 +34,7 @@ __all__ = [
     "BASE_RECORD",
     "Adapter",
     "LoraSettings",
+    "Task",
     "add_adapter",
     "base_fingerprint",
     "has_updates",

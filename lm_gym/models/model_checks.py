@@ -1,7 +1,7 @@
-"""Checks that a causal language model can be stepped row by row: run a few tokens both ways and compare.
+"""Checks that a language model can be decoded row by row: run a few tokens both ways and compare.
 
-What is accepted here computes the same distribution token by token with a shared cache, by teacher forcing and by a
-plain call of the model; what cannot is refused when it is given, by name and with a reason.
+What is accepted here computes the same distribution token by token with a cache, by teacher forcing and by a plain call
+of the model; what cannot is refused when it is given, by name and with a reason.
 
 Shapes: B = rows, S = sequence positions, H = hidden width, N = any flat count of positions, V = vocabulary.
 """
@@ -12,21 +12,25 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from lm_gym.errors import ConfigError, LmGymError, ModelLoadError, UnsupportedModelError
+from lm_gym.models.decoding.encoder_decoder import EncoderDecoder
 from lm_gym.tools.settings import shown
 
-__all__ = ["check_can_be_stepped", "check_is_no_wrapper", "checked_device", "made_by"]
+__all__ = ["check_can_be_decoded", "check_is_no_wrapper", "checked_device", "made_by"]
 
 
 class Model(Protocol):
     """The model that the checks run: see ``lm_gym.models.language_model.LanguageModel``."""
 
     model: PreTrainedModel
+    is_encoder_decoder: bool
+    start_id: int | None
     takes_positions: bool
 
     @property
@@ -112,19 +116,73 @@ def check_is_no_wrapper(model: object) -> None:
 
 
 @torch.no_grad()
-def check_can_be_stepped(model: Model) -> None:
-    """Run four tokens in each way that the library does; the model is left in the mode that it was in.
+def check_can_be_decoded(model: Model) -> None:
+    """Run a few tokens in each way that the library does; the model is left in the mode that it was in.
 
     Raises:
-        UnsupportedModelError: recurrent state, a head whose logits are not reproduced, or tokens that are placed by
-            their slot in the cache.
+        UnsupportedModelError: no head, recurrent state, a head whose logits are not reproduced, tokens that are placed
+            by their slot in a cache that rows share, or an encoder-decoder without a start token.
     """
-    _check_cache_kind(model.model)
+    name = type(model.model).__name__
+    if model.model.get_output_embeddings() is None:
+        raise UnsupportedModelError(
+            f"language model {name}: must have a head that gives each token of the vocabulary a logit, and has none; "
+            "use a causal language model or a whole encoder-decoder"
+        )
     with _in_eval_mode(model.model):
+        if model.is_encoder_decoder:
+            _check_encoder_decoder(model)
+            return
+        _check_cache_kind(model.model)
         probe = torch.arange(4, device=model.device).unsqueeze(0) % model.vocab_size
         _check_head(model, probe)
         if not model.takes_positions:
             _check_places(model, probe)
+
+
+def _check_encoder_decoder(model: Model) -> None:
+    """Compare two rows of unlike prompts, at once and token by token, with a plain call of the model on each."""
+    name = type(model.model).__name__
+    if model.start_id is None:
+        raise UnsupportedModelError(
+            f"language model {name}: an encoder-decoder must name the token that a response is written after, and "
+            "names none; set model.config.decoder_start_token_id (of a multilingual model, that of the language)"
+        )
+    # The pad token among them: what a token is may not depend on where pads stand.
+    probe = np.array([1, 2, model.pad_id, 3, 1]) % model.vocab_size
+    prompts, responses = [probe, probe[:2]], [probe[1:4], probe[1:4]]
+    try:
+        expected = torch.cat([_plain_logits(model, *row) for row in zip(prompts, responses, strict=True)])
+        decoder = EncoderDecoder(model, 2)
+        at_once = model.logits(decoder.teacher_forced(prompts, responses).before)
+        states = [decoder.prefill([0, 1], prompts)]
+        states += [decoder.advance(np.full(2, token), np.ones(2, dtype=bool)) for token in responses[0][:-1]]
+        stepped = model.logits(torch.stack(states, dim=1).flatten(0, 1))
+    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError) as error:
+        raise UnsupportedModelError(
+            f"language model {name}: must have an encoder of text, and a decoder of text with a key-value cache, and "
+            f"running them failed: {error}; this architecture is not supported"
+        ) from error
+    slack = 1e-3 if model.model.dtype == torch.float32 else 5e-2
+    for way, found in (("at once", at_once), ("token by token", stepped)):
+        if not torch.allclose(found, expected, rtol=slack, atol=slack):
+            raise UnsupportedModelError(
+                f"language model {name}: logits of rows that are run {way} must be the model's own, and differ from "
+                f"them by {(found - expected).abs().max():.3g}; this architecture is not supported"
+            )
+
+
+def _plain_logits(model: Model, prompt: np.ndarray, response: np.ndarray) -> Tensor:
+    """Logits of each token of a response, by one call. Shape: (T, V), float32."""
+    ids, written = (torch.from_numpy(row)[None].to(model.device) for row in (prompt, response))
+    start = torch.full_like(written[:, :1], model.start_id or 0)
+    with model.autocast():
+        logits: Tensor = model.model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            decoder_input_ids=torch.cat([start, written[:, :-1]], dim=1),
+        ).logits[0]
+    return logits.float()
 
 
 def _check_cache_kind(model: PreTrainedModel) -> None:
@@ -146,6 +204,7 @@ def _check_head(model: Model, probe: Tensor) -> None:
             expected = model.model(input_ids=probe, attention_mask=torch.ones_like(probe)).logits[0].float()
         cache = model.new_cache()
         actual = model.logits(model.hidden(probe, cache=cache)[0])
+        begun = model.logits(model.hidden(probe[:, :2])[0])
     except (TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise UnsupportedModelError(
             f"language model {name}: must keep a key-value cache and have a trunk that returns hidden states, and "
@@ -155,6 +214,11 @@ def _check_head(model: Model, probe: Tensor) -> None:
         raise UnsupportedModelError(
             f"language model {name}: must keep a key-value cache with one slot per token, got "
             f"{cache.get_seq_length()} slots for {probe.shape[1]} tokens; this architecture is not supported"
+        )
+    if not torch.allclose(actual[:2], begun, rtol=5e-2, atol=5e-2):
+        raise UnsupportedModelError(
+            f"language model {name}: the logits after a token must not depend on the tokens that follow, and they do; "
+            "it is an encoder, which cannot write; use a causal language model or a whole encoder-decoder"
         )
     if not torch.allclose(actual, expected, rtol=1e-2, atol=1e-2):
         raise UnsupportedModelError(
@@ -172,7 +236,8 @@ def _check_places(model: Model, probe: Tensor) -> None:
     if not torch.allclose(alone, behind, rtol=slack, atol=slack):
         raise UnsupportedModelError(
             f"language model {type(model.model).__name__}: must place a token by position ids or by the mask, and it "
-            "goes by the token's slot in the cache, which shifts when a row resets; use a decoder-only architecture"
+            "goes by the token's slot in the cache, which shifts when a row resets; use a decoder-only architecture, "
+            "or the whole encoder-decoder (AutoModelForSeq2SeqLM) where this is the decoder of one"
         )
 
 

@@ -61,6 +61,10 @@ class Reference:
         """True if the model has positions for such a prompt and response together."""
         return decoder_for(self.language_model).fits(prompt_tokens, response_tokens)
 
+    def longest_prompt(self, response_tokens: int) -> int | None:
+        """Most prompt tokens that leave a response of so many tokens its positions; None for no limit."""
+        return decoder_for(self.language_model).longest_prompt(response_tokens)
+
     @torch.inference_mode()
     def log_probs(self, episodes: Episodes, *, max_batch_tokens: int = 16_384) -> np.ndarray:
         """Log-probability of each response token, by teacher forcing.

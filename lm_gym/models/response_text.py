@@ -2,7 +2,9 @@
 
 ``decode(prompt + response)`` minus ``decode(prompt)``, special tokens left out and spaces not cleaned up. Decoding the
 response alone would lose its leading space wherever a tokenizer strips the start of a text (Llama 2's metaspace) or
-joins words by spaces. Knows tokens and text; does not know where a response ends (``lm_gym.models.sampling.StopRule``).
+joins words by spaces. The response of an encoder-decoder continues no text: it is decoded alone.
+
+Knows tokens and text; does not know where a response ends (``lm_gym.models.sampling.StopRule``).
 
 Shapes: P = prompt tokens, t = response tokens.
 """
@@ -26,9 +28,13 @@ MAX_OPEN_TOKENS = 3
 class ResponseText:
     """Turns the tokens of a response into text, by one tokenizer."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Args: tokenizer: decodes ids; the one that the prompts were tokenised by."""
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, *, apart: bool = False) -> None:
+        """Args:
+        tokenizer: decodes ids; the one that the prompts were tokenised by.
+        apart: prompt and response are two sequences, as an encoder-decoder has them.
+        """
+        self.tokenizer = tokenizer
+        self._apart = apart
 
     def __call__(self, prompt_ids: np.ndarray, response_ids: np.ndarray) -> str:
         """Text that the response adds to the prompt.
@@ -45,6 +51,8 @@ class ResponseText:
         """
         if not len(response_ids):
             return ""
+        if self._apart:
+            return self._decode(response_ids)
         context, before = self._context(prompt_ids)
         whole = self._decode(np.concatenate([context, response_ids]))
         if whole.startswith(before):
@@ -67,4 +75,4 @@ class ResponseText:
             size *= 2
 
     def _decode(self, ids: np.ndarray) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

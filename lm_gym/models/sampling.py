@@ -124,16 +124,17 @@ def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
 class StopRule:
     """The rule of where a response ends, why, and with what text. One rule for stepping and for rollouts."""
 
-    def __init__(self, tokenizer: Any, sampling: SamplingConfig) -> None:
-        """Raises: ConfigError: a stop string that this tokenizer's text can never contain."""
-        self._text = ResponseText(tokenizer)
+    def __init__(self, text: ResponseText, sampling: SamplingConfig) -> None:
+        """Raises: ConfigError: a stop string that the tokenizer's text can never contain."""
+        self._text = text
         self._stop_ids = frozenset(stop_ids_of(sampling))
         self._sampling = sampling
-        for text in sampling.stop_strings:
-            if not self._can_be_met(text, tokenizer):
+        tokenizer = text.tokenizer
+        for stop in sampling.stop_strings:
+            if not self._can_be_met(stop, tokenizer):
                 raise ConfigError(
                     f"stop_strings: every one must survive encoding and decoding by {type(tokenizer).__name__}, "
-                    f"and {text!r} does not, so it could never be met; use text that the tokenizer can produce"
+                    f"and {stop!r} does not, so it could never be met; use text that the tokenizer can produce"
                 )
 
     def reason(self, prompt_ids: np.ndarray, ids: np.ndarray) -> StopReason | None:

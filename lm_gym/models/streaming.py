@@ -53,7 +53,7 @@ def stream_text(
         ConfigError, DivergedError: see :func:`lm_gym.models.generate.stream`.
     """
     sampling = with_stop_ids(sampling, model.eos_ids, model.vocab_size)
-    rule = StopRule(model.tokenizer, sampling)
+    rule = StopRule(model.response_text, sampling)
     for generation in stream(model, prompt, sampling, generator=generator):
         ids = generation.ids[0]
         reason = rule.reason(prompt, ids)

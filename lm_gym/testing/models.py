@@ -1,7 +1,8 @@
 """Tiny language models with random weights and a tokenizer of single letters: built in memory, nothing is downloaded.
 
-Knows: four architectures whose caches and positions differ (GPT-2: learned positions; Llama and Qwen2: rotary,
-grouped-query; BLOOM: ALiBi, no position ids). The wide default initialisation makes the next-token distributions far
+Knows: six architectures whose caches and positions differ (GPT-2: learned positions; Llama and Qwen2: rotary,
+grouped-query; BLOOM: ALiBi, no position ids; and two encoder-decoders, T5 with relative and BART with learned
+positions). The wide default initialisation makes the next-token distributions far
 from uniform, so that a mistake in a mask or a position shows.
 
 Shapes: V = vocabulary.
@@ -13,8 +14,10 @@ from string import ascii_lowercase
 from typing import Any, Literal
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BloomConfig,
     BloomForCausalLM,
     GPT2Config,
@@ -25,6 +28,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from lm_gym.models.language_model import LanguageModel
@@ -32,14 +37,17 @@ from lm_gym.tools.settings import Count, NotNegative, Seed, Several, checked
 
 __all__ = ["Architecture", "tiny_language_model", "tiny_tokenizer"]
 
-Architecture = Literal["gpt2", "llama", "qwen2", "bloom"]
+Architecture = Literal["gpt2", "llama", "qwen2", "bloom", "t5", "bart"]
+_BART_SIDE = {"layers": 2, "ffn_dim": 64, "attention_heads": 4}
 
 
-def tiny_tokenizer(vocab_size: int = 16) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(vocab_size: int = 16, *, ends_prompts: bool = False) -> PreTrainedTokenizerFast:
     """One token per word: id 0 is EOS and pad, the others are "a", "b", ..., "z", "a1", "b1", ...; joined by spaces.
 
     Args:
         vocab_size: V, EOS included, >= 2.
+        ends_prompts: put EOS after every text that is encoded with special tokens, as the tokenizers of
+            encoder-decoders do.
 
     Raises:
         ConfigError: fewer than two tokens.
@@ -51,6 +59,8 @@ def tiny_tokenizer(vocab_size: int = 16) -> PreTrainedTokenizerFast:
     vocabulary = {word: number for number, word in enumerate(["<eos>", *words])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<eos>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if ends_prompts:
+        core.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>")
 
 
@@ -65,9 +75,9 @@ def tiny_language_model(
     """A frozen two-layer model of width 32 with random weights, on the CPU, in float32.
 
     Args:
-        architecture: "gpt2", "llama", "qwen2" or "bloom".
+        architecture: "gpt2", "llama", "qwen2", "bloom", "t5" or "bart".
         vocab_size: V, EOS (id 0) included.
-        max_length: positions, in tokens (BLOOM has no limit).
+        max_length: positions, in tokens (BLOOM and T5 have no limit; BART has as many for each of prompt and response).
         seed: of the weights; PyTorch's own random state is left as it is.
         initializer_range: standard deviation of the weights; the larger, the less uniform the distributions.
 
@@ -78,10 +88,11 @@ def tiny_language_model(
     max_length = checked("tiny_language_model: max_length", max_length, Count)
     seed = checked("tiny_language_model: seed", seed, Seed)
     initializer_range = checked("tiny_language_model: initializer_range", initializer_range, NotNegative)
-    tokenizer = tiny_tokenizer(vocab_size)
+    tokenizer = tiny_tokenizer(vocab_size, ends_prompts=architecture in ("t5", "bart"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(architecture, vocab_size, max_length, initializer_range)
+        make = _encoder_decoder if architecture in ("t5", "bart") else _model
+        model = make(architecture, vocab_size, max_length, initializer_range)
     return LanguageModel(model.eval().requires_grad_(False), tokenizer)
 
 
@@ -107,3 +118,23 @@ def _model(architecture: Architecture, vocab_size: int, max_length: int, initial
     if architecture == "llama":
         return LlamaForCausalLM(LlamaConfig(**shared))
     return Qwen2ForCausalLM(Qwen2Config(**shared))
+
+
+def _encoder_decoder(
+    architecture: Architecture, vocab_size: int, max_length: int, initializer_range: float
+) -> PreTrainedModel:
+    shared: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+        "decoder_start_token_id": 0,
+        "d_model": 32,
+    }
+    if architecture == "t5":  # its factor multiplies deviations of about 1 / sqrt(width)
+        sizes = {"d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8}
+        return T5ForConditionalGeneration(T5Config(initializer_factor=5 * initializer_range, **sizes, **shared))
+    sides = {f"{side}_{size}": value for side in ("encoder", "decoder") for size, value in _BART_SIDE.items()}
+    return BartForConditionalGeneration(
+        BartConfig(max_position_embeddings=max_length, init_std=initializer_range, **sides, **shared)
+    )

@@ -20,6 +20,7 @@ import torch
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.episodes import StopReason
 from lm_gym.errors import ConfigError, RewardModelError
+from lm_gym.models.decoder import decoder_for
 from lm_gym.models.language_model import LanguageModel
 from lm_gym.models.reference import Reference
 from lm_gym.models.sampling import StopRule, stop_ids_of, with_stop_ids
@@ -157,19 +158,15 @@ def prefix_logits(model: LanguageModel, prompt: Prompt, states: Any) -> torch.Te
 
     Returns: on the CPU. Shape: (S, V), float32.
     """
-    start = len(prompt.ids)
-    lengths = np.array([start + len(tokens) for tokens in states])
-    ids = np.full((len(states), int(lengths.max())), model.pad_id, dtype=np.int64)
-    ids[:, :start] = prompt.ids
-    for row, tokens in enumerate(states):
-        ids[row, start : lengths[row]] = tokens
+    longest = max(len(tokens) for tokens in states)
+    rows = max(1, BATCH_TOKENS // (len(prompt.ids) + longest + 1))
     parts = []
-    rows = max(1, BATCH_TOKENS // ids.shape[1])
-    for first in range(0, len(ids), rows):
-        batch = torch.from_numpy(ids[first : first + rows]).to(model.device)
-        last = torch.from_numpy(lengths[first : first + rows] - 1).to(model.device)
-        hidden = model.hidden(batch)[torch.arange(len(batch), device=model.device), last]
-        parts.append(model.logits(hidden).cpu())
+    for first in range(0, len(states), rows):
+        # The state before a token is the same whichever token follows.
+        followed = [np.array([*tokens, model.pad_id], dtype=np.int64) for tokens in states[first : first + rows]]
+        before = decoder_for(model).teacher_forced([prompt.ids] * len(followed), followed).before
+        last = np.cumsum([len(tokens) for tokens in followed]) - 1
+        parts.append(model.logits(before[torch.from_numpy(last).to(before.device)]).cpu())
     return torch.cat(parts)
 
 
@@ -186,7 +183,7 @@ class _Tree:
 
 
 def _grow(model: LanguageModel, prompt: Prompt, sampling: SamplingConfig, max_responses: int) -> _Tree:
-    rule = StopRule(model.tokenizer, sampling)
+    rule = StopRule(model.response_text, sampling)
     _check_size(model.vocab_size, len(set(stop_ids_of(sampling))), sampling, max_responses)
     tree = _Tree()
     for state in tree.states:  # grows while it is read: breadth first

@@ -18,7 +18,6 @@ import torch
 
 from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.models.language_model import DType, LanguageModel, load_language_model
-from lm_gym.reward_models.scalar.text_encoding import right_padded
 from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
 from lm_gym.tools.settings import Count, Text, Whole, checked, shown
 
@@ -185,14 +184,18 @@ class FluencyReward(RewardModel):
 
     def _means(self, rows: Sequence[Sequence[int]], counted: Sequence[int]) -> list[float]:
         """Mean log-likelihood of the last tokens of each row. Args: rows of ids; how many of each count."""
-        ids, _ = right_padded(rows, self._model.pad_id)
-        ids = ids.to(self._model.device)
-        hidden = self._model.hidden(ids)
+        from lm_gym.models.decoder import decoder_for
+
+        cut = [max(len(row) - count, 1) for row, count in zip(rows, counted, strict=True)]
+        whole = [np.asarray(row, dtype=np.int64) for row in rows]
+        prompts, tails = zip(*(np.split(row, [first]) for row, first in zip(whole, cut, strict=True)), strict=True)
+        sizes = [len(tail) for tail in tails]
+        before = decoder_for(self._model).teacher_forced(prompts, tails).before
         means = []
-        for number, (row, count) in enumerate(zip(rows, counted, strict=True)):
-            first = max(len(row) - count, 1)
-            log_probs = torch.log_softmax(self._model.logits(hidden[number, first - 1 : len(row) - 1]), dim=-1)
-            means.append(float(log_probs.gather(-1, ids[number, first : len(row), None]).mean()))
+        for states, tail in zip(before.split(sizes), tails, strict=True):
+            log_probs = torch.log_softmax(self._model.logits(states), dim=-1)
+            taken = torch.from_numpy(tail).to(log_probs.device)
+            means.append(float(log_probs.gather(-1, taken[:, None]).mean()))
         return means
 
 

@@ -21,7 +21,6 @@ import torch
 
 from lm_gym.errors import ConfigError, RewardModelError
 from lm_gym.models.language_model import DType, LanguageModel, load_language_model
-from lm_gym.reward_models.scalar.text_encoding import right_padded
 from lm_gym.scoring.protocol import RewardModel, Scores, require_rows
 from lm_gym.tools.settings import Count, NotNegative, Positive, Text, checked, shown
 from lm_gym.tools.time_limit import calls_within
@@ -153,19 +152,18 @@ class JudgeRewardModel(RewardModel):
 
     @torch.inference_mode()
     def _log_odds(self, texts: Sequence[str], answers: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        from lm_gym.models.decoder import decoder_for
         from lm_gym.models.teacher_forcing import token_batches
 
         model = self.language_model
-        rows = [list(model.tokenizer(text, verbose=False)["input_ids"]) for text in texts]
-        fits = [number for number, ids in enumerate(rows) if ids and len(ids) <= (model.max_length or len(ids))]
+        rows = [np.array(model.tokenizer(text, verbose=False)["input_ids"], dtype=np.int64) for text in texts]
+        fits = [number for number, ids in enumerate(rows) if len(ids) and decoder_for(model).fits(len(ids), 0)]
         value, valid = np.zeros(len(rows), dtype=np.float32), np.zeros(len(rows), dtype=bool)
         lengths = np.array([len(rows[number]) for number in fits], dtype=int)
         for batch in token_batches(lengths, self._max_batch_tokens, model.device) if fits else ():
             chosen = [fits[place] for place in batch]
-            ids, _ = right_padded([rows[number] for number in chosen], model.pad_id)
-            last = torch.tensor([len(rows[number]) - 1 for number in chosen], device=model.device)
-            hidden = model.hidden(ids.to(model.device))[torch.arange(len(chosen), device=model.device), last]
-            logits = model.logits(hidden)
+            decoder = decoder_for(model, len(chosen), int(lengths[batch].max()))
+            logits = model.logits(decoder.prefill(range(len(chosen)), [rows[number] for number in chosen]))
             value[chosen] = (logits[:, answers[0]] - logits[:, answers[1]]).cpu().numpy()
             valid[chosen] = True
         return value, valid

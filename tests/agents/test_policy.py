@@ -13,7 +13,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from lm_gym import Policy, TextGenerationVectorEnv
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
@@ -23,17 +23,36 @@ from lm_gym.models.lora import LoraSettings
 from lm_gym.runs.manifests import MANIFEST
 from lm_gym.testing import tiny_language_model
 
-ARCHITECTURES = ["gpt2", "llama", "qwen2", "bloom"]
+ARCHITECTURES = ["gpt2", "llama", "qwen2", "bloom", "t5", "bart"]
 MakeEnv = Callable[..., TextGenerationVectorEnv]
 MakePolicy = Callable[..., LanguageModelPolicy]
 
 
+def plain(policy: LanguageModelPolicy, ids: np.ndarray) -> Any:
+    """One unpadded call of the model on prompt and response, straight through ``transformers``.
+
+    The prompt of an encoder-decoder ends with the first EOS, which its tokenizer puts there; EOS starts its response.
+
+    Returns: outputs that end with those after the last token.
+    """
+    whole = torch.from_numpy(ids)[None]
+    if not policy.model.config.is_encoder_decoder:
+        return policy.model(whole, output_hidden_states=True)
+    start = int(np.flatnonzero(ids == 0)[0])
+    return policy.model(whole[:, : start + 1], decoder_input_ids=whole[:, start:], output_hidden_states=True)
+
+
+def last_states(outputs: Any) -> torch.Tensor:
+    """What the head reads, of one row."""
+    states = outputs.hidden_states if "hidden_states" in outputs else outputs.decoder_hidden_states
+    return states[-1][0]
+
+
 def full_forward_log_probs(policy: LanguageModelPolicy, observation: Any, tokens: np.ndarray, temp: float) -> Any:
-    """One unpadded forward pass per row, straight through ``transformers``."""
     found = []
     for ids, mask, token in zip(observation["input_ids"], observation["attention_mask"], tokens, strict=True):
         with torch.no_grad():
-            logits = policy.model(torch.from_numpy(ids[: mask.sum()])[None]).logits[0, -1] / temp
+            logits = plain(policy, ids[: mask.sum()]).logits[0, -1] / temp
         found.append(torch.log_softmax(logits, -1)[token].item())
     return np.array(found)
 
@@ -200,10 +219,10 @@ def test_evaluate_equals_the_full_forward(architecture: str, make_env: MakeEnv, 
     for row in range(5):
         start, length = episodes.prompt_lengths[row], episodes.response_lengths[row]
         ids = np.concatenate([episodes.prompt_ids[row, :start], episodes.response_ids[row, :length]])
-        out = policy.model(torch.from_numpy(ids)[None], output_hidden_states=True)
-        table = torch.log_softmax(out.logits[0, start - 1 : -1] / 0.7, -1)
+        out = plain(policy, ids)
+        table = torch.log_softmax(out.logits[0, -1 - length : -1] / 0.7, -1)
         taken = table[torch.arange(int(length)), torch.from_numpy(ids[start:])]
-        values = policy.value_head(out.hidden_states[-1][0, start - 1 :]).squeeze(-1)
+        values = policy.value_head(last_states(out)[-1 - length :]).squeeze(-1)
         torch.testing.assert_close(evaluation.log_probs[row, :length], taken, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(
             evaluation.entropy[row, :length], -(table.exp() * table).sum(-1), rtol=1e-4, atol=1e-4
@@ -236,10 +255,10 @@ def test_save_and_load(
     PPO(policy, PPOConfig(episodes_per_iteration=8, learning_rate=1e-3)).learn(env)  # the critic leaves its copy
     episodes = env.rollout(policy, 4)
     policy.save_pretrained(tmp_path / "policy")
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "policy", dtype=torch.float32).eval()
-    ids = torch.from_numpy(np.concatenate([episodes.prompt_rows()[0], episodes.response_rows()[0]]))[None]
-    with torch.no_grad():
-        assert torch.equal(plain(ids).logits, policy.model(ids).logits)
+    kind = AutoModelForSeq2SeqLM if architecture in ("t5", "bart") else AutoModelForCausalLM
+    saved = kind.from_pretrained(tmp_path / "policy", dtype=torch.float32).eval()
+    assert len(list(saved.parameters())) == len(list(policy.model.parameters()))
+    assert all(torch.equal(one, two) for one, two in zip(saved.parameters(), policy.model.parameters(), strict=True))
     loaded = LanguageModelPolicy.from_pretrained(tmp_path / "policy", device="cpu")
     assert loaded.separate_critic is separate_critic
     for found, expected in zip(

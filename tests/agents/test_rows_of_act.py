@@ -18,7 +18,7 @@ LONG = "e f g h i j k l m n o"
 
 
 @pytest.mark.parametrize("neighbours", [[EOS] * 8, [5, EOS, 6, 7, EOS, EOS, 8, 9], [1] * 8])
-@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2", "bloom"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2", "bloom", "t5", "bart"])
 def test_a_row_is_drawn_the_same_beside_any_others(
     architecture: str,
     neighbours: list[int],

@@ -15,8 +15,8 @@ from tiny_models import (
     EOS,
     SamplingPolicy,
     ScriptedPolicy,
+    architecture_model,
     make_model,
-    make_tokenizer,
     text_score,
     vector_env,
 )
@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "action_mode": "token_and_log_prob",
     "autoreset_mode": "Disabled",
     "max_new_tokens": 10,
-    "max_prompt_tokens": 12,
+    "max_prompt_tokens": 13,
     "kl_coef": 0.5,
 }
 ALONE = "a b c"
@@ -77,7 +77,8 @@ def test_stepping_pays_a_row_as_it_does_alone(
 def test_a_rollout_draws_and_pays_a_row_the_same_beside_other_prompts(
     architecture: str, before: str, reference_of: Callable[[str], Reference]
 ) -> None:
-    sampler = SamplingPolicy(LanguageModel(make_model(architecture, seed=3), make_tokenizer()))
+    tokenizer = reference_of(architecture).tokenizer
+    sampler = SamplingPolicy(LanguageModel(make_model(architecture, seed=3), tokenizer))
     found = []
     for prompts in (["b b", ALONE], [before, ALONE, LONG]):
         env = env_of(reference_of(architecture), 1, temperature=1.2, top_k=12, seed=9)
@@ -95,7 +96,7 @@ def broken_reference(architecture: str) -> Reference:
         head = model.get_output_embeddings()
         head.weight = torch.nn.Parameter(head.weight.clone(), requires_grad=False)
         model.get_input_embeddings().weight[31] = math.nan
-    return Reference(LanguageModel(model, make_tokenizer()))
+    return Reference(LanguageModel(model, architecture_model(architecture).tokenizer))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BloomConfig,
     BloomForCausalLM,
     GPT2Config,
@@ -25,6 +27,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from lm_gym import (
@@ -43,11 +47,16 @@ V = 32
 EOS = 0
 MAX_LENGTH = 32
 """Positions of the models that have a limit."""
-ARCHITECTURES = ("gpt2", "llama", "qwen2", "bloom")
+CAUSAL = ("gpt2", "llama", "qwen2", "bloom")
 """Learned positions; rotary with grouped queries, twice; ALiBi without position ids."""
+ENCODER_DECODERS = ("t5", "bart")
+"""Relative positions; learned positions, and a bias on the logits. Their tokenizer ends every prompt by EOS."""
+ARCHITECTURES = (*CAUSAL, *ENCODER_DECODERS)
 PROMPTS = ("a b c", "d", "e f g h i j", "b b")
 
 _SHARED: dict[str, Any] = {"vocab_size": V, "bos_token_id": EOS, "eos_token_id": EOS, "initializer_range": 0.3}
+_SIDES = {f"{side}_{key}": 2 for side in ("encoder", "decoder") for key in ("layers", "attention_heads")}
+_TWO_SIDED: dict[str, Any] = _SHARED | {"d_model": 32, "pad_token_id": EOS, "decoder_start_token_id": EOS}
 _GROUPED: dict[str, Any] = _SHARED | {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -58,12 +67,14 @@ _GROUPED: dict[str, Any] = _SHARED | {
 }
 
 
-def make_tokenizer(size: int = V, **specials: str | None) -> PreTrainedTokenizerFast:
+def make_tokenizer(size: int = V, *, ends_prompts: bool = False, **specials: str | None) -> PreTrainedTokenizerFast:
     """The word tokenizer; ``specials`` overrides the special tokens (None leaves one out)."""
     words = [chr(ord("a") + number % 26) + (str(number // 26) if number >= 26 else "") for number in range(size - 1)]
     vocabulary = {word: number for number, word in enumerate(["<eos>", *words])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<eos>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if ends_prompts:
+        core.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", EOS)])
     special = {"eos_token": "<eos>", "pad_token": "<eos>"} | specials
     return PreTrainedTokenizerFast(tokenizer_object=core, **{k: v for k, v in special.items() if v is not None})
 
@@ -81,6 +92,13 @@ def make_model(architecture: str = "gpt2", seed: int = 0, **changes: Any) -> Pre
             model = BloomForCausalLM(BloomConfig(**(_SHARED | sizes | changes)))
         elif architecture == "mistral":
             model = MistralForCausalLM(MistralConfig(**(_GROUPED | {"sliding_window": 4} | changes)))
+        elif architecture == "t5":
+            sizes = {"d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2, "relative_attention_num_buckets": 8}
+            model = T5ForConditionalGeneration(T5Config(**(_TWO_SIDED | {"initializer_factor": 1.5} | sizes | changes)))
+        elif architecture == "bart":
+            sizes = _SIDES | {"encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": MAX_LENGTH}
+            model = BartForConditionalGeneration(BartConfig(**(_TWO_SIDED | {"init_std": 0.3} | sizes | changes)))
+            model.final_logits_bias.normal_()
         elif architecture == "qwen2":
             model = Qwen2ForCausalLM(Qwen2Config(**(_GROUPED | changes)))
         else:
@@ -90,7 +108,7 @@ def make_model(architecture: str = "gpt2", seed: int = 0, **changes: Any) -> Pre
 
 
 def architecture_model(architecture: str) -> LanguageModel:
-    return LanguageModel(make_model(architecture), make_tokenizer())
+    return LanguageModel(make_model(architecture), make_tokenizer(ends_prompts=architecture in ENCODER_DECODERS))
 
 
 def gpt2_parts() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -166,7 +184,14 @@ SamplingPolicy = LanguageModelSampler
 
 @torch.no_grad()
 def full_log_probs(model: LanguageModel, ids: Sequence[int] | np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """log pi of every next token after one prefix, by one plain forward pass. Shape: (V,), float64."""
+    """log pi of every next token after one prefix, by one plain forward pass. Shape: (V,), float64.
+
+    The first EOS of an encoder-decoder's prefix ends its prompt; EOS starts its response too.
+    """
     prefix = torch.tensor(np.asarray(ids), dtype=torch.long)[None]
-    logits = model.model(input_ids=prefix, attention_mask=torch.ones_like(prefix)).logits[0, -1]
+    given: dict[str, Any] = {"input_ids": prefix}
+    if model.model.config.is_encoder_decoder:
+        start = int(np.flatnonzero(prefix[0] == EOS)[0])
+        given = {"input_ids": prefix[:, : start + 1], "decoder_input_ids": prefix[:, start:]}
+    logits = model.model(attention_mask=torch.ones_like(given["input_ids"]), **given).logits[0, -1]
     return torch.log_softmax(logits.double() / temperature, dim=-1).numpy()

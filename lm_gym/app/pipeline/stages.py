@@ -23,6 +23,7 @@ from lm_gym.envs.task import TextTask
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.kl_control import AdaptiveKL
+from lm_gym.models.decoder import decoder_for
 from lm_gym.models.generate import response_texts
 from lm_gym.models.language_model import DType, load_language_model
 from lm_gym.models.lora import LoraSettings, lasting_handle
@@ -64,8 +65,7 @@ def check_prompts(model: str | Path, prompts: Sequence[str], sampling: SamplingC
         PromptError: a prompt is empty or too long.
     """
     language_model = load_language_model(model)
-    context = language_model.max_length
-    limit = None if context is None else context - sampling.max_new_tokens
+    limit = decoder_for(language_model).longest_prompt(sampling.max_new_tokens)
     load_prompts(list(prompts), language_model.tokenizer, max_prompt_tokens=limit)
 
 

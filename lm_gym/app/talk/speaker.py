@@ -100,7 +100,7 @@ class Speaker:
             if decoder_for(self.model).fits(len(prompt.ids), self.sampling.max_new_tokens):
                 return Heard(message, prompt, kept, dropped)
         raise PromptError(
-            f"chat: message and answer must fit the {self.model.max_length} positions of {self.name}, got "
+            f"chat: message and answer must fit the {self.model.positions} of {self.name}, got "
             f"{len(prompt.ids)} tokens and --max-new-tokens {self.sampling.max_new_tokens}; shorten the message, or "
             "lower --max-new-tokens"
         )

@@ -67,17 +67,18 @@ def padded(episodes: Episodes, prompt_columns: int, columns: int, junk: int = 9)
     return replace(episodes, **changes)
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
-@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2", "bloom"])
-def test_first_pass_has_ratio_1(
-    architecture: str, sampling: dict[str, Any], make_env: MakeEnv, make_policy: MakePolicy
-) -> None:
-    env = make_env(architecture, **sampling)
+FIRST_PASSES = [(name, each) for name in ("gpt2", "llama", "qwen2", "bloom") for each in SAMPLINGS]
+FIRST_PASSES += [(name, each) for name in ("t5", "bart") for each in ("plain", "all")]
+
+
+@pytest.mark.parametrize(("architecture", "sampling"), FIRST_PASSES)
+def test_first_pass_has_ratio_1(architecture: str, sampling: str, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env(architecture, **SAMPLINGS[sampling])
     agent = agent_of(make_policy(env), epochs=1, minibatches=1)
     agent.learn(env)  # away from the reference first
     metrics = agent.learn(env)
     assert metrics["first_pass_ratio_error"] <= 1e-5
-    assert metrics["approx_kl"] == pytest.approx(0.0, abs=1e-9)
+    assert metrics["approx_kl"] == pytest.approx(0.0, abs=1e-8)  # float32: 6e-9 in T5
     assert metrics["clip_fraction"] == metrics["value_clip_fraction"] == 0.0
     assert metrics["ratio_mean"] == pytest.approx(1.0, abs=1e-6)
     assert metrics["log_prob_drift"] < 1e-3

@@ -9,6 +9,7 @@ from tiny_models import EOS, PROMPTS, full_log_probs, length_score, make_tokeniz
 
 from lm_gym import Reference, TextGenerationEnv
 from lm_gym.envs.rendering import Transcript, kl_style
+from lm_gym.models.response_text import ResponseText
 from lm_gym.prompts import Prompt
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -87,13 +88,13 @@ def test_an_abstention_shows_no_score(reference: Reference) -> None:
 
 
 def test_markup_in_a_text_is_shown_as_it_is() -> None:
-    transcript = Transcript(make_tokenizer())
+    transcript = Transcript(ResponseText(make_tokenizer()))
     transcript.start(Prompt(text="[red]not a colour[/red] [/]", ids=np.array([1])))
     assert "[red]not a colour[/red] [/]" in ANSI.sub("", transcript.text())
 
 
 def test_an_escape_sequence_in_a_text_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    transcript = Transcript(make_tokenizer())
+    transcript = Transcript(ResponseText(make_tokenizer()))
     transcript.start(Prompt(text="[INST] x [/INST]\x1b[2J\x1b]0;title\x07", ids=np.array([1])))
     transcript.show()
     for shown in (ANSI.sub("", transcript.text()), capsys.readouterr().out):

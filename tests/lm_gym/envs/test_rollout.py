@@ -96,7 +96,7 @@ def test_rollout_equals_stepping_for_every_architecture(
     architecture: str, reference_of: Callable[[str], Reference], model_of: Callable[[str], LanguageModel]
 ) -> None:
     reference = reference_of(architecture)
-    other = LanguageModel(make_model(architecture, seed=5), make_tokenizer())
+    other = LanguageModel(make_model(architecture, seed=5), reference.tokenizer)
     settings = {"temperature": 1.4, "top_k": 20}
     episodes = rolled(reference, SamplingPolicy(other), settings)
     assert np.abs(episodes.kl).max() > 0.5

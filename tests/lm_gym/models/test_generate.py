@@ -76,6 +76,8 @@ def test_every_architecture_samples_what_its_full_forward_says(
 
 def check_against_full_forwards(model: LanguageModel, settings: dict[str, Any]) -> None:
     prompts = PROMPTS * 2
+    if model.is_encoder_decoder:
+        prompts = [np.append(prompt, EOS) for prompt in prompts]
     generation = sample(model, prompts, **settings)
     keep = stored_sets(generation)
     rows, columns = np.nonzero(generation.mask)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_models import ARCHITECTURES, EOS, MAX_LENGTH, V, make_model, make_tokenizer
+from tiny_models import CAUSAL, EOS, MAX_LENGTH, V, make_model, make_tokenizer
 
 from lm_gym import LanguageModel, Reference
 from lm_gym.errors import ModelLoadError, UnsupportedModelError
@@ -31,7 +31,7 @@ def seeded(make: Callable[[], Any]) -> Any:
         return make().eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "mistral"])
+@pytest.mark.parametrize("architecture", [*CAUSAL, "mistral"])
 def test_head_of_trunk_is_the_models_own_logits(architecture: str, model_of: Callable[[str], LanguageModel]) -> None:
     model = model_of(architecture)
     expected = model.model(input_ids=IDS).logits[0]
@@ -39,7 +39,7 @@ def test_head_of_trunk_is_the_models_own_logits(architecture: str, model_of: Cal
     assert model.logits(model.hidden(IDS)[0]).dtype == torch.float32
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CAUSAL)
 def test_a_left_padded_row_computes_what_an_unpadded_one_does(
     architecture: str, model_of: Callable[[str], LanguageModel]
 ) -> None:
@@ -69,9 +69,38 @@ def test_scaled_and_capped_heads_are_followed(name: str) -> None:
     torch.testing.assert_close(model.logits(model.hidden(IDS)[0]), model.model(input_ids=IDS).logits[0])
 
 
-def t5() -> Any:
-    config = transformers.T5Config(vocab_size=V, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+def t5(**changes: Any) -> Any:
+    config = transformers.T5Config(vocab_size=V, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, **changes)
     return transformers.T5ForConditionalGeneration(config)
+
+
+def t5_encoder() -> Any:
+    return transformers.T5EncoderModel(t5().config)
+
+
+def bert() -> Any:
+    """An encoder with a head."""
+    sizes = {
+        "initializer_range": 0.5,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
+    return transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=V, **sizes))
+
+
+def bart_decoder() -> Any:
+    sizes = {"d_model": 16, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16}
+    config = transformers.BartConfig(max_position_embeddings=16, init_std=0.3, **sizes, **(SMALL | {"pad_token_id": 0}))
+    return transformers.BartForCausalLM(config)
+
+
+def m2m() -> Any:
+    """Counts positions by ids that are not the pad's, so that a pad token in a response moves those after it."""
+    sides = {f"{side}_{key}": 2 for side in ("encoder", "decoder") for key in ("layers", "attention_heads")}
+    start = {"pad_token_id": 0, "decoder_start_token_id": 0, "init_std": 0.3, "max_position_embeddings": 16}
+    return transformers.M2M100ForConditionalGeneration(transformers.M2M100Config(d_model=16, **sides, **start, **SMALL))
 
 
 def mamba() -> Any:
@@ -94,7 +123,11 @@ def llama4() -> Any:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (t5, "T5ForConditionalGeneration: must be decoder-only, got an encoder-decoder; use a causal language model"),
+        (t5, "T5ForConditionalGeneration: an encoder-decoder must name the token .* set model.config.decoder_start_"),
+        (t5_encoder, "T5EncoderModel: must have a head .* use a causal language model or a whole encoder-decoder"),
+        (bert, "BertForMaskedLM: the logits after a token must not depend .* it is an encoder, which cannot write"),
+        (bart_decoder, r"BartForCausalLM: .* or the whole encoder-decoder \(AutoModelForSeq2SeqLM\) where this is the"),
+        (m2m, "M2M100ForConditionalGeneration: logits of rows that are run token by token must be the model's own"),
         (mamba, "MambaForCausalLM: must keep a key-value cache .* got a recurrent or compressed state, .* use a"),
         (gpt1, "OpenAIGPTLMHeadModel: must keep a key-value cache"),
         (llama4, "Llama4ForCausalLM: "),

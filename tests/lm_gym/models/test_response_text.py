@@ -169,7 +169,9 @@ def test_a_prompt_of_special_tokens_alone_adds_nothing() -> None:
 
 
 def rule(tokenizer: Any, *strings: str) -> StopRule:
-    return StopRule(tokenizer, SamplingConfig(max_new_tokens=20, stop_strings=strings, stop_token_ids=(1,)))
+    return StopRule(
+        ResponseText(tokenizer), SamplingConfig(max_new_tokens=20, stop_strings=strings, stop_token_ids=(1,))
+    )
 
 
 @pytest.mark.parametrize("name", MAKERS)

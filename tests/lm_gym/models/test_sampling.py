@@ -10,6 +10,7 @@ from tiny_models import make_tokenizer, words
 
 from lm_gym import SamplingConfig
 from lm_gym.errors import ConfigError
+from lm_gym.models.response_text import ResponseText
 from lm_gym.models.sampling import StopRule, draw, truncated_logits
 
 INF = float("inf")
@@ -97,7 +98,9 @@ PROMPT = np.array(words("x y"))
 
 
 def stop_rule(**config: object) -> StopRule:
-    return StopRule(make_tokenizer(), SamplingConfig(**({"max_new_tokens": 4, "stop_token_ids": (0,)} | config)))  # type: ignore[arg-type]
+    return StopRule(
+        ResponseText(make_tokenizer()), SamplingConfig(**({"max_new_tokens": 4, "stop_token_ids": (0,)} | config))
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -139,5 +142,5 @@ def test_the_check_of_a_stop_string_decodes_as_the_response_is_decoded() -> None
     tokenizer.clean_up_tokenization_spaces = True
     tokenizer.add_tokens(["."])
     assert tokenizer.decode([1, len(tokenizer) - 1]) == "a."
-    rule = StopRule(tokenizer, SamplingConfig(stop_strings=("a .",), stop_token_ids=(0,)))
+    rule = StopRule(ResponseText(tokenizer), SamplingConfig(stop_strings=("a .",), stop_token_ids=(0,)))
     assert rule.reason(PROMPT, np.array([1, len(tokenizer) - 1])) == "stop_string"

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def rollout(model: LanguageModel, rows: int = 7, **settings: object) -> Episodes:
-    env = vector_env(1, None, PROMPTS, tokenizer=make_tokenizer(), kl_coef=0.0, **({"max_new_tokens": 6} | settings))
+    env = vector_env(1, None, PROMPTS, tokenizer=model.tokenizer, kl_coef=0.0, **({"max_new_tokens": 6} | settings))
     env.reset(seed=0)
     return env.rollout(SamplingPolicy(model), rows)
 

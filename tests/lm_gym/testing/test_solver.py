@@ -223,13 +223,18 @@ def test_observations_are_those_of_the_environment(tiny_reference: Reference) ->
         observation = env.step(np.array([action]))[0]
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2", "bloom"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2", "bloom", "t5", "bart"])
 def test_reference_table_equals_the_full_forward(architecture: Any) -> None:
     reference = Reference(tiny_language_model(architecture, vocab_size=4, max_length=8))
     mdp = solved(reference, max_new_tokens=3).mdp
     for row in (0, 2, len(mdp.states) - 1):
-        ids = torch.tensor([[*mdp.prompt.ids, *mdp.states[row]]])
-        expected = torch.log_softmax(reference.model(ids).logits[0, -1].double(), -1)
+        ids = {"input_ids": torch.tensor([[*mdp.prompt.ids, *mdp.states[row]]])}
+        if architecture in ("t5", "bart"):  # 0 starts a response
+            ids = {
+                "input_ids": torch.tensor([mdp.prompt.ids.tolist()]),
+                "decoder_input_ids": torch.tensor([[0, *mdp.states[row]]]),
+            }
+        expected = torch.log_softmax(reference.model(**ids).logits[0, -1].double(), -1)
         assert mdp.ref_log_probs[row] == pytest.approx(expected.numpy(), abs=1e-5)
 
 
