@@ -35,7 +35,15 @@ from lm_gym.tools.settings import Count, Place, checked, shown
 
 from .acting import TokenActor
 from .policy_checks import check_can_be_saved, check_can_learn
-from .policy_folder import load_model, read_critic, read_record, take_model, write_folder
+from .policy_folder import (
+    critic_state,
+    load_model,
+    read_critic,
+    read_record,
+    set_critic_state,
+    take_model,
+    write_folder,
+)
 from .recomputation import check_can_recompute, is_switched_on, recomputing
 
 __all__ = ["LanguageModelPolicy", "checked_policy", "own_copy"]
@@ -61,8 +69,8 @@ class LanguageModelPolicy:
 
         Raises:
             ConfigError: it is no LanguageModel, or a critic of its own is asked for under an adapter.
-            UnsupportedModelError: weights that learn are not float32, updates are on the model that its ``adapter``
-                does not name, or no layer can be checkpointed.
+            UnsupportedModelError: weights that learn are neither float32 nor bfloat16, updates are on the
+                model that its ``adapter`` does not name, or no layer can be checkpointed.
         """
         if not isinstance(language_model, LanguageModel):
             raise ConfigError(
@@ -113,7 +121,8 @@ class LanguageModelPolicy:
             separate_critic: None takes what was saved, else False.
             gradient_checkpointing: less memory for an update that takes longer; its result is the same.
             device: "auto" or a torch device.
-            dtype: "auto" trains float32 weights under bf16 autocast where the hardware has it.
+            dtype: "auto" trains float32 weights under bf16 autocast where the hardware has it; "bfloat16" stores
+                bf16 weights, and the agents keep float32 copies to step on (another optimiser rounds most steps away).
             trust_remote_code: run code that ships with a hub model. Off unless you say so.
 
         Raises:
@@ -139,7 +148,7 @@ class LanguageModelPolicy:
         if saved:
             with read_critic(Path(name_or_path)) as critic:
                 if saved["separate_critic"] == separate:
-                    policy._set_critic_state(critic)
+                    set_critic_state(policy.value_head, policy.critic, critic)
         return policy
 
     def reference(self) -> Reference:
@@ -167,14 +176,6 @@ class LanguageModelPolicy:
         policy.value_head.load_state_dict(self.value_head.state_dict())
         return policy
 
-    def check_can_be_saved(self) -> None:
-        """Refuse an adapter whose base nobody could find again.
-
-        Raises:
-            ConfigError: the base came as an object.
-        """
-        check_can_be_saved(self.language_model)
-
     def save_pretrained(self, folder: str | Path) -> Path:
         """Save so that plain ``transformers`` loads the language model; the critic lies beside it.
 
@@ -182,12 +183,17 @@ class LanguageModelPolicy:
         The folder is written whole under another name and moved into place.
 
         Raises:
-            ConfigError: see :meth:`check_can_be_saved`.
+            ConfigError: the base of its adapter came as an object, and nobody could find it again.
             WriteError: the disk is full, say.
         """
-        self.check_can_be_saved()
+        check_can_be_saved(self.language_model)
         folder = Path(checked("policy folder", folder, Place))
-        write_folder(folder, self.language_model, self._critic_state(), separate_critic=self.separate_critic)
+        write_folder(
+            folder,
+            self.language_model,
+            critic_state(self.value_head, self.critic),
+            separate_critic=self.separate_critic,
+        )
         return folder
 
     def load_weights(self, folder: str | Path) -> None:
@@ -201,7 +207,7 @@ class LanguageModelPolicy:
         folder = Path(checked("policy folder", folder, Place))
         take_model(self.language_model, folder)
         with read_critic(folder) as critic:
-            self._set_critic_state(critic)
+            set_critic_state(self.value_head, self.critic, critic)
         self.refresh()
 
     @property
@@ -237,7 +243,7 @@ class LanguageModelPolicy:
         """Weights of model and critic; under an adapter its updates stand for the model."""
         adapter = self.language_model.adapter
         model = self.model.state_dict() if adapter is None else adapter.state()
-        return {"model": model, "critic": self._critic_state()}
+        return {"model": model, "critic": critic_state(self.value_head, self.critic)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
@@ -246,7 +252,7 @@ class LanguageModelPolicy:
             self.model.load_state_dict(state["model"])
         else:
             adapter.load_state(state["model"])
-        self._set_critic_state(state["critic"])
+        set_critic_state(self.value_head, self.critic, state["critic"])
         self.refresh()
 
     def refresh(self) -> None:
@@ -369,17 +375,6 @@ class LanguageModelPolicy:
     def _value(self, states: Tensor) -> Tensor:
         return self.value_head(states.float()).squeeze(-1)
 
-    def _critic_state(self) -> dict[str, Tensor]:
-        state = {f"value_head.{name}": tensor for name, tensor in self.value_head.state_dict().items()}
-        if self.critic is not None:
-            state |= {f"trunk.{name}": tensor for name, tensor in self.critic.trunk.state_dict().items()}
-        return state
-
-    def _set_critic_state(self, state: dict[str, Tensor]) -> None:
-        self.value_head.load_state_dict(_with_prefix(state, "value_head."))
-        if self.critic is not None:
-            self.critic.trunk.load_state_dict(_with_prefix(state, "trunk."))
-
 
 def checked_policy(subject: str, policy: Any) -> LanguageModelPolicy:
     """Refuse what is no policy whose weights can be trained. Args: subject: of an error, the agent's name.
@@ -394,7 +389,3 @@ def checked_policy(subject: str, policy: Any) -> LanguageModelPolicy:
             "LanguageModelPolicy(LanguageModel(model, tokenizer))"
         )
     return policy
-
-
-def _with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

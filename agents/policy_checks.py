@@ -12,7 +12,7 @@ from lm_gym.models.language_model import LanguageModel
 from lm_gym.models.lora import has_updates
 from lm_gym.models.reference import Reference
 
-__all__ = ["check_apart", "check_can_be_saved", "check_can_learn"]
+__all__ = ["check_apart", "check_can_be_saved", "check_can_learn", "check_learns_in_float32"]
 
 
 def check_can_learn(language_model: LanguageModel, *, separate_critic: bool) -> None:
@@ -20,8 +20,8 @@ def check_can_learn(language_model: LanguageModel, *, separate_critic: bool) -> 
 
     Raises:
         ConfigError: a critic of its own is asked for under an adapter.
-        UnsupportedModelError: weights that learn are not float32, or updates are on the model that its ``adapter`` does
-            not name.
+        UnsupportedModelError: weights that learn are neither float32 nor bfloat16, or updates are on the model that its
+            ``adapter`` does not name.
     """
     model = language_model.model
     name = f"policy {type(model).__name__}"
@@ -35,14 +35,30 @@ def check_can_learn(language_model: LanguageModel, *, separate_critic: bool) -> 
             f"{name}: separate_critic must be False under an adapter, whose point is one copy of the model, and a "
             "trunk for the critic would be a second one; leave it out, or train every weight"
         )
-    weights = list(model.parameters())
-    learning = [weight for weight in weights if weight.requires_grad] or weights
-    low = {str(weight.dtype) for weight in learning if weight.dtype != torch.float32}
-    if low:
+    if low := _types_of_learning(model) - {torch.float32, torch.bfloat16}:
         raise UnsupportedModelError(
-            f"{name}: weights that learn must be float32, got {', '.join(sorted(low))}, which rounds most steps "
-            'away; load it with dtype="auto" (float32 weights, and bf16 autocast where the hardware has it)'
+            f"{name}: weights that learn must be float32 or bfloat16, got {', '.join(sorted(map(str, low)))}, whose "
+            'gradients run over or vanish; load it with dtype="auto" (float32 weights, and bf16 autocast where the '
+            "hardware has it)"
         )
+
+
+def check_learns_in_float32(subject: str, model: nn.Module) -> None:
+    """Refuse weights that an optimiser without float32 copies would not move. Args: subject: of an error.
+
+    Raises:
+        UnsupportedModelError: a weight that learns is of another type.
+    """
+    if low := _types_of_learning(model) - {torch.float32}:
+        raise UnsupportedModelError(
+            f"{subject}: weights that learn must be float32, got {', '.join(sorted(map(str, low)))}, which rounds most "
+            'steps of an optimiser away; load them with dtype="auto", or use an agent of this library'
+        )
+
+
+def _types_of_learning(model: nn.Module) -> set[torch.dtype]:
+    weights = list(model.parameters())
+    return {weight.dtype for weight in [one for one in weights if one.requires_grad] or weights}
 
 
 def check_can_be_saved(language_model: LanguageModel) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lm_gym.errors import ArtifactError, ConfigError
@@ -33,7 +33,7 @@ from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import read_json, reading, replaced_folder, write_json
 from lm_gym.tools.settings import shown
 
-__all__ = ["load_model", "read_critic", "read_record", "take_model", "write_folder"]
+__all__ = ["critic_state", "load_model", "read_critic", "read_record", "set_critic_state", "take_model", "write_folder"]
 
 POLICY_RECORD = "lm_gym_policy.json"
 CRITIC_FILE = "critic.safetensors"
@@ -78,6 +78,22 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"{path}: must be a JSON object whose separate_critic is true or false, got {shown(record)}; {SAVE_AGAIN}"
         )
     return record
+
+
+def critic_state(value_head: nn.Module, critic: LanguageModel | None) -> dict[str, Tensor]:
+    """The tensors of a value head, and of a trunk of its own if it has one, by name; not copied."""
+    state = {f"value_head.{name}": tensor for name, tensor in value_head.state_dict().items()}
+    if critic is not None:
+        state |= {f"trunk.{name}": tensor for name, tensor in critic.trunk.state_dict().items()}
+    return state
+
+
+def set_critic_state(value_head: nn.Module, critic: LanguageModel | None, state: Mapping[str, Tensor]) -> None:
+    """Take back what :func:`critic_state` gave."""
+    parts = {"value_head.": value_head} | ({} if critic is None else {"trunk.": critic.trunk})
+    for prefix, part in parts.items():
+        own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        part.load_state_dict(own)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from lm_gym.tools.settings import Count, Place, Whole, checked, checked_argument
 
 from .callbacks import Agent, Callback, ProgressDisplay, TrainingRun, check_agent, check_callbacks
 from .metrics import HELD_OUT, checked_metrics
+from .policy_checks import check_can_be_saved
 from .run_folder import TrainingState, training_identity
 from .trackers import JsonlTracker, TensorBoardTracker
 
@@ -154,7 +155,7 @@ def train(
     held_out = env.as_prompts(eval_prompts)
     opened: nullcontext[None] | Run = nullcontext()
     if run_dir is not None:
-        agent.policy.check_can_be_saved()
+        check_can_be_saved(agent.policy.language_model)
         identity = training_identity(
             agent,
             env,

@@ -2,8 +2,9 @@
 
 A random-weight GPT-2 on the CPU in fp32, prompts of random tokens, responses of exactly 48 tokens at temperature 1, KL
 to a frozen copy, 4 epochs of 4 minibatches over all episodes. The shared trunk is the default; ``--separate-critic``
-trains a value model of the same size, as TRL does. The EOS id lies just past the model's vocabulary, so no response
-stops early; the reward is 1 if the last token's id is even.
+trains a value model of the same size, as TRL does; ``--lora-rank`` trains low-rank updates of the weights, which are
+then the reference's too, unless ``--second-copy`` gives that its own. The EOS id lies just past the model's vocabulary,
+so no response stops early; the reward is 1 if the last token's id is even.
 
 The last line on stdout is one JSON object with the keys of the peer's.
 """
@@ -21,13 +22,14 @@ import numpy as np
 import torch
 
 from benchmarks.workload import random_language_model
-from lm_gym import Reference, TextGenerationVectorEnv, TextTask
+from lm_gym import LanguageModel, LoraSettings, Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
-from lm_gym.agents.policy import own_copy
+from lm_gym.models.language_model import own_copy
+from lm_gym.models.lora import add_adapter
 
 
 def parse_options() -> argparse.Namespace:
-    """The options of the peer, and --separate-critic."""
+    """The options of the peer, and those of what it has no like of."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)
@@ -41,6 +43,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=1e-5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--separate-critic", action="store_true")
+    parser.add_argument("--lora-rank", type=int, default=0)
+    parser.add_argument("--second-copy", action="store_true")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
     return parser.parse_args()
 
 
@@ -52,6 +57,21 @@ def last_is_even(prompts: list[str], completions: list[str]) -> list[float]:
 def rss_bytes() -> int:
     """Resident memory now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def make_sides(options: argparse.Namespace, model: LanguageModel) -> tuple[LanguageModelPolicy, Reference]:
+    """The policy and its reference."""
+    settings = {
+        "separate_critic": options.separate_critic,
+        "gradient_checkpointing": options.gradient_checkpointing,
+    }
+    if not options.lora_rank:
+        return LanguageModelPolicy(own_copy(model), **settings), Reference(model)
+    second = Reference(own_copy(model)) if options.second_copy else None
+    lora = LoraSettings(rank=options.lora_rank)
+    adapter = add_adapter(model.model, lora, task="CAUSAL_LM", base=None)
+    policy = LanguageModelPolicy(LanguageModel(model.model, model.tokenizer, adapter=adapter), **settings)
+    return policy, policy.reference() if second is None else second
 
 
 def main() -> None:
@@ -70,12 +90,10 @@ def main() -> None:
     )
     rng = np.random.default_rng(options.seed)
     prompts = [" ".join(map(str, rng.integers(options.vocab, size=options.prompt_tokens))) for _ in range(256)]
-    task = TextTask.of(
-        Reference(model), prompts, max_new_tokens=options.response_tokens, stop_token_ids=(), kl_coef=0.05
-    )
+    policy, reference = make_sides(options, model)
+    task = TextTask.of(reference, prompts, max_new_tokens=options.response_tokens, stop_token_ids=(), kl_coef=0.05)
     env = TextGenerationVectorEnv(task, last_is_even)
     env.reset(seed=options.seed)
-    policy = LanguageModelPolicy(own_copy(model), separate_critic=options.separate_critic)
     config = PPOConfig(
         episodes_per_iteration=options.episodes, learning_rate=options.learning_rate, learning_rate_decay="none"
     )

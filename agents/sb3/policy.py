@@ -22,6 +22,7 @@ from lm_gym.models.language_model import DType, LanguageModel
 from lm_gym.tools.settings import checked
 
 from ..policy import LanguageModelPolicy
+from ..policy_checks import check_learns_in_float32
 from .prefixes import PrefixStates
 from .token_space import TokenSpace
 
@@ -79,7 +80,8 @@ class LanguageModelActorCriticPolicy(ActorCriticPolicy):
         Raises:
             ConfigError: the action space brings no rules, those of another action mode or of truncated sampling, or a
                 setting is of another kind.
-            UnsupportedModelError: the model has another vocabulary than the environment.
+            UnsupportedModelError: weights that learn are not float32, or the model has another vocabulary than the
+                environment.
             ModelLoadError: nothing loads from the handle.
         """
         name = type(self).__name__
@@ -88,6 +90,7 @@ class LanguageModelActorCriticPolicy(ActorCriticPolicy):
         if checked(f"{name}: use_sde", use_sde, bool):
             raise ConfigError(f"{name}: use_sde must be False, since noise is for continuous actions, got True")
         policy = LanguageModelPolicy.from_pretrained(model, tokenizer=tokenizer, dtype=dtype)
+        check_learns_in_float32(f"{name}: model", policy.model)
         if policy.vocab_size != action_space.n:  # type: ignore[attr-defined]
             raise UnsupportedModelError(
                 f"{name}: model {model!r} must share the environment's vocabulary of "

@@ -21,6 +21,7 @@ from lm_gym.tools.files import reading, replaced_folder
 from lm_gym.tools.settings import Place, checked, shown
 
 from ..policy import LanguageModelPolicy
+from ..policy_checks import check_can_be_saved
 
 __all__ = ["SavedAgent", "load_agent", "load_optimizer_state", "save_agent"]
 
@@ -72,7 +73,7 @@ def save_agent(agent: _Saveable, folder: str | Path) -> Path:
     """Write an agent's folder; see :meth:`lm_gym.agents.SurrogateAgent.save`."""
     name = type(agent).__name__
     folder = checked(f"{name}.save: folder", folder, Place)
-    agent.policy.check_can_be_saved()
+    check_can_be_saved(agent.policy.language_model)
     state, tensors = split_state(agent.state_dict())
     settings, of_estimator = split_state(agent.settings())
     if of_estimator:

@@ -20,6 +20,7 @@ from lm_gym.tools.settings import Count, Positive, Seed, settings
 
 from ..policy import LanguageModelPolicy
 from .agent_folder import load_optimizer_state
+from .master_weights import MasterWeights
 
 __all__ = ["OptimizerConfig", "PolicyOptimizer"]
 
@@ -43,7 +44,7 @@ class OptimizerConfig:
 
 
 class PolicyOptimizer:
-    """Adam on the weights of a policy; a step that is not finite is not taken."""
+    """Adam in float32 on the weights of a policy, whatever their type; a step that is not finite is not taken."""
 
     def __init__(self, name: str, policy: LanguageModelPolicy, config: OptimizerConfig, processes: Processes) -> None:
         """Args:
@@ -53,8 +54,9 @@ class PolicyOptimizer:
         processes: those that share the run; gradients and numbers are summed over them.
         """
         self.name, self.policy, self.config, self.processes = name, policy, config, processes
+        self._masters = MasterWeights(policy.parameters())
         self._adam = torch.optim.Adam(
-            policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=policy.device.type != "mps"
+            self._masters.parameters, lr=config.learning_rate, eps=config.adam_eps, fused=policy.device.type != "mps"
         )
 
     def set_learning_rate(self, progress: float) -> float:
@@ -91,13 +93,17 @@ class PolicyOptimizer:
         """
         self._adam.zero_grad(set_to_none=True)
         device, most = self.policy.device, len(sums)
-        pieces = [backward(piece) for piece in token_batches(lengths, self.config.max_batch_tokens, device)]
-        self.processes.sum_gradients(self.policy.parameters())
+        self._masters.follow()
+        pieces = []
+        for piece in token_batches(lengths, self.config.max_batch_tokens, device):
+            pieces.append(backward(piece))
+            self._masters.take_gradients()
+        self.processes.sum_gradients(self._masters.parameters)
         shares = torch.stack([torch.zeros(most + len(maxima), device=device), *pieces])
         found = dict(zip(sums, self.processes.sum(shares[:, :most].sum(0)).tolist(), strict=True))
         found |= dict(zip(maxima, self.processes.max(shares[:, most:].amax(0)).tolist(), strict=True))
         limit = self.config.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), math.inf if limit is None else limit))
+        norm = float(torch.nn.utils.clip_grad_norm_(self._masters.parameters, math.inf if limit is None else limit))
         if not np.isfinite([norm, *(found[name] for name in losses)]).all():
             self._adam.zero_grad(set_to_none=True)
             got = ", ".join(f"a {name.replace('_', ' ')} of {found[name]:.4g}" for name in losses)
@@ -107,13 +113,15 @@ class PolicyOptimizer:
                 "learning_rate"
             )
         self._adam.step()
+        self._masters.write()
         self.policy.refresh()
         return found | {"grad_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
-        """Adam's."""
-        return self._adam.state_dict()
+        """Adam's, and the float32 copies of weights of another type."""
+        return self._adam.state_dict() | {"masters": self._masters.state_dict()}
 
     def load_state_dict(self, state: Any) -> None:
         """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an optimiser."""
         load_optimizer_state(self._adam, state, self.name)
+        self._masters.load_state_dict(state.get("masters", {}), self.name)

@@ -180,8 +180,9 @@ class TrainOptions:
     """Where metrics go beside metrics.jsonl; auto is TensorBoard where it is installed (also --report-to)."""
     device: str = "auto"
     """Device of policy and reference: auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32"] = "auto"
-    """Precision of policy and reference: auto computes in bfloat16 where the hardware has it, on float32 weights."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of policy and reference: auto computes in bfloat16 where the hardware has it, on float32 weights;
+    bfloat16 stores the weights so, and the optimiser keeps float32 copies of those that learn."""
     score_timeout: MaybeFloat = None
     """Most seconds that one call of the reward model may take; without a limit it is waited for."""
     seed: Seed = 0

@@ -348,11 +348,11 @@ def test_from_pretrained_never_trains_the_weights_of_a_reference(tmp_path: Path,
     assert not all(torch.equal(a, b) for a, b in zip(policy.model.parameters(), shared.model.parameters(), strict=True))
 
 
-def test_weights_that_learn_in_low_precision_are_refused() -> None:
+def test_weights_that_learn_in_half_precision_are_refused() -> None:
     model = tiny_language_model()
-    model.model.to(torch.bfloat16)
+    model.model.to(torch.float16)
     with pytest.raises(
-        UnsupportedModelError, match=r"weights that learn must be float32, got torch.bfloat16, .* load it with dtype="
+        UnsupportedModelError, match=r"weights that learn must be float32 or bfloat16, got torch.float16, .* dtype="
     ):
         LanguageModelPolicy(model)
     adapter = model.model.transformer.h[0].mlp.c_fc.to(torch.float32)

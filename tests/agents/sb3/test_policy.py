@@ -260,6 +260,8 @@ def test_what_it_cannot_learn_in_is_refused(make_env: Make, model_folder: Path) 
     with pytest.raises(UnsupportedModelError, match=r"vocabulary of 17 tokens, got 16; start policy and reference"):
         LanguageModelActorCriticPolicy(space, TokenSpace(17, rules, "token_and_log_prob"), lambda _: 1.0, model_folder)
     tokens = TokenSpace(16, rules, "token_and_log_prob")
+    with pytest.raises(UnsupportedModelError, match=r"must be float32, got torch.bfloat16, which rounds most steps"):
+        LanguageModelActorCriticPolicy(space, tokens, lambda _: 1.0, model_folder, dtype="bfloat16")
     with pytest.raises(ConfigError, match="use_sde must be False, since noise is for continuous actions, got True"):
         LanguageModelActorCriticPolicy(space, tokens, lambda _: 1.0, model_folder, use_sde=True)
     with pytest.raises(ModelLoadError):
