@@ -18,9 +18,9 @@ from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.processes import Processes
 from lm_gym.tools.settings import Count, Positive, Seed, settings
 
+from ..master_weights import MasterWeights
 from ..policy import LanguageModelPolicy
 from .agent_folder import load_optimizer_state
-from .master_weights import MasterWeights
 
 __all__ = ["OptimizerConfig", "PolicyOptimizer"]
 

@@ -9,7 +9,7 @@ import torch
 
 from lm_gym import TextGenerationVectorEnv
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
-from lm_gym.agents.update.master_weights import MasterWeights
+from lm_gym.agents.master_weights import MasterWeights
 from lm_gym.agents.update.optimizer import OptimizerConfig, PolicyOptimizer
 from lm_gym.errors import ConfigError, DivergedError
 from lm_gym.models.language_model import LanguageModel, own_copy
