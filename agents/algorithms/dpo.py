@@ -110,7 +110,7 @@ class DPO(LearningAgent):
         policy: LanguageModelPolicy,
         config: DPOConfig | None = None,
         *,
-        pairs: PreferencePairs | Sequence[Mapping[str, Any]] | None = None,
+        pairs: Sequence[Mapping[str, Any]] | None = None,
         sampler: Sampler | None = None,
         processes: Processes | None = None,
     ) -> None:
@@ -121,10 +121,12 @@ class DPO(LearningAgent):
 
         Raises:
             ConfigError: see there.
-            DataError: a row lacks a text.
+            DataError: a row lacks a text, or is too long for the model.
         """
         super().__init__(policy, config, sampler=sampler, processes=processes)
-        self.pairs = PreferencePairs.of(pairs, policy.tokenizer) if pairs is not None else None
+        self.pairs: PreferencePairs | None = None
+        if pairs is not None:
+            self.pairs = PreferencePairs.of(pairs, policy.language_model)
         if self.pairs is not None and self.config.samples_per_prompt != 2:
             raise ConfigError(
                 f"DPO: samples_per_prompt: must be 2 where pairs are given, got {self.config.samples_per_prompt}; "
@@ -202,7 +204,7 @@ class DPO(LearningAgent):
         cls,
         folder: str | Path,
         *,
-        pairs: PreferencePairs | Sequence[Mapping[str, Any]] | None = None,
+        pairs: Sequence[Mapping[str, Any]] | None = None,
         sampler: Sampler | None = None,
         processes: Processes | None = None,
         device: str | torch.device = "auto",

@@ -15,7 +15,9 @@ import numpy as np
 from lm_gym.envs.rollout import PhaseTimer
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
-from lm_gym.errors import DataError, PromptError, UnsupportedModelError
+from lm_gym.errors import DataError, UnsupportedModelError
+from lm_gym.models.decoder import decoder_for
+from lm_gym.models.language_model import LanguageModel
 from lm_gym.tools.digests import digest_json
 from lm_gym.tools.json_values import require_unicode
 from lm_gym.tools.settings import shown
@@ -33,26 +35,35 @@ class PreferencePairs:
     """Their tokens; a response ends with the stop token. Shapes: (P,), (T,) and (T',), int64."""
 
     @classmethod
-    def of(cls, rows: PreferencePairs | Sequence[Mapping[str, Any]], tokenizer: Any) -> PreferencePairs:
+    def of(cls, rows: Sequence[Mapping[str, Any]], model: LanguageModel) -> PreferencePairs:
         """Tokenise rows.
 
-        Args: rows: with the texts ``prompt``, ``chosen`` and ``rejected``; tokenizer: of the policy.
+        Args:
+            rows: with the texts ``prompt``, ``chosen`` and ``rejected``.
+            model: whose tokenizer is taken, and whose positions they must fit.
 
         Raises:
-            DataError: there is no row, or one lacks a text, or its responses are the same.
+            DataError: there is no row, or one lacks a text, is too long, or its responses are the same.
             UnsupportedModelError: the tokenizer has no EOS token.
         """
-        if isinstance(rows, PreferencePairs):
-            return rows
         if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Sequence) or not rows:
             raise DataError(f"DPO: pairs must be a list of rows with prompt, chosen and rejected, got {shown(rows)}")
+        tokenizer = model.tokenizer
         if tokenizer.eos_token_id is None:
             raise UnsupportedModelError(
                 f"tokenizer {type(tokenizer).__name__}: must have an EOS token, since a response's end is learned; "
                 "set tokenizer.eos_token"
             )
         texts = tuple(_texts(row, f"DPO: pairs, row {number}") for number, row in enumerate(rows, start=1))
-        return cls(texts, tuple(_ids(row, tokenizer) for row in texts))
+        ids = tuple(_ids(row, tokenizer) for row in texts)
+        decoder = decoder_for(model)
+        for number, (prompt, better, worse) in enumerate(ids, start=1):
+            if not decoder.fits(len(prompt), longest := max(len(better), len(worse))):
+                raise DataError(
+                    f"DPO: pairs, row {number}: prompt and response must fit the {model.positions} of the model, got "
+                    f"{len(prompt)} and {longest} tokens; shorten the pair, or leave it out"
+                )
+        return cls(texts, ids)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,22 +78,11 @@ class PreferencePairs:
         Args: chosen: numbers of the pairs, shape (N,); env: gives reference, temperature and beta; timer: of phases.
 
         Returns: 2 N episodes; ``log_probs`` are 0, since nobody drew them.
-
-        Raises:
-            PromptError: a pair does not fit the context of the reference.
         """
         assert env.reference is not None
         prompts = [self.ids[number][0] for number in chosen for _ in range(2)]
         responses = [self.ids[number][place] for number in chosen for place in (1, 2)]
         texts = [(self.rows[number][0], self.rows[number][place]) for number in chosen for place in (1, 2)]
-        sizes = [(len(prompt), len(response)) for prompt, response in zip(prompts, responses, strict=True)]
-        too_long = [size for size in sizes if not env.reference.fits(*size)]
-        if too_long:
-            prompt, response = max(too_long, key=sum)
-            raise PromptError(
-                f"DPO: prompt and response of a pair must fit the {env.reference.language_model.positions} of the "
-                f"model, got {prompt} and {response} tokens; shorten the pair, or leave it out"
-            )
         prompt_ids, prompt_mask = _padded(prompts, env.task.pad_id)
         response_ids, mask = _padded(responses, env.task.pad_id)
         count, nothing = len(prompts), np.zeros(mask.shape)

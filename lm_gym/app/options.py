@@ -170,6 +170,8 @@ class TrainOptions:
     name."""
     eval_data: MaybePath = None
     """Held-out prompts; the best checkpoint is chosen on them."""
+    pairs: Annotated[tuple[Path, ...], NoneGiven] = ()
+    """Files of judgements that --agent dpo learns from in place of its own responses; every comparison is a pair."""
     iterations: Count = 100
     """Iterations: rollouts, each with its update."""
     eval_every: Count = 10

@@ -261,7 +261,8 @@ def _fitted(value: Any, annotation: Any) -> Any:
     if origin in (Union, types.UnionType):
         return _first_fit(value, get_args(annotation))
     if origin is Literal:
-        _require(isinstance(value, str | int | None) and any(value == one for one in get_args(annotation)))
+        choices = get_args(annotation)
+        _require(isinstance(value, str | int | None) and any(value == one and _alike(value, one) for one in choices))
         return value
     if origin is tuple:
         is_array = isinstance(value, np.ndarray) and value.ndim == 1
@@ -374,6 +375,11 @@ def _remedy(value: Any, annotation: Any) -> str:
     if isinstance(value, float) and "whole number" in rule and math.isfinite(value):
         return f"; write {round(value)}"
     return ""
+
+
+def _alike(value: Any, choice: Any) -> bool:
+    """False if one of two values that are equal is a bool: True is no count of 1."""
+    return isinstance(value, bool) == isinstance(choice, bool)
 
 
 def _literals(annotation: Any) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from lm_gym.reward_models.judgements.rows import load_judgements
 from lm_gym.reward_models.judgements.splits import refuse_leaks, split_by_prompt
 from lm_gym.tools.console.terminal import visible
 
-__all__ = ["divided", "grouped_by", "read_beside", "read_files", "refuse_without_comparisons"]
+__all__ = ["divided", "grouped_by", "pair_rows", "read_beside", "read_files", "refuse_without_comparisons"]
 
 
 def grouped_by(separator: str | None) -> Callable[[str], str]:
@@ -76,6 +76,21 @@ def read_beside(paths: Sequence[Path], skip_bad: bool, console: Console) -> dict
     for path, judgements in found.items():
         refuse_without_comparisons(judgements, {f"--also {path}": True})
     return found
+
+
+def pair_rows(paths: Sequence[Path], console: Console) -> list[dict[str, str]]:
+    """Every comparison in some files as a row with prompt, chosen and rejected.
+
+    Raises:
+        DataError: a file cannot be used, or nothing in them compares two responses.
+    """
+    judgements = read_files(paths, False, console)
+    refuse_without_comparisons(judgements, {"--pairs": True})
+    return [
+        {"prompt": one.prompt, "chosen": one.texts[better], "rejected": one.texts[worse]}
+        for one in judgements
+        for better, worse in one.pairs()
+    ]
 
 
 def refuse_without_comparisons(judgements: Sequence[Judgement], options: Mapping[str, object]) -> None:

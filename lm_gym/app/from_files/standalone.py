@@ -26,6 +26,7 @@ from lm_gym.tools.files import write_jsonl, write_text
 from lm_gym.tools.settings import checked
 
 from .algorithm import algorithm_of
+from .judgement_files import pair_rows
 from .train_ending import print_training
 
 __all__ = ["compare_models", "generate_texts", "train_policy"]
@@ -58,6 +59,11 @@ def train_policy(
         Interrupted: a signal stopped it; what was done is saved.
     """
     algorithm, config = algorithm_of(update, seed=options.seed)
+    if options.pairs and update.agent != "dpo":
+        raise ConfigError(
+            f"--pairs: must go with --agent dpo, which alone learns from pairs, got --agent {update.agent}"
+        )
+    pairs = pair_rows(options.pairs, console) if options.pairs else None
     policy = load_policy(
         options.model,
         lora_rank=update.lora_rank,
@@ -79,6 +85,7 @@ def train_policy(
         env,
         config,
         algorithm=algorithm,
+        pairs=pairs,
         iterations=options.iterations,
         eval_prompts=() if options.eval_data is None else read_prompt_rows(options.eval_data),
         kl_target=update.kl_target,

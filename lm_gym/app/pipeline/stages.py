@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lm_gym.agents.algorithms.dpo import DPO, DPOConfig
 from lm_gym.agents.algorithms.ppo import PPO
 from lm_gym.agents.callbacks import Callback, ProgressDisplay
 from lm_gym.agents.policy import LanguageModelPolicy
@@ -232,6 +233,7 @@ def run_agent(
     config: OptimizerConfig,
     *,
     algorithm: type[LearningAgent] = PPO,
+    pairs: Sequence[Mapping[str, str]] | None = None,
     iterations: int,
     eval_prompts: Sequence[str | Mapping[str, Any]],
     kl_target: float | None,
@@ -254,6 +256,7 @@ def run_agent(
         env: with the reference and the reward model.
         config: of the agent.
         algorithm: class of the agent.
+        pairs: that DPO learns from, which then is the agent; None where the agent learns from its own responses.
         iterations: length of the run.
         eval_prompts: held out; the best policy is chosen on them.
         kl_target: nats per response for an adaptive coefficient, or None.
@@ -270,7 +273,8 @@ def run_agent(
     Raises:
         Interrupted: a signal stopped it; what was done is saved.
     """
-    agent = algorithm(policy, config)
+    given = isinstance(config, DPOConfig) and pairs is not None
+    agent = DPO(policy, config, pairs=pairs) if given else algorithm(policy, config)
     result = train(
         agent,
         env,

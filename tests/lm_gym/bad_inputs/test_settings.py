@@ -10,6 +10,7 @@ import pytest
 
 from lm_gym import AdaptiveKL, RewardConfig, SamplingConfig, ScoreNormalizer
 from lm_gym.agents import Objective, PPOConfig, PretrainConfig, SupervisedConfig, SurrogateConfig
+from lm_gym.agents.algorithms.names import ALGORITHMS
 from lm_gym.app.options import (
     FileRun,
     RewardOptions,
@@ -101,7 +102,7 @@ def bad_values(field: Field[Any], annotation: Any) -> list[Any]:
     return [value for value in values if not _is_good(field.name, value)]
 
 
-SIGNED = ("score_weight", "entropy_coef", "value_center", "bias")
+SIGNED = ("score_weight", "entropy_coef", "value_center", "bias", "threshold")
 """Numbers that may be negative."""
 
 
@@ -109,10 +110,13 @@ def _is_good(name: str, value: Any) -> bool:
     return value == -0.5 and name in SIGNED
 
 
+OWN = {cls: cls.__annotations__ for cls in {kind.config_type: None for kind in ALGORITHMS.values()}}
+"""Settings of algorithms, of which those that stand in the class itself are looked at: the others are in CLASSES."""
 CASES = [
     pytest.param(cls, field.name, value, id=f"{cls.__name__}.{field.name}={value!r}"[:80])
-    for cls in CLASSES
+    for cls in (*CLASSES, *OWN)
     for field in fields(cls)
+    if field.name in OWN.get(cls, {field.name})
     for value in bad_values(field, get_type_hints(cls, include_extras=True)[field.name])
 ]
 

@@ -1,6 +1,7 @@
 """lm-gym train --agent: every algorithm by its name, and settings that it does not have."""
 
 import json
+import math
 from pathlib import Path
 from typing import get_args
 
@@ -55,5 +56,13 @@ def test_a_run_of_another_agent_is_another_run(tmp_path: Path, capsys: pytest.Ca
     said = " ".join(capsys.readouterr().err.split())
     assert "agent" in said
     assert "GRPO" in said
+    assert main([*given, "--agent", "rloo", "--pairs", "pairs.jsonl"]) == 2
+    assert "--pairs: must go with --agent dpo" in " ".join(capsys.readouterr().err.split())
+    rows = [{"prompt": "a b", "chosen": "d", "rejected": "e f"}, {"prompt": "c", "chosen": "a", "rejected": "b"}]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    offline = [*given, "--agent", "dpo", "--pairs", str(tmp_path / "pairs.jsonl"), "--out", str(tmp_path / "pairs")]
+    assert main(offline) == 0
+    told = json.loads((tmp_path / "pairs" / "metrics.jsonl").read_text().splitlines()[0])
+    assert abs(told["policy_loss"] - math.log(2)) < 1e-4
     assert main(["report", str(tmp_path / "run")]) == 0
     assert "trained by RLOO" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
