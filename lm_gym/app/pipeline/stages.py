@@ -273,8 +273,10 @@ def run_agent(
     Raises:
         Interrupted: a signal stopped it; what was done is saved.
     """
-    given = isinstance(config, DPOConfig) and pairs is not None
-    agent = DPO(policy, config, pairs=pairs) if given else algorithm(policy, config)
+    if pairs is not None and isinstance(config, DPOConfig):
+        agent: LearningAgent = DPO(policy, config, pairs=pairs)
+    else:
+        agent = algorithm(policy, config)
     result = train(
         agent,
         env,

@@ -145,7 +145,7 @@ def test_given_pairs_are_learned(tmp_path: Path, make_env: Make, make_policy: Ma
         ([{"prompt": "a", "chosen": " ", "rejected": "b"}], r"DPO: pairs, row 1: must have the texts"),
         (
             [*ROWS, {"prompt": "a " * 99, "chosen": "b", "rejected": "c"}],
-            r"row 4: prompt and response must fit the \d+",
+            r"row 4: prompt and response must fit",
         ),
         ([{"prompt": "a", "chosen": "b", "rejected": "b"}], r"row 1: chosen and rejected must differ, got 'b' twice"),
     ],
