@@ -91,7 +91,13 @@ class VinePPO(SurrogateAgent):
         return _clipped(config)
 
     def check_env(self, env: TextGenerationVectorEnv) -> None:
-        """Refuse stop strings: one that began before a state would not end its continuation."""
+        """Refuse stop strings: one that began before a state would not end its continuation. Refuse an encoder-decoder:
+        what it has said already would be read as part of the prompt."""
+        if self.policy.language_model.is_encoder_decoder:
+            raise ConfigError(
+                "VinePPO: needs a causal language model, which goes on from any state, got the encoder-decoder "
+                f"{type(self.policy.model).__name__}; use PPO"
+            )
         if env.sampling.stop_strings:
             raise ConfigError(
                 "VinePPO: needs an environment without stop strings, since one may begin before the state that is gone "

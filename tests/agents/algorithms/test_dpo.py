@@ -133,6 +133,14 @@ def test_given_pairs_are_learned(tmp_path: Path, make_env: Make, make_policy: Ma
             DPO.load(tmp_path / "agent", pairs=pairs, device="cpu")
 
 
+def test_an_encoder_decoder_learns_given_pairs(make_env: Make, make_policy: Make) -> None:
+    env = make_env("t5", kl_coef=0.5)
+    agent = DPO(make_policy(env), DPOConfig(episodes_per_iteration=6, learning_rate=1e-2), pairs=ROWS)
+    first, *_, last = [agent.learn(env)["policy_loss"] for _ in range(6)]
+    assert first == pytest.approx(math.log(2), abs=1e-5)
+    assert last < 0.9 * first
+
+
 @pytest.mark.parametrize(
     ("pairs", "words"),
     [

@@ -155,3 +155,10 @@ def test_stop_strings_are_refused(make_env: Make, make_policy: Make) -> None:
     env = make_env(stop_strings=["c"])
     with pytest.raises(ConfigError, match=r"VinePPO: needs an environment without stop strings, .* got \('c',\)"):
         VinePPO(make_policy(env)).learn(env)
+
+
+def test_an_encoder_decoder_is_refused(make_env: Make, make_policy: Make) -> None:
+    """Its response is no part of its prompt, so that no state is a prompt to go on from."""
+    env = make_env("t5")
+    with pytest.raises(ConfigError, match=r"VinePPO: needs a causal language model, .* T5ForConditionalGeneration"):
+        VinePPO(make_policy(env)).learn(env)
