@@ -1,4 +1,4 @@
-"""Rows of data from wherever they are: files of every kind, data sets, lists; and the messages in them.
+"""Rows of data from wherever they are: files of every kind, data sets, lists; the messages in them, and transcripts.
 
 Not here: what a row means (prompts, fine-tuning, judgements).
 """

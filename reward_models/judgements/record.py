@@ -213,7 +213,7 @@ class Judgement:
     """
 
     prompt: str
-    """The prompt; a conversation is written as a transcript (``lm_gym.reward_models.judgements.transcripts``)."""
+    """The prompt; a conversation is written as a transcript (``lm_gym.sources.transcripts``)."""
     responses: tuple[Response, ...]
     """K >= 1 responses."""
     verdict: Verdict

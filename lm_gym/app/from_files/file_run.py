@@ -23,8 +23,8 @@ from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError
 from lm_gym.models.language_model import load_tokenizer
 from lm_gym.reward_models.judgements.splits import Split, split_by_prompt
-from lm_gym.reward_models.judgements.transcripts import is_transcript, messages_of
 from lm_gym.reward_models.scalar.config import RewardTrainingConfig
+from lm_gym.sources.transcripts import is_transcript, messages_of
 from lm_gym.tools.digests import digest_parts
 from lm_gym.tools.files import write_jsonl
 

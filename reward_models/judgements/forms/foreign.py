@@ -22,7 +22,7 @@ from lm_gym.reward_models.judgements.record import (
     Votes,
     require_judgements,
 )
-from lm_gym.reward_models.judgements.transcripts import is_transcript, messages_of, with_system
+from lm_gym.sources.transcripts import is_transcript, messages_of, with_system
 from lm_gym.tools.settings import shown
 
 from .labelling_tools import (

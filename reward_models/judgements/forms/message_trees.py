@@ -17,7 +17,7 @@ from typing import Any
 
 from lm_gym.errors import DataError
 from lm_gym.reward_models.judgements.record import Judgement, Ranks, Response
-from lm_gym.reward_models.judgements.transcripts import transcript_of
+from lm_gym.sources.transcripts import transcript_of
 
 from .published import places_of
 from .sides import Row, as_list

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from lm_gym.errors import DataError
 from lm_gym.reward_models.judgements.record import Choice, Judgement, Ranks, Response, Value, Winner
-from lm_gym.reward_models.judgements.transcripts import conversation_of, split_alike
+from lm_gym.sources.transcripts import conversation_of, split_alike
 from lm_gym.tools.json_values import is_finite, parse_json
 
 from .sides import Row, as_list, prompt_of

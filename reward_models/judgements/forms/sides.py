@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_gym.errors import DataError
-from lm_gym.reward_models.judgements.transcripts import (
+from lm_gym.sources.transcripts import (
     answer_of,
     common_beginning,
     conversation_of,
