@@ -12,17 +12,28 @@ What is left holds at least one token of text; what cannot be cut so is a :class
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lm_gym.errors import PromptError
 
-__all__ = ["Render", "cut_chat", "cut_text"]
+__all__ = ["CutPrompt", "Render", "cut_chat", "cut_text"]
 
 Side = Literal["left", "right"]
 Render = Callable[[Sequence[Mapping[str, Any]]], str]
 """Turns to text, markup and generation prompt included."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MAX_TOKENS_OF_A_CHARACTER = 4
+
+
+class CutPrompt(NamedTuple):
+    """A prompt that was made to fit."""
+
+    text: str
+    """Text of its tokens, a chat's markup included."""
+    ids: list[int]
+    """Token ids."""
+    turns: Sequence[Mapping[str, Any]] | None = None
+    """Turns of a chat that are left; None of a text."""
 
 
 def cut_text(tokenizer: Any, text: str, limit: int, side: Side) -> list[int]:
@@ -55,10 +66,8 @@ def cut_text(tokenizer: Any, text: str, limit: int, side: Side) -> list[int]:
     return [*whole[:before], *kept, *whole[before + len(body) :]]
 
 
-def cut_chat(
-    turns: Sequence[Mapping[str, Any]], tokenizer: Any, render: Render, limit: int, side: Side
-) -> tuple[str, list[int]]:
-    """Text and token ids of a chat that is too long, at most ``limit`` of them.
+def cut_chat(turns: Sequence[Mapping[str, Any]], tokenizer: Any, render: Render, limit: int, side: Side) -> CutPrompt:
+    """Text, turns and token ids of a chat that is too long, at most ``limit`` of them.
 
     Args:
         turns: ``{"role": ..., "content": ...}`` each.
@@ -82,7 +91,7 @@ def cut_chat(
         kept = [*turns[:first], *turns[start:]]
         text, ids = encoded(kept)
         if len(ids) <= limit:
-            return text, ids
+            return CutPrompt(text, ids, kept)
     shortened = _shorter(kept, first, tokenizer, side)
     # The shortest is the last; a longer one has as many tokens or more, so the longest that fits is found by halving.
     low, high = 0, len(shortened) - 1
@@ -92,7 +101,7 @@ def cut_chat(
     for candidate in shortened[low:]:
         text, ids = encoded(candidate)
         if len(ids) <= limit:
-            return text, ids
+            return CutPrompt(text, ids, candidate)
     raise PromptError(
         f"its system messages, markup and generation prompt take {len(ids)} tokens with the last turn cut to one, "
         f"which is over max_prompt_tokens = {limit}; raise the limit or shorten the system message"

@@ -2,14 +2,14 @@
 
 Sources: a list of strings or rows, a file of rows (:mod:`lm_gym.sources.rows`), a ``datasets.Dataset``, or a hub id. A
 row has ``prompt`` (text) or ``messages`` (a chat, rendered by the tokenizer's own template with the generation prompt
-added); its other columns are kept for the reward model.
+added); its other columns are kept for the reward model. What a reward model reads of a chat is a choice of its own.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +17,28 @@ from typing import Any, Literal
 import numpy as np
 
 from lm_gym.errors import ConfigError, DataError, PromptError
-from lm_gym.prompt_cutting import cut_chat, cut_text
-from lm_gym.sources.messages import text_messages
+from lm_gym.prompt_cutting import CutPrompt, cut_chat, cut_text
+from lm_gym.sources.messages import text_messages, with_calls
 from lm_gym.sources.rows import SUFFIXES, is_row_file, read_rows
+from lm_gym.sources.transcripts import transcript_of
 from lm_gym.tools.extras import require
 from lm_gym.tools.json_values import check_row, require_unicode
-from lm_gym.tools.settings import Count, checked, shown
+from lm_gym.tools.settings import Count, Text, checked, shown
 
-__all__ = ["Prompt", "PromptSet", "PromptTruncation", "checked_tokenizer", "load_prompts"]
+__all__ = [
+    "Prompt",
+    "PromptSet",
+    "PromptTruncation",
+    "ScoredChat",
+    "checked_tokenizer",
+    "load_prompts",
+    "with_system_prompt",
+]
 
 PromptTruncation = Literal["error", "left", "right"]
+ScoredChat = Literal["template", "transcript", "last_message"]
+"""Text of a chat that is scored: as the template wrote it, as judged chats are written (``\\n\\nHuman: ...``), or its
+last message alone."""
 PromptSource = "str | Path | Sequence[str | Mapping[str, Any]] | PromptSet"
 logger = logging.getLogger(__name__)
 
@@ -36,7 +48,7 @@ class Prompt:
     """One prompt: the text that a reward model reads and the tokens that the language model continues."""
 
     text: str
-    """Text that is shown and scored, the chat template's markup included."""
+    """Text that is shown and scored; of a chat that of :data:`ScoredChat`."""
     ids: np.ndarray
     """Token ids. Shape: (P,), int64, P >= 1."""
     columns: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +71,10 @@ class PromptSet:
     """Number of prompts that were shortened to fit."""
     truncation: PromptTruncation = "error"
     """Treatment of longer prompts."""
+    system_prompt: str | None = None
+    """System message of chats that have none."""
+    scored_chat: ScoredChat = "template"
+    """Text of a chat that is scored."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -70,6 +86,18 @@ class PromptSet:
         """One prompt, uniformly, by the generator that the environment owns."""
         return self.prompts[int(rng.integers(len(self.prompts)))]
 
+    def load_alike(self, source: Any, tokenizer: Any, *, max_prompt_tokens: int | None, vocab_size: int) -> PromptSet:
+        """Load other prompts by this set's rules. Args, Raises: see :func:`load_prompts`."""
+        return load_prompts(
+            source,
+            tokenizer,
+            max_prompt_tokens=max_prompt_tokens,
+            truncation=self.truncation,
+            system_prompt=self.system_prompt,
+            scored_chat=self.scored_chat,
+            vocab_size=vocab_size,
+        )
+
 
 def load_prompts(
     source: Any,
@@ -77,6 +105,8 @@ def load_prompts(
     *,
     max_prompt_tokens: int | None = None,
     truncation: PromptTruncation = "error",
+    system_prompt: str | None = None,
+    scored_chat: ScoredChat = "template",
     vocab_size: int | None = None,
 ) -> PromptSet:
     """Read, render and tokenise prompts.
@@ -87,6 +117,9 @@ def load_prompts(
         max_prompt_tokens: limit in tokens; None takes the longest prompt of the set.
         truncation: treatment of a longer one: "error", or it loses text on its "left" or "right" and keeps its
             BOS, markup and generation prompt (see :mod:`lm_gym.prompt_cutting`).
+        system_prompt: system message of every chat that has none; with it, a text is the user's turn of a chat.
+        scored_chat: text of a chat that a reward model reads: "template" has the template's markup, "transcript" is
+            the form of judged chats, "last_message" is the last message alone.
         vocab_size: of the model; None does not check the ids.
 
     Raises:
@@ -96,10 +129,17 @@ def load_prompts(
     """
     max_prompt_tokens = checked("prompts: max_prompt_tokens", max_prompt_tokens, Count | None)
     checked_tokenizer(tokenizer)
-    if isinstance(source, PromptSet):
-        return _fitting(source, max_prompt_tokens)
     truncation = checked("prompt_truncation", truncation, PromptTruncation)
-    rows = [_checked(row, number) for number, row in enumerate(_rows(source), start=1)]
+    system_prompt = checked("prompts: system_prompt", system_prompt, Text | None)
+    scored_chat = checked("prompts: scored_chat", scored_chat, ScoredChat)
+    if isinstance(source, PromptSet):
+        if system_prompt is not None or scored_chat != "template":
+            raise PromptError(
+                "prompts: system_prompt and scored_chat must be left out with prompts that are tokenised already, got "
+                f"{shown(system_prompt)} and {shown(scored_chat)}; give them to load_prompts"
+            )
+        return _fitting(source, max_prompt_tokens)
+    rows = [_checked(row, number, system_prompt) for number, row in enumerate(_rows(source), start=1)]
     texts = [_render(row, number, tokenizer) for number, row in enumerate(rows, start=1)]
     if not texts:
         raise PromptError("prompts: must hold at least one prompt, got none")
@@ -108,20 +148,29 @@ def load_prompts(
     limit = max_prompt_tokens or max(len(ids) for ids in encoded)
     prompts, truncated = [], 0
     for number, ((text, is_chat), ids) in enumerate(zip(texts, encoded, strict=True), start=1):
+        turns = _turns(rows[number - 1]) if is_chat else None
         if not ids:
             raise PromptError(f"prompt {number}: must not be empty, got {text!r} (no tokens)")
         if len(ids) > limit:
-            turns = _turns(rows[number - 1]) if is_chat else None
-            (text, ids), truncated = _cut(text, ids, turns, tokenizer, limit, truncation, number), truncated + 1
+            cut, truncated = _cut(text, ids, turns, tokenizer, limit, truncation, number), truncated + 1
+            text, ids, turns = cut.text, cut.ids, cut.turns
         if vocab_size is not None and max(ids) >= vocab_size:
             raise PromptError(
                 f"prompt {number}: its ids must lie below the model's {vocab_size}, got {max(ids)} in {text[:50]!r}; "
                 "use the model's tokenizer"
             )
-        prompts.append(Prompt(text=text, ids=np.asarray(ids, dtype=np.int64), columns=_columns(rows[number - 1])))
+        scored = text if turns is None else _scored(turns, text, scored_chat, number)
+        prompts.append(Prompt(text=scored, ids=np.asarray(ids, dtype=np.int64), columns=_columns(rows[number - 1])))
     if truncated:
         logger.warning("%d of %d prompts were cut on the %s to %d tokens", truncated, len(texts), truncation, limit)
-    return PromptSet(prompts=tuple(prompts), max_prompt_tokens=limit, truncated_count=truncated, truncation=truncation)
+    return PromptSet(
+        prompts=tuple(prompts),
+        max_prompt_tokens=limit,
+        truncated_count=truncated,
+        truncation=truncation,
+        system_prompt=system_prompt,
+        scored_chat=scored_chat,
+    )
 
 
 def checked_tokenizer(tokenizer: Any) -> Any:
@@ -145,7 +194,7 @@ def _fitting(prompts: PromptSet, limit: int | None) -> PromptSet:
 
 def _cut(
     text: str, ids: list[int], turns: Any, tokenizer: Any, limit: int, truncation: PromptTruncation, number: int
-) -> tuple[str, list[int]]:
+) -> CutPrompt:
     """A shorter prompt. Args: turns: of a chat; None for a text."""
     if truncation == "error":
         raise PromptError(
@@ -158,7 +207,17 @@ def _cut(
         kept = cut_text(tokenizer, text, limit, truncation)
     except PromptError as error:
         raise PromptError(f"prompt {number}: {error} ({text[:50]!r})") from error
-    return str(tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)), kept
+    return CutPrompt(str(tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)), kept)
+
+
+def _scored(turns: Sequence[Mapping[str, Any]], text: str, scored_chat: ScoredChat, number: int) -> str:
+    """Text of a chat that a reward model reads. Args: text: as the template wrote it."""
+    if scored_chat == "template":
+        return text
+    try:
+        return transcript_of(turns) if scored_chat == "transcript" else with_calls(turns[-1])
+    except DataError as error:
+        raise PromptError(f"prompt {number}: {error}") from error
 
 
 def _rows(source: Any) -> Iterable[Any]:
@@ -192,17 +251,40 @@ def _columns(row: Any) -> dict[str, Any]:
     return {k: v for k, v in row.items() if k not in ("prompt", "messages")} if isinstance(row, Mapping) else {}
 
 
-def _checked(row: Any, number: int) -> Any:
-    """The row, the turns of a chat in it under "messages" and with plain text in them."""
-    if not isinstance(row, Mapping):
+def with_system_prompt(row: Any, system_prompt: str | None) -> Any:
+    """A row of prompts whose chat has a system message: its own, or this one. Its text becomes the user's turn.
+
+    Args:
+        row: a text, or a row with "prompt" or "messages".
+        system_prompt: the message; None leaves the row as it is.
+
+    Raises:
+        DataError: its messages are none.
+    """
+    if system_prompt is None or (isinstance(row, str) and not row.strip()):
         return row
-    if not {"prompt", "messages"} & set(row):
+    given = row if isinstance(row, Mapping) else {"prompt": row}
+    turns = given.get("messages", given.get("prompt"))
+    if isinstance(turns, str):
+        turns = [{"role": "user", "content": turns}]
+    turns = text_messages(turns)
+    system = [] if turns[0]["role"] == "system" else [{"role": "system", "content": system_prompt}]
+    return {**{key: one for key, one in given.items() if key != "prompt"}, "messages": [*system, *turns]}
+
+
+def _checked(row: Any, number: int, system_prompt: str | None) -> Any:
+    """The row, the turns of a chat in it under "messages" and with plain text in them."""
+    if isinstance(row, Mapping) and not {"prompt", "messages"} & set(row):
         raise PromptError(
             f"prompt {number}: a row must have the key 'prompt' or 'messages', got {sorted(map(str, row))}"
         )
-    key = "messages" if "messages" in row else "prompt"
     try:
-        check_row(row)
+        if isinstance(row, Mapping):
+            check_row(row)
+        row = with_system_prompt(row, system_prompt)
+        if not isinstance(row, Mapping):
+            return row
+        key = "messages" if "messages" in row else "prompt"
         is_chat = key == "messages" or isinstance(row[key], list | tuple)
         return {**row, "messages": text_messages(row[key], repr(key))} if is_chat else row
     except DataError as error:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from lm_gym.prompts import ScoredChat
 from lm_gym.tools.settings import Bounds, Count, NotNegative, Positive, Probability, Seed, Whole, options
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MaybeInt",
     "MaybePath",
     "MaybeText",
+    "PromptOptions",
     "ResponseOptions",
     "RewardOptions",
     "SampleOptions",
@@ -78,7 +80,18 @@ class ResponseOptions:
 
 
 @options
-class SampleOptions(ResponseOptions):
+class PromptOptions:
+    """Treatment of prompts."""
+
+    system: MaybeText = None
+    """System message of every chat that has none; with it a text is the user's turn of a chat."""
+    scored_chat: ScoredChat = "template"
+    """Text of a chat that is scored: as the chat template wrote it, as judged chats are written, or its last
+    message."""
+
+
+@options
+class SampleOptions(ResponseOptions, PromptOptions):
     """Settings of sampling, and of the stream that is drawn from."""
 
     seed: Seed = 0
@@ -158,7 +171,7 @@ class RewardOptions:
 
 
 @options
-class TrainOptions:
+class TrainOptions(PromptOptions):
     """What is trained, on what, and what is kept of it."""
 
     model: str

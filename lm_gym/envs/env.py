@@ -12,7 +12,7 @@ from lm_gym.envs.info import InfoKeys, shown_info, step_info
 from lm_gym.envs.rendering import Transcript
 from lm_gym.envs.task import TaskEnv, TextTask, checked_options, checked_render_mode, checked_seed
 from lm_gym.errors import EpisodeOverError
-from lm_gym.prompts import Prompt, load_prompts
+from lm_gym.prompts import Prompt
 from lm_gym.scoring.adapters import RewardModelLike
 from lm_gym.tools.settings import checked
 
@@ -156,11 +156,10 @@ def chosen_prompt(task: TextTask, options: Mapping[str, Any] | None, rng: np.ran
     options = options or {}
     if options.get("prompt") is None:
         return task.prompts.draw(rng)
-    given = load_prompts(
+    given = task.prompts.load_alike(
         [options["prompt"]],
         task.tokenizer,
         max_prompt_tokens=task.prompts.max_prompt_tokens,
-        truncation=task.prompts.truncation,
         vocab_size=task.vocab_size,
     )
     return given[0]

@@ -20,7 +20,7 @@ from lm_gym.errors import ActionError, ConfigError, UnknownSettingError
 from lm_gym.models.reference import Reference
 from lm_gym.models.response_text import ResponseText
 from lm_gym.models.sampling import StopRule, with_stop_ids
-from lm_gym.prompts import Prompt, PromptSet, PromptTruncation, checked_tokenizer, load_prompts
+from lm_gym.prompts import Prompt, PromptSet, PromptTruncation, ScoredChat, checked_tokenizer, load_prompts
 from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import RewardModel, columns_for
@@ -68,6 +68,8 @@ class TextTask:
         sampling: SamplingConfig | None = None,
         max_prompt_tokens: int | None = None,
         prompt_truncation: PromptTruncation = "error",
+        system_prompt: str | None = None,
+        scored_chat: ScoredChat = "template",
         **flat: Any,
     ) -> TextTask:
         """Check the parts against each other and tokenise the prompts.
@@ -81,6 +83,8 @@ class TextTask:
             sampling: temperature, length cap, stops, or its fields as keyword arguments.
             max_prompt_tokens: limit; None takes the longest prompt.
             prompt_truncation: treatment of a longer prompt.
+            system_prompt: system message of every chat that has none; with it, a text is the user's turn of a chat.
+            scored_chat: text of a chat that the reward model reads: "template", "transcript" or "last_message".
             flat: fields of RewardConfig and SamplingConfig, such as ``kl_coef=.1, max_new_tokens=16``.
 
         Raises:
@@ -110,6 +114,8 @@ class TextTask:
             tokenizer,
             max_prompt_tokens=max_prompt_tokens,
             truncation=prompt_truncation,
+            system_prompt=system_prompt,
+            scored_chat=scored_chat,
             vocab_size=vocab_size,
         )
         _check_context(reference, loaded.max_prompt_tokens, sampling.max_new_tokens)

@@ -25,7 +25,7 @@ from lm_gym.envs.task import (
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError, EpisodeOverError, PromptError, UnsupportedModelError
 from lm_gym.policy import Policy, Sampler
-from lm_gym.prompts import Prompt, load_prompts
+from lm_gym.prompts import Prompt
 from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.scoring.adapters import RewardModelLike
 from lm_gym.tools.settings import Count, Whole, checked, shown
@@ -274,9 +274,9 @@ class TextGenerationVectorEnv(TaskEnv, VectorEnv[Observation, Any, np.ndarray]):
         """
         if isinstance(prompt, Prompt):
             return prompt
-        new = self.task.sampling.max_new_tokens
+        task, new = self.task, self.task.sampling.max_new_tokens
         limit = None if self.reference is None else self.reference.longest_prompt(new)
-        return load_prompts([prompt], self.task.tokenizer, max_prompt_tokens=limit, vocab_size=self.task.vocab_size)[0]
+        return task.prompts.load_alike([prompt], task.tokenizer, max_prompt_tokens=limit, vocab_size=task.vocab_size)[0]
 
     def _check_running(self, active: np.ndarray) -> None:
         if any(prompt is None for prompt in self._mdp.prompts):

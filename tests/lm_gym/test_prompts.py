@@ -276,3 +276,65 @@ def test_only_this_library_tells_of_a_prompt_that_is_too_long(
         theirs.removeHandler(caplog.handler)
         hf_logging.set_verbosity(verbosity)
     assert "Token indices" not in caplog.text
+
+
+DIALOGUE = {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes"}]}
+
+
+@pytest.mark.parametrize(
+    ("scored_chat", "text"),
+    [
+        ("template", "u hello a yes a1"),
+        ("transcript", "\n\nHuman: hello\n\nAssistant: yes\n\nAssistant:"),
+        ("last_message", "yes"),
+    ],
+)
+def test_the_text_of_a_chat_that_is_scored_is_a_choice_and_its_tokens_are_not(
+    scored_chat: Any, text: str, chat_tokenizer: Any
+) -> None:
+    (found,) = load_prompts([DIALOGUE], chat_tokenizer, scored_chat=scored_chat).prompts
+    (plain,) = load_prompts([DIALOGUE], chat_tokenizer).prompts
+    assert found.text == text
+    assert found.ids.tolist() == plain.ids.tolist()
+    assert texts(["a text"], chat_tokenizer, scored_chat=scored_chat) == ["a text"]
+
+
+def test_a_system_prompt_goes_before_every_chat_that_has_none(chat_tokenizer: Any) -> None:
+    with_its_own = {"messages": [{"role": "system", "content": "mine"}, *DIALOGUE["messages"]]}
+    assert texts([DIALOGUE, with_its_own, "hello"], chat_tokenizer, system_prompt="be short") == [
+        "s be short u hello a yes a1",
+        "s mine u hello a yes a1",
+        "s be short u hello a1",
+    ]
+    (kept,) = load_prompts([{"prompt": "hello", "answer": 3}], chat_tokenizer, system_prompt="be short").prompts
+    assert kept.columns == {"answer": 3}
+    with pytest.raises(PromptError, match="prompt 1: must be a non-empty string"):
+        load_prompts([" "], chat_tokenizer, system_prompt="be short")
+    with pytest.raises(PromptError, match="need a tokenizer with a chat template"):
+        load_prompts(["hello"], make_tokenizer(), system_prompt="be short")
+
+
+def test_a_chat_that_was_cut_is_scored_as_it_was_asked(chat_tokenizer: Any) -> None:
+    long = {
+        "messages": [
+            {"role": "user", "content": "old words"},
+            *DIALOGUE["messages"],
+            {"role": "user", "content": "now"},
+        ]
+    }
+    limit = len(chat_tokenizer("u hello a yes u now a1", add_special_tokens=False)["input_ids"])
+    settings: dict[str, Any] = {"max_prompt_tokens": limit, "truncation": "left", "scored_chat": "transcript"}
+    (found,) = texts([long], chat_tokenizer, **settings)
+    assert "old words" not in found
+    assert found.endswith("\n\nHuman: now\n\nAssistant:")
+
+
+def test_other_prompts_are_loaded_by_the_rules_of_a_set(chat_tokenizer: Any) -> None:
+    settings: dict[str, Any] = {"system_prompt": "be short", "scored_chat": "last_message", "truncation": "left"}
+    one = load_prompts([DIALOGUE], chat_tokenizer, **settings)
+    more = one.load_alike(["why"], chat_tokenizer, max_prompt_tokens=None, vocab_size=one[0].ids.max() + 100)
+    expected = load_prompts(["why"], chat_tokenizer, **settings)
+    assert more[0].text == "why"
+    assert more[0].ids.tolist() == expected[0].ids.tolist()
+    with pytest.raises(PromptError, match="must be left out with prompts that are tokenised already"):
+        load_prompts(one, chat_tokenizer, system_prompt="be long")

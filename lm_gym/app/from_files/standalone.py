@@ -18,6 +18,7 @@ from lm_gym.app.pipeline.stages import answered, load_policy, make_env, referenc
 from lm_gym.app.run_models import SETTINGS
 from lm_gym.config import RewardConfig, SamplingConfig
 from lm_gym.errors import ConfigError, OutputExistsError, PromptError
+from lm_gym.prompts import with_system_prompt
 from lm_gym.scoring.handles import load_reward_model
 from lm_gym.scoring.protocol import Scores, checked_scores, columns_for
 from lm_gym.sources.rows import read_rows
@@ -78,6 +79,8 @@ def train_policy(
         load_reward_model(options.reward_model),
         reward=RewardConfig(kl_coef=update.kl_coef, score_timeout_s=options.score_timeout),
         sampling=sampling_of(responses),
+        system_prompt=options.system,
+        scored_chat=options.scored_chat,
     )
     result = run_agent(
         out,
@@ -139,6 +142,7 @@ def generate_texts(
     """
     prompts: list[str | Mapping[str, Any]] = [*given]
     prompts += [] if path is None else _without_columns(read_prompt_rows(path))
+    prompts = [with_system_prompt(prompt, options.system) for prompt in prompts]
     if not prompts:
         raise ConfigError('generate: needs --prompt "..." or --data FILE, got neither')
     if count < 1:
@@ -191,9 +195,10 @@ def compare_models(
     """A table of two models' responses, and who wins if there is a reward model."""
     if limit < 1:
         raise ConfigError(f"compare: --limit must be >= 1, got {limit}")
-    rows = read_prompt_rows(path)
-    one, two = (answered(model, rows, 1, sampling_of(options), seed=options.seed) for model in (a, b))
-    prompts = [found.prompt for found in one]  # as the first model's template writes a chat
+    rows = [with_system_prompt(row, options.system) for row in read_prompt_rows(path)]
+    asked: dict[str, Any] = {"seed": options.seed, "scored_chat": options.scored_chat}
+    one, two = (answered(model, rows, 1, sampling_of(options), **asked) for model in (a, b))
+    prompts = [found.prompt for found in one]  # a chat as the first model's template writes it, if by one at all
     texts = [[found.texts[0] for found in side] for side in (one, two)]
     table = Table("prompt", a, b, show_lines=True)
     shown = texts

@@ -29,7 +29,7 @@ from lm_gym.models.generate import response_texts
 from lm_gym.models.language_model import DType, load_language_model
 from lm_gym.models.lora import LoraSettings, lasting_handle
 from lm_gym.models.reference import Reference
-from lm_gym.prompts import load_prompts
+from lm_gym.prompts import ScoredChat, load_prompts
 from lm_gym.reward_models.judgements.annotator import Annotator, Question
 from lm_gym.reward_models.judgements.record import Judgement
 from lm_gym.reward_models.judgements.rows import load_judgements, save_judgements
@@ -75,7 +75,7 @@ class Answered:
     """A prompt and what a language model answered to it."""
 
     prompt: str
-    """Text that was continued, and that a reward model reads: a chat as its template writes it."""
+    """Text that a reward model reads; the one that was continued, but for a chat that is scored in another form."""
     texts: tuple[str, ...]
     """The answers."""
 
@@ -87,14 +87,17 @@ def answered(
     sampling: SamplingConfig,
     *,
     seed: int,
+    scored_chat: ScoredChat = "template",
 ) -> list[Answered]:
     """Draw ``count`` answers to each prompt (a text, or a row with "prompt" or "messages") from a saved model.
+
+    Args: scored_chat: form of a chat in what is returned.
 
     Raises:
         PromptError: a prompt cannot be used, or is a chat and the model's tokenizer has no chat template.
     """
     language_model = load_language_model(model)
-    loaded = load_prompts(list(prompts), language_model.tokenizer).prompts
+    loaded = load_prompts(list(prompts), language_model.tokenizer, scored_chat=scored_chat).prompts
     repeated = [prompt.ids for prompt in loaded for _ in range(count)]
     texts = response_texts(language_model, repeated, replace(sampling, seed=seed))
     return [
@@ -214,6 +217,8 @@ def make_env(
     reward: RewardConfig,
     sampling: SamplingConfig,
     num_envs: int = 1,
+    system_prompt: str | None = None,
+    scored_chat: ScoredChat = "template",
 ) -> TextGenerationVectorEnv:
     """The environment of a stage: frozen reference, prompts (texts, or rows with columns), reward model."""
     task = TextTask.of(
@@ -222,6 +227,8 @@ def make_env(
         action_mode="token_and_log_prob",
         reward=reward,
         sampling=sampling,
+        system_prompt=system_prompt,
+        scored_chat=scored_chat,
     )
     return TextGenerationVectorEnv(task, reward_model, num_envs=num_envs)
 

@@ -20,7 +20,6 @@ def chat(
     ] = None,
     reward_model: MaybeText = None,
     reference: MaybeText = None,
-    system: MaybeText = None,
     separator: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: nothing)")] = "",
 ) -> None:
     """Talk to a language model, or to two side by side, token by token.
@@ -35,11 +34,10 @@ def chat(
 
     Args:
         model: Folder, GGUF file, hub id or run.
-        sampling: Settings of sampling.
+        sampling: Settings of sampling and of prompts.
         other: Folder, GGUF file, hub id or run of a second model that answers the same messages.
         reward_model: Score every answer, and on a terminal what there is of it while it is written.
         reference: Folder, GGUF file, hub id or run of a model from which the KL of every answer is taken, in nats.
-        system: System message, for models with a chat template.
         separator: Put after every message that starts a text, for models without one.
     """
     import sys
@@ -59,7 +57,8 @@ def chat(
     for name in (model, other):
         if name is not None:
             rules = replace(sampling_of(sampling), seed=sampling.seed)
-            speakers.append(Speaker(name, load_language_model(language_model_of(name)), rules, separator=separator))
+            loaded, scored = load_language_model(language_model_of(name)), sampling.scored_chat
+            speakers.append(Speaker(name, loaded, rules, separator=separator, scored_chat=scored))
     conversation = Conversation(
         speakers,
         console,
@@ -67,6 +66,6 @@ def chat(
         reference=None if reference is None else Reference(load_language_model(language_model_of(reference))),
         attended=sys.stdin.isatty(),
     )
-    if system is not None:
-        conversation.instruct(system)
+    if sampling.system is not None:
+        conversation.instruct(sampling.system)
     conversation.run(lines_of_standard_input(console))

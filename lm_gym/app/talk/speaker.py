@@ -14,7 +14,7 @@ from lm_gym.models.decoder import decoder_for
 from lm_gym.models.language_model import LanguageModel
 from lm_gym.models.sampling import with_stop_ids
 from lm_gym.models.streaming import Streamed, stream_text
-from lm_gym.prompts import Prompt, load_prompts
+from lm_gym.prompts import Prompt, ScoredChat, load_prompts
 
 __all__ = ["Heard", "Speaker"]
 
@@ -46,12 +46,21 @@ class Speaker:
     a new text, and an empty one goes on with the text so far.
     """
 
-    def __init__(self, name: str, model: LanguageModel, sampling: SamplingConfig, *, separator: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        model: LanguageModel,
+        sampling: SamplingConfig,
+        *,
+        separator: str = "",
+        scored_chat: ScoredChat = "template",
+    ) -> None:
         """Args:
         name: what it is called.
         model: the language model.
         sampling: rules; the seed is that of the whole conversation.
         separator: put after every message that starts a text.
+        scored_chat: text of a chat that is scored.
 
         Raises:
             ConfigError: a separator for a model that has a chat template.
@@ -63,7 +72,7 @@ class Speaker:
             raise ConfigError(f"chat: --separator is for models that continue text, and {name} has a chat template")
         self.sampling = with_stop_ids(sampling, model.eos_ids, model.vocab_size)
         self.system: str | None = None
-        self._separator = separator
+        self._separator, self._scored_chat = separator, scored_chat
         self._history: tuple[Exchange, ...] = ()
         self._generator = torch.Generator().manual_seed(sampling.seed or 0)
 
@@ -125,4 +134,5 @@ class Speaker:
         else:
             told = message + self._separator if message else ""
             row = {"prompt": "".join(one.message + one.answer for one in history) + told}
-        return load_prompts([row], self.model.tokenizer, vocab_size=self.model.vocab_size)[0]
+        model, scored = self.model, self._scored_chat
+        return load_prompts([row], model.tokenizer, scored_chat=scored, vocab_size=model.vocab_size)[0]

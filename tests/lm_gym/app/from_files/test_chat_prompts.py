@@ -121,3 +121,28 @@ def test_run_writes_judged_chats_by_the_template_of_its_model(begins: bool, mode
 
 def _said(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
+
+
+def test_a_system_message_is_told_to_the_model_and_scored_in_the_form_of_choice(
+    model: str, chats: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def reward(prompts: list[str], completions: list[str]) -> list[float]:
+        seen.extend(prompts)
+        return [1.0] * len(prompts)
+
+    module = types.ModuleType("reward_of_transcripts")
+    module.reward = reward  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    given = ["--system", "Be brief.", "--max-new-tokens", "4"]
+    scored = ["--reward-model", "reward_of_transcripts:reward", "--scored-chat", "transcript"]
+    short = ["--iterations", "1", "--episodes", "4", "--eval-data", chats, "--out", str(tmp_path / "run")]
+    assert main(["train", "--model", model, "--data", chats, *given, *scored, *short]) == 0
+    assert main(["compare", model, model, "--data", chats, *given, *scored]) == 0
+    lamp = "\n\nSystem: Be brief.\n\nHuman: Review the lamp.\n\nAssistant:"
+    assert {prompt.replace("kettle", "lamp").replace("chair", "lamp") for prompt in seen} == {lamp}
+    out = tmp_path / "out.jsonl"
+    assert main(["generate", "--model", model, "--data", chats, *given, "--out", str(out)]) == 0
+    assert read_jsonl(out)[0]["messages"] == [{"role": "system", "content": "Be brief."}, *CHATS[0]]
+    assert read_jsonl(out)[0]["prompt"].startswith("[system] Be brief.")
