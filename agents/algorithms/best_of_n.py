@@ -31,8 +31,7 @@ from lm_gym.tools.settings import Bounds, Count, checked, finite_array, settings
 from ..metrics import episode_metrics
 from ..policy import LanguageModelPolicy
 from ..update.config import BatchConfig
-from ..update.learning import LearningAgent
-from ..update.passes import PassesUpdate
+from ..update.passes import PassesAgent
 
 __all__ = [
     "RejectionSampling",
@@ -152,7 +151,7 @@ def kept_rows(returns: np.ndarray, group: np.ndarray, counted: np.ndarray, *, th
     return order[np.unique(group[order], return_index=True)[1]]
 
 
-class RejectionSampling(LearningAgent):
+class RejectionSampling(PassesAgent):
     """Rejection sampling fine-tuning: the likelihood of what was kept, whole responses weighing alike."""
 
     config_type: ClassVar[type[RejectionSamplingConfig]] = RejectionSamplingConfig
@@ -176,7 +175,6 @@ class RejectionSampling(LearningAgent):
                 "RejectionSampling: samples_per_prompt: must be >= 2 where the best of each prompt is kept, got 1; "
                 "raise it, or set threshold"
             )
-        self._update = PassesUpdate("RejectionSampling", policy, self.config, self.processes)
 
     def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
         """See :meth:`LearningAgent.update`."""
@@ -186,15 +184,7 @@ class RejectionSampling(LearningAgent):
         def loss(part: Episodes, now: PolicyEvaluation, rows: np.ndarray) -> dict[str, Tensor]:
             return {"policy_loss": -now.log_probs.sum(1)}
 
-        found = self._update(episodes, kept[:, None], loss, ("policy_loss",), progress=progress)
+        found = self._passes(episodes, kept[:, None], loss, ("policy_loss",), progress=progress)
         counts = self.processes.sum(torch.tensor([len(kept), len(episodes)], device=self.policy.device)).tolist()
         told = episode_metrics(episodes, processes=self.processes)
         return {**told, **found, "kept_share": counts[0] / counts[1]}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Optimiser and generator of minibatches."""
-        return self._update.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an agent."""
-        self._update.load_state_dict(state)

@@ -48,8 +48,8 @@ from ..policy import LanguageModelPolicy
 from ..update.baselines import group_statistics, uniform_share
 from ..update.config import BatchConfig
 from ..update.functional import clipped_policy_loss, discounted_returns, masked_whiten
-from ..update.learning import LearningAgent, require_log_ratio
-from ..update.passes import PassesUpdate, response_log_ratios
+from ..update.learning import require_log_ratio
+from ..update.passes import PassesAgent, response_log_ratios
 
 __all__ = ["VIMPO", "AStarPO", "AStarPOConfig", "VIMPOConfig", "soft_value"]
 
@@ -62,32 +62,12 @@ def soft_value(returns: np.ndarray, beta: float) -> float:
     return float(beta * (np.logaddexp.reduce(returns / beta) - np.log(len(returns))))
 
 
-class ClosedFormAgent(LearningAgent):
+class ClosedFormAgent(PassesAgent):
     """An agent that learns the equation above by its squared error, given the value of each prompt."""
-
-    def __init__(
-        self,
-        policy: LanguageModelPolicy,
-        config: Any = None,
-        *,
-        sampler: Sampler | None = None,
-        processes: Processes | None = None,
-    ) -> None:
-        """Args: see :class:`LearningAgent`."""
-        super().__init__(policy, config, sampler=sampler, processes=processes)
-        self._update = PassesUpdate(type(self).__name__, policy, self.config, self.processes)
 
     def check_env(self, env: TextGenerationVectorEnv) -> None:
         """Refuse an environment without a KL to a reference, or with truncated sampling."""
         require_log_ratio(type(self).__name__, env)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Optimiser and generator of minibatches."""
-        return self._update.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an agent."""
-        self._update.load_state_dict(state)
 
     def regressed(
         self, episodes: Episodes, values: np.ndarray, counted: np.ndarray, *, progress: float
@@ -112,7 +92,7 @@ class ClosedFormAgent(LearningAgent):
             return {"policy_loss": 0.5 * squares + added, "regression_error": squares}
 
         items = np.flatnonzero(counted)[:, None]
-        found = self._update(episodes, items, loss, ("policy_loss", "regression_error"), progress=progress)
+        found = self._passes(episodes, items, loss, ("policy_loss", "regression_error"), progress=progress)
         if "regression_error" in found:
             found["regression_error"] **= 0.5
         return {**episode_metrics(episodes, processes=self.processes), **found}

@@ -39,8 +39,8 @@ from ..policy import LanguageModelPolicy
 from ..update.agent_folder import load_agent
 from ..update.baselines import uniform_share
 from ..update.config import BatchConfig
-from ..update.learning import LearningAgent, require_log_ratio
-from ..update.passes import PassesUpdate, response_log_ratios
+from ..update.learning import require_log_ratio
+from ..update.passes import PassesAgent, response_log_ratios
 from .preference_pairs import PreferencePairs
 
 __all__ = ["DPO", "DPOConfig", "best_and_worst", "dpo_loss", "neighbours"]
@@ -100,7 +100,7 @@ def neighbours(group: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs])
 
 
-class DPO(LearningAgent):
+class DPO(PassesAgent):
     """Direct preference optimisation, online, or offline where pairs are given."""
 
     config_type: ClassVar[type[DPOConfig]] = DPOConfig
@@ -133,7 +133,6 @@ class DPO(LearningAgent):
                 "leave it out"
             )
         self._draws = np.random.default_rng([self.config.seed, self.processes.rank])
-        self._update = PassesUpdate("DPO", policy, self.config, self.processes)
 
     def check_env(self, env: TextGenerationVectorEnv) -> None:
         """Refuse an environment without a KL to a reference, or with truncated sampling."""
@@ -167,7 +166,7 @@ class DPO(LearningAgent):
                 "preference_accuracy": (sign * margins > 0).float(),
             }
 
-        found = self._update(episodes, items, loss, NUMBERS, progress=progress)
+        found = self._passes(episodes, items, loss, NUMBERS, progress=progress)
         if self.pairs is not None:  # nobody drew them, and nobody scored them
             return {**found, "response_length": float(episodes.response_lengths.mean())}
         told = episode_metrics(episodes, processes=self.processes)
@@ -190,13 +189,13 @@ class DPO(LearningAgent):
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser, and the generators of minibatches and of the draws of pairs."""
-        return self._update.state_dict() | {"draws": state_of(self._draws)}
+        return super().state_dict() | {"draws": state_of(self._draws)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an agent."""
         state = require_state("DPO", state, ("draws",))
         draws = generator_of(state["draws"], "DPO state: draws")
-        self._update.load_state_dict(state)
+        super().load_state_dict(state)
         self._draws = draws
 
     @classmethod

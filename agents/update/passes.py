@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from lm_gym.episodes import Episodes
-from lm_gym.policy import PolicyEvaluation
+from lm_gym.policy import PolicyEvaluation, Sampler
 from lm_gym.processes import Processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
 
 from ..policy import LanguageModelPolicy
 from .config import BatchConfig
+from .learning import LearningAgent
 from .optimizer import PolicyOptimizer
 
-__all__ = ["ItemLoss", "PassesUpdate", "response_log_ratios"]
+__all__ = ["ItemLoss", "PassesAgent", "PassesUpdate", "response_log_ratios"]
 
 ItemLoss = Callable[[Episodes, PolicyEvaluation, np.ndarray], Mapping[str, Tensor]]
 """From the n * w episodes of a piece, side by side, the policy's view of them with gradient, and their rows in the
@@ -96,6 +97,30 @@ class PassesUpdate:
             return torch.stack([found[name].detach().float().sum() / count for name in names])
 
         return [self._optimizer.step(lengths, backward, sums=names, losses=["policy_loss"])]
+
+
+class PassesAgent(LearningAgent):
+    """An agent that learns from each batch by a loss over items."""
+
+    def __init__(
+        self,
+        policy: LanguageModelPolicy,
+        config: Any = None,
+        *,
+        sampler: Sampler | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        """Args: see :class:`LearningAgent`; the config is a :class:`BatchConfig`."""
+        super().__init__(policy, config, sampler=sampler, processes=processes)
+        self._passes = PassesUpdate(type(self).__name__, policy, self.config, self.processes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimiser and generator of minibatches."""
+        return self._passes.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an agent."""
+        self._passes.load_state_dict(state)
 
 
 def response_log_ratios(part: Episodes, now: PolicyEvaluation) -> Tensor:
