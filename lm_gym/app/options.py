@@ -213,7 +213,7 @@ class UpdateOptions:
     episodes: Count = 64
     """Responses per iteration."""
     samples_per_prompt: AgentsInt = None
-    """Responses to each prompt that is drawn: 8 for most methods that compare them, 4 for rloo, else 1 (also
+    """Responses to each prompt that is drawn: 8 for most methods that compare them, 4 for rloo, 2 for dpo, else 1 (also
     --num-generations)."""
     minibatches: AgentsInt = None
     """Optimiser steps per pass over an iteration's responses: 4 for ppo."""
