@@ -28,7 +28,7 @@ from lm_gym.models.generate import LanguageModelSampler, response_texts
 from lm_gym.models.language_model import DType, LanguageModel, own_copy
 from lm_gym.models.lora import LoraSettings
 from lm_gym.models.reference import Reference
-from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
+from lm_gym.models.teacher_forcing import episode_batches, forced_states, scatter, token_statistics
 from lm_gym.policy import PolicyEvaluation
 from lm_gym.prompts import load_prompts
 from lm_gym.tools.settings import Count, Place, checked, shown
@@ -357,8 +357,7 @@ class LanguageModelPolicy:
         shape = episodes.response_mask.shape
         grids = [torch.zeros(shape, device=self.device) for _ in range(3)]
         final = torch.zeros(shape[0], device=self.device)
-        lengths = episodes.prompt_lengths + episodes.response_lengths
-        for rows in token_batches(lengths, max_batch_tokens, self.device):
+        for rows in episode_batches(episodes, max_batch_tokens, self.device):
             part = self.log_probs_and_values(episodes[rows], values=values)
             index = torch.from_numpy(rows).to(self.device)
             for grid, found in zip(grids, part[:3], strict=True):

@@ -32,6 +32,7 @@ from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
 from lm_gym.errors import ConfigError
 from lm_gym.models.language_model import own_copy
+from lm_gym.models.teacher_forcing import episode_batches
 from lm_gym.policy import Sampler
 from lm_gym.processes import Processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
@@ -178,8 +179,9 @@ class SoftQ(LearningAgent):
             assert batch is not None  # there is no piece of nothing
             return self._backward(batch[piece], tokens)
 
-        lengths = np.zeros(0, dtype=np.int64) if batch is None else batch.prompt_lengths + batch.response_lengths
-        step = self._optimizer.step(lengths, backward, sums=["squared_error"], losses=["squared_error"])
+        limit, device = self.config.max_batch_tokens, self.policy.device
+        pieces = () if batch is None else episode_batches(batch, limit, device)
+        step = self._optimizer.step(pieces, backward, sums=["squared_error"], losses=["squared_error"])
         self._follow()
         return [{"soft_bellman_error": math.sqrt(step["squared_error"]), "grad_norm": step["grad_norm"]}]
 

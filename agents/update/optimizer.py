@@ -6,7 +6,7 @@ Knows: weights, their gradients, the numbers that pieces of a batch share. Does 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lm_gym.errors import DivergedError
-from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.processes import Processes
 from lm_gym.tools.settings import Count, Positive, Seed, settings
 
@@ -68,20 +67,20 @@ class PolicyOptimizer:
 
     def step(
         self,
-        lengths: np.ndarray,
+        pieces: Iterable[np.ndarray],
         backward: Callable[[np.ndarray], Tensor],
         *,
         sums: Sequence[str],
         maxima: Sequence[str] = (),
         losses: Sequence[str],
     ) -> dict[str, float]:
-        """One step on a minibatch, which is cut by tokens into pieces.
+        """One step on a minibatch that is cut into pieces.
 
         Args:
-            lengths: tokens of a forward pass for each item of the minibatch; 0 items where only other processes have
-                some. Shape: (N,), int.
-            backward: accumulates the gradient of the items with the given indices, and returns its shares of the
-                numbers below. Shape of its result: (len(sums) + len(maxima),).
+            pieces: indices of the items of each forward pass, which hold ``max_batch_tokens`` at most; none where only
+                other processes have some. Shape of each: (n,), int.
+            backward: accumulates the gradient of a piece, and returns its shares of the numbers below. Shape of its
+                result: (len(sums) + len(maxima),).
             sums: names of the numbers that add up over pieces and processes.
             maxima: names of those whose largest counts.
             losses: names among ``sums`` that must be finite, as an error shows them (``_`` as a space).
@@ -94,12 +93,12 @@ class PolicyOptimizer:
         self._adam.zero_grad(set_to_none=True)
         device, most = self.policy.device, len(sums)
         self._masters.follow()
-        pieces = []
-        for piece in token_batches(lengths, self.config.max_batch_tokens, device):
-            pieces.append(backward(piece))
+        found_of_pieces = []
+        for piece in pieces:
+            found_of_pieces.append(backward(piece))
             self._masters.take_gradients()
         self.processes.sum_gradients(self._masters.parameters)
-        shares = torch.stack([torch.zeros(most + len(maxima), device=device), *pieces])
+        shares = torch.stack([torch.zeros(most + len(maxima), device=device), *found_of_pieces])
         found = dict(zip(sums, self.processes.sum(shares[:, :most].sum(0)).tolist(), strict=True))
         found |= dict(zip(maxima, self.processes.max(shares[:, most:].amax(0)).tolist(), strict=True))
         limit = self.config.max_grad_norm

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lm_gym.episodes import Episodes
+from lm_gym.models.teacher_forcing import token_batches
 from lm_gym.policy import PolicyEvaluation, Sampler
 from lm_gym.processes import Processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
@@ -96,7 +97,8 @@ class PassesUpdate:
             (found["policy_loss"].sum() / count).backward()
             return torch.stack([found[name].detach().float().sum() / count for name in names])
 
-        return [self._optimizer.step(lengths, backward, sums=names, losses=["policy_loss"])]
+        pieces = token_batches(lengths, self._optimizer.config.max_batch_tokens, self.policy.device)
+        return [self._optimizer.step(pieces, backward, sums=names, losses=["policy_loss"])]
 
 
 class PassesAgent(LearningAgent):

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from lm_gym.episodes import Episodes
+from lm_gym.models.teacher_forcing import episode_batches
 from lm_gym.processes import Processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.tools.settings import Whole, checked
@@ -192,7 +193,7 @@ class SurrogateUpdate:
         if tokens == 0:
             return {}
         return self._optimizer.step(
-            (episodes.prompt_lengths + episodes.response_lengths)[rows],
+            episode_batches(episodes.without_keep_sets()[rows], self.config.max_batch_tokens, device),
             lambda piece: self._backward(batch, rows[piece], tokens, sequences),
             sums=SHARES,
             maxima=MAXIMA,

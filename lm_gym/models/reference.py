@@ -22,7 +22,7 @@ from lm_gym.errors import UnsupportedModelError
 from lm_gym.models.decoder import decoder_for
 from lm_gym.models.language_model import LanguageModel, frozen
 from lm_gym.models.sampling import truncated_logits
-from lm_gym.models.teacher_forcing import forced_states, scatter, token_batches, token_statistics
+from lm_gym.models.teacher_forcing import episode_batches, forced_states, scatter, token_statistics
 from lm_gym.tools.digests import digest_tensors
 from lm_gym.tools.settings import checked
 
@@ -79,8 +79,7 @@ class Reference:
             UnsupportedModelError: one of them is not finite.
         """
         out = np.zeros(episodes.response_mask.shape, dtype=np.float32)
-        lengths = episodes.prompt_lengths + episodes.response_lengths
-        for rows in token_batches(lengths, max_batch_tokens, self.language_model.device):
+        for rows in episode_batches(episodes, max_batch_tokens, self.language_model.device):
             part = episodes[rows].without_keep_sets()
             states = forced_states(self.language_model, part).before
             flat = token_statistics(self.language_model, states, part, entropy=False).log_probs

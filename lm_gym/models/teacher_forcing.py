@@ -9,7 +9,7 @@ Shapes: B = episodes, T = longest response, N = counted response tokens (row-maj
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 from lm_gym.episodes import Episodes
 from lm_gym.models.decoder import ForcedStates, decoder_for
+from lm_gym.models.decoding.shared_prompts import SharedPrompts, padded_tokens, sharing_pays
 from lm_gym.models.language_model import LanguageModel
 
-__all__ = ["TokenStatistics", "forced_states", "scatter", "token_batches", "token_statistics"]
+__all__ = ["TokenStatistics", "episode_batches", "forced_states", "scatter", "token_batches", "token_statistics"]
 
 HEAD_NUMBERS_ON_CPU = 1 << 21
 """Logits that are computed at once on a CPU (8 MB); small enough for its caches."""
@@ -70,6 +71,65 @@ def token_batches(lengths: np.ndarray, max_tokens: int, device: torch.device) ->
         rows = max(1, min(max_tokens // longest, max(similar, -(-enough // longest))))
         yield order[start : start + rows]
         start += rows
+
+
+def episode_batches(episodes: Episodes, max_tokens: int, device: torch.device) -> Iterator[np.ndarray]:
+    """Cut episodes into batches for :func:`forced_states`, as :func:`token_batches` does.
+
+    Where running shared prompts once pays, the rows of a prompt stay side by side, and a batch counts each of its
+    prompts once.
+
+    Args:
+        episodes: the rows.
+        max_tokens: padded tokens of a batch at most.
+        device: that will run them.
+
+    Yields: row indices. Shape: (b,), int.
+    """
+    prompts, responses = episodes.prompt_lengths, episodes.response_lengths
+    of_row = SharedPrompts.of(episodes.prompt_rows()).of_row
+    whole, once = int((prompts + responses).sum()), int(prompts[np.unique(of_row, return_index=True)[1]].sum())
+    if not sharing_pays(whole, once + int(responses.sum()), device):
+        yield from token_batches(prompts + responses, max_tokens, device)
+        return
+
+    def size(rows: np.ndarray) -> int:
+        return padded_tokens(prompts[rows], responses[rows], of_row[rows], device)[0]
+
+    enough = ENOUGH_TOKENS_ON_CPU if device.type == "cpu" else ENOUGH_TOKENS
+    batch = np.zeros(0, dtype=np.int64)
+    for rows in _rows_of_prompts(prompts + responses, of_row, lambda rows: size(rows) <= max_tokens):
+        joined = np.concatenate([batch, rows])
+        added = size(joined) - size(batch) if len(batch) else 0
+        wasteful = len(batch) and size(batch) >= enough and SHARE_OF_LONGEST * added > size(rows)
+        if len(batch) and (wasteful or size(joined) > max_tokens):
+            yield batch
+            joined = rows
+        batch = joined
+    yield batch
+
+
+def _rows_of_prompts(
+    lengths: np.ndarray, of_row: np.ndarray, fits: Callable[[np.ndarray], bool]
+) -> Iterator[np.ndarray]:
+    """The rows of each prompt, longest first; those that do not fit in a batch come in several parts.
+
+    Args:
+        lengths: tokens per row. Shape: (B,), int.
+        of_row: number of each row's prompt. Shape: (B,), int.
+        fits: True if some rows of one prompt may stand in a batch.
+    """
+    longest = np.zeros(of_row.max() + 1, dtype=np.int64)
+    np.maximum.at(longest, of_row, lengths)
+    order = np.lexsort((-lengths, of_row, -longest[of_row]))
+    for rows in np.split(order, np.flatnonzero(np.diff(of_row[order])) + 1):
+        start = 0
+        while start < len(rows):
+            count = len(rows) - start
+            while count > 1 and not fits(rows[start : start + count]):
+                count -= 1
+            yield rows[start : start + count]
+            start += count
 
 
 def forced_states(model: LanguageModel, episodes: Episodes) -> ForcedStates:

@@ -63,6 +63,26 @@ def test_gradients_are_those_without_it_and_every_layer_is_run_twice(kind: Any, 
     assert not any(module.training for module in again.model.modules())
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_gradients_behind_shared_prompts_are_those_without_it(kind: Any, make_env: MakeEnv) -> None:
+    model = tiny_language_model(kind)
+    env = make_env(prompts=("a b c d e f g h i j k l m n",))
+    episodes = env.rollout(LanguageModelPolicy(own_copy(model)), 8, samples_per_prompt=8)
+    found, passes = [], []
+    for checkpointing in (False, True):
+        policy = LanguageModelPolicy(own_copy(model), gradient_checkpointing=checkpointing)
+        torch.nn.init.ones_(policy.value_head.weight)  # type: ignore[arg-type]
+        shapes: list[int] = []
+        policy.language_model.trunk.register_forward_pre_hook(
+            lambda part, args, kwargs, shapes=shapes: shapes.append(len(kwargs["input_ids"])), with_kwargs=True
+        )
+        found.append(gradients(policy, episodes))
+        passes.append(shapes)
+    assert passes == [[1, 8], [1, 8]]
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_an_agent_learns_the_same_with_an_adapter_too(make_env: MakeEnv) -> None:
     pytest.importorskip("peft")
     weights = []

@@ -6,7 +6,7 @@ Shapes: B = rows, S = slots in the cache, P = prompt tokens, H = hidden width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
 from .protocol import ForcedStates
+from .shared_prompts import SharedPrompts, padded_tokens
 
 __all__ = ["CausalDecoder"]
 
@@ -47,10 +48,10 @@ class CausalModel(Protocol):
 class CausalDecoder:
     """A decoder-only model with one key-value cache for all rows.
 
-    The prefix is never run again. Rows are left-padded inside the cache: all rows write slot S at once, a row that
-    starts is prefilled into the slots just before it, and slots that no live row still reads are dropped from the left
-    once the cache is full. Positions are given explicitly and slots are shown or hidden by a 2-D mask, so a shifted row
-    computes what an unshifted one would.
+    The prefix is never run again, and a prompt that several rows share is run once. Rows are left-padded inside the
+    cache: all rows write slot S at once, a row that starts is prefilled into the slots just before it, and slots that
+    no live row still reads are dropped from the left once the cache is full. Positions are given explicitly and slots
+    are shown or hidden by a 2-D mask, so a shifted row computes what an unshifted one would.
 
     Departure from ``model.generate``: rows are independent, and a dead row costs its share of the batch until it
     restarts or is dropped (it reads one slot, its own, so that its softmax is defined).
@@ -79,9 +80,14 @@ class CausalDecoder:
         """See :meth:`Decoder.prefill`."""
         if responses is not None:
             prompts = [np.concatenate(pair) for pair in zip(prompts, responses, strict=True)]
-        ids, mask, positions = self._left_padded(prompts)
+        shared = SharedPrompts.of(prompts)
+        ids, mask, positions = self._left_padded(shared.prompts)
         cache = self._model.new_cache()
         hidden = self._model.hidden(ids, mask, positions, cache)[:, -1]
+        if len(shared.prompts) < len(prompts):
+            of_row = torch.from_numpy(shared.of_row).to(hidden.device)
+            cache.batch_select_indices(of_row)
+            hidden, mask = hidden[of_row], mask[of_row]
         kept = set(range(len(self._lengths))) - set(rows)
         if all(self._lengths[row] == 0 for row in kept):
             self._mask = self._mask[:, :0]
@@ -123,10 +129,15 @@ class CausalDecoder:
         """See :meth:`Decoder.teacher_forced`.
 
         Sequences are right-padded, so a position is its column and no mask is needed: under causal attention no token
-        sees what stands to its right.
+        sees what stands to its right. Where enough rows share a prompt, it is run once (:meth:`_after_shared`).
         """
+        shared = SharedPrompts.of(prompts)
         starts = np.array([len(ids) for ids in prompts])
         lengths = np.array([len(ids) for ids in responses])
+        room = self._model.max_cache_slots
+        fits = room is None or starts.max() + lengths.max() <= room
+        if fits and padded_tokens(starts, lengths, shared.of_row, self._model.device)[1]:
+            return self._after_shared(shared, starts, responses)
         width = int((starts + lengths).max())
         joined = np.full((len(starts), width), self._model.pad_id, dtype=np.int64)
         for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
@@ -139,6 +150,35 @@ class CausalDecoder:
         before = first + np.arange(lengths.sum()) - 1
         after = offsets + lengths - 1
         return ForcedStates(*(flat.index_select(0, torch.from_numpy(at).to(flat.device)) for at in (before, after)))
+
+    def _after_shared(self, shared: SharedPrompts, starts: np.ndarray, responses: Sequence[np.ndarray]) -> ForcedStates:
+        """:meth:`teacher_forced` in two passes: each prompt once, then the responses behind copies of its cache.
+
+        Autograd goes through the copies, so a prompt's gradient is the sum over its rows.
+
+        Args: starts: length of each row's prompt. Shape: (B,), int.
+        """
+        device = self._model.device
+        of_row = torch.from_numpy(shared.of_row).to(device)
+        ids, mask, positions = self._left_padded(shared.prompts)
+        cache = _PromptCache()
+        prompt_states = self._model.hidden(ids, mask, positions, cache)[:, -1]
+        lengths = np.array([len(response) for response in responses])
+        width = int(lengths.max())
+        padded = np.full((len(lengths), width), self._model.pad_id, dtype=np.int64)
+        for row, response in enumerate(responses):
+            padded[row, : len(response)] = response
+        # A pad's place is that of the last token, so that none lies beyond the model's positions.
+        places = starts[:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
+        seen = torch.cat([mask[of_row], mask.new_ones((len(lengths), width))], dim=1)
+        tokens, places = (torch.from_numpy(each).to(device) for each in (padded, places))
+        states = self._model.hidden(tokens, seen, places, _CacheBehind(cache, of_row))
+        all_states = torch.cat([prompt_states[of_row][:, None], states], dim=1).flatten(0, 1)
+        at = np.arange(len(lengths)) * (width + 1)
+        before = np.flatnonzero(np.arange(width + 1) < lengths[:, None])
+        return ForcedStates(
+            *(all_states.index_select(0, torch.from_numpy(index).to(device)) for index in (before, at + lengths))
+        )
 
     def longest_prompt(self, response_tokens: int) -> int | None:
         """See :meth:`Decoder.longest_prompt`: prompt and response share the positions."""
@@ -183,6 +223,35 @@ class CausalDecoder:
         for layer in self._cache.layers:
             layer.keys = layer.keys[:, :, slots:].contiguous()
             layer.values = layer.values[:, :, slots:].contiguous()
+
+
+class _PromptCache(DynamicCache):
+    """Keys and values of prompts as they were first computed; a layer that is run again changes nothing."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keep a layer. See :class:`Cache`."""
+        if layer_idx < len(self.layers):
+            return key_states, value_states
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+
+class _CacheBehind(DynamicCache):
+    """A cache whose rows go on from copies of prompts, made layer by layer and again whenever a layer is run again."""
+
+    def __init__(self, prompts: _PromptCache, of_row: Tensor) -> None:
+        super().__init__()
+        self.layers = prompts.layers
+        self._of_row = of_row
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Join prompts and new slots; nothing is kept. See :class:`Cache`."""
+        layer = self.layers[layer_idx]
+        keys, values = (past.index_select(0, self._of_row) for past in (layer.keys, layer.values))
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
 def _scattered(cache: Cache, rows: Sequence[int], num_rows: int) -> Cache:

@@ -21,6 +21,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from .facts import decoder_positions, encoder_positions
 from .protocol import ForcedStates
+from .shared_prompts import SharedPrompts
 
 __all__ = ["EncoderDecoder"]
 
@@ -189,9 +190,8 @@ class EncoderDecoder:
 
     def _encode(self, prompts: Sequence[np.ndarray]) -> _Encoded:
         """Run the encoder, once for prompts that are alike."""
-        places: dict[bytes, int] = {}
-        index = [places.setdefault(np.asarray(ids, dtype=np.int64).tobytes(), len(places)) for ids in prompts]
-        unlike = [prompts[index.index(place)] for place in range(len(places))]
+        shared = SharedPrompts.of(prompts)
+        unlike = shared.prompts
         ids = np.full((len(unlike), max(len(prompt) for prompt in unlike)), self._model.pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
         for row, prompt in enumerate(unlike):
@@ -202,7 +202,7 @@ class EncoderDecoder:
         with self._model.autocast():
             states = self._encoder(input_ids=torch.from_numpy(ids).to(device), attention_mask=shown).last_hidden_state
         encoded = _Encoded(states, shown)
-        return encoded if len(unlike) == len(prompts) else encoded.of(torch.tensor(index, device=device))
+        return encoded if len(unlike) == len(prompts) else encoded.of(torch.from_numpy(shared.of_row).to(device))
 
     def _decode(self, ids: np.ndarray, encoded: _Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         """Run the decoder over tokens that follow what is in the cache. Returns: Shape: (b, S, H)."""

@@ -13,6 +13,8 @@ import torch
 from lm_gym import Episodes, TextGenerationVectorEnv
 from lm_gym.agents import METRICS, PPO, LanguageModelPolicy, PPOConfig, RewardToGo
 from lm_gym.errors import ConfigError
+from lm_gym.models.decoding import shared_prompts
+from lm_gym.models.teacher_forcing import episode_batches
 
 MakeEnv = Callable[..., TextGenerationVectorEnv]
 MakePolicy = Callable[..., LanguageModelPolicy]
@@ -107,6 +109,21 @@ def test_padding_and_batching_change_nothing(
     assert_same_update(update(episodes, max_batch_tokens=40), whole)
     joined = Episodes.concatenate([episodes[:5], episodes[5:]])
     assert_same_update(update(joined), whole)
+
+
+@pytest.mark.parametrize("separate_critic", [False, True])
+def test_running_the_prompt_of_a_group_once_changes_nothing(
+    separate_critic: bool, make_env: MakeEnv, make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = make_env(prompts=("a b c d e f g h i", "d e f g"), **SAMPLINGS["all"])
+    episodes = env.rollout(make_policy(env), 12, samples_per_prompt=6)
+    found, sizes = [], []
+    for least in (1, 1 << 40):
+        monkeypatch.setattr(shared_prompts, "SECOND_PASS_ON_CPU", least)
+        sizes.append([len(rows) for rows in episode_batches(episodes, 40, torch.device("cpu"))])
+        found.append(gradient_of(make_policy, env, episodes, separate_critic=separate_critic, max_batch_tokens=40))
+    assert len(sizes[0]) < len(sizes[1])
+    assert_same_update(*found)
 
 
 def test_padding_does_not_hide_the_largest_ratio(make_env: MakeEnv, make_policy: MakePolicy) -> None:

@@ -5,6 +5,7 @@ token, a wrong mask or a cache that grows too long shows.
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from lm_gym import LanguageModel, Reference, SamplingConfig
 from lm_gym.envs.task import TextTask
 from lm_gym.errors import ConfigError, UnsupportedModelError
 from lm_gym.models.decoder import decoder_for
+from lm_gym.models.decoding import shared_prompts
 
 LENGTH = 20
 """Positions of each model."""
@@ -147,7 +149,7 @@ class Play:
 
 
 @pytest.mark.parametrize("name", FAMILIES.split())
-def test_stepping_and_teacher_forcing_equal_a_plain_call(name: str) -> None:
+def test_stepping_and_teacher_forcing_equal_a_plain_call(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = LanguageModel(family(name), make_tokenizer())
     assert model.max_length in (LENGTH, None)
     play = Play(model, LENGTH)
@@ -158,6 +160,37 @@ def test_stepping_and_teacher_forcing_equal_a_plain_call(name: str) -> None:
     )
     expected = np.concatenate([plain_log_probs(model, row.tolist())[3:-1] for row in rows])
     np.testing.assert_allclose(torch.log_softmax(forced, dim=-1).numpy(), expected, atol=ROUNDING)
+    check_shared_prompts(model, play.rng, monkeypatch)
+
+
+def check_shared_prompts(model: LanguageModel, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that share a prompt, teacher-forced behind copies of its cache, with and without pads on both sides."""
+    monkeypatch.setattr(shared_prompts, "SECOND_PASS_ON_CPU", 1)
+    monkeypatch.setattr(shared_prompts, "LEAST_SHARE_SAVED", 0.0)
+    prompts = [rng.integers(1, V, size) for size in (11, 4)]
+    prompts = [prompts[0], prompts[1], prompts[0], prompts[0], prompts[1]]
+    responses = [rng.integers(1, V, size) for size in (2, 14, 5, 9, 1)]  # 25 slots, 20 positions
+    monkeypatch.setattr(model, "hidden", counting := Counting(model.hidden))
+    states = decoder_for(model).teacher_forced(prompts, responses).before
+    assert counting.shapes == ([(2, 11), (5, 14)] if model.max_cache_slots is None else [(5, 20)])
+    expected = np.concatenate(
+        [
+            plain_log_probs(model, [*prompt, *response])[len(prompt) - 1 : -1]
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(log_probs(model, states), expected, atol=ROUNDING)
+
+
+class Counting:
+    """A function of token ids that notes their shapes."""
+
+    def __init__(self, function: Callable[..., torch.Tensor]) -> None:
+        self.function, self.shapes = function, list[tuple[int, ...]]()
+
+    def __call__(self, input_ids: torch.Tensor, *args: Any) -> torch.Tensor:
+        self.shapes.append(tuple(input_ids.shape))
+        return self.function(input_ids, *args)
 
 
 @pytest.mark.parametrize("name", PLACED_BY_SLOT)
