@@ -1,4 +1,7 @@
-"""Time this library's PPO on the workload of ``peer_trl_ppo.py``: same model, same data, same steps.
+"""Time this library's PPO on the workload of ``peers/trl_ppo.py``, or its GRPO on that of ``peers/trl_grpo.py``.
+
+Same model, same data, same steps. ``--grpo`` takes groups of ``--group`` responses, the KL in the loss, and one epoch
+in ``--steps`` optimiser steps.
 
 A random-weight GPT-2 on the CPU in fp32, prompts of random tokens, responses of exactly 48 tokens at temperature 1, KL
 to a frozen copy, 4 epochs of 4 minibatches over all episodes. The shared trunk is the default; ``--separate-critic``
@@ -23,7 +26,7 @@ import torch
 
 from benchmarks.workload import random_language_model
 from lm_gym import LanguageModel, LoraSettings, Reference, TextGenerationVectorEnv, TextTask
-from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig
+from lm_gym.agents import GRPO, PPO, GRPOConfig, LanguageModelPolicy, PPOConfig, SurrogateAgent
 from lm_gym.models.language_model import own_copy
 from lm_gym.models.lora import add_adapter
 
@@ -46,6 +49,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--lora-rank", type=int, default=0)
     parser.add_argument("--second-copy", action="store_true")
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--grpo", action="store_true")
+    parser.add_argument("--group", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=2)
     return parser.parse_args()
 
 
@@ -74,6 +80,19 @@ def make_sides(options: argparse.Namespace, model: LanguageModel) -> tuple[Langu
     return policy, policy.reference() if second is None else second
 
 
+def make_agent(options: argparse.Namespace, policy: LanguageModelPolicy) -> tuple[SurrogateAgent, int]:
+    """The agent, and its optimiser steps in one iteration."""
+    settings = {
+        "episodes_per_iteration": options.episodes,
+        "learning_rate": options.learning_rate,
+        "learning_rate_decay": "none",
+    }
+    if not options.grpo:
+        return PPO(policy, PPOConfig(**settings)), 16
+    grouped = {"samples_per_prompt": options.group, "minibatches": options.steps}
+    return GRPO(policy, GRPOConfig(**settings, **grouped)), options.steps
+
+
 def main() -> None:
     """Run, and print one JSON line."""
     options = parse_options()
@@ -94,10 +113,7 @@ def main() -> None:
     task = TextTask.of(reference, prompts, max_new_tokens=options.response_tokens, stop_token_ids=(), kl_coef=0.05)
     env = TextGenerationVectorEnv(task, last_is_even)
     env.reset(seed=options.seed)
-    config = PPOConfig(
-        episodes_per_iteration=options.episodes, learning_rate=options.learning_rate, learning_rate_decay="none"
-    )
-    agent = PPO(policy, config)
+    agent, steps = make_agent(options, policy)
     baseline = rss_bytes()
     seconds = []
     for _ in range(options.iterations):
@@ -105,7 +121,7 @@ def main() -> None:
         metrics = agent.learn(env)
         seconds.append(time.perf_counter() - started)
     assert metrics["response_length"] == options.response_tokens
-    assert metrics["optimizer_steps"] == 16
+    assert metrics["optimizer_steps"] == steps
     tokens = options.episodes * options.response_tokens
     report = {
         "peer": "lm-gym" + (" (separate critic)" if options.separate_critic else ""),

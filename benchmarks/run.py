@@ -1,6 +1,7 @@
 """``make bench``: every benchmark, each side in a process of its own, in turns; prints ratios.
 
-The peer (TRL 1.12.0) needs its own environment, see ``peer_trl_ppo.py``; without it that part is skipped and said so.
+The peers (TRL 1.12.0 for PPO, 1.16.0 for GRPO) need environments of their own, see ``peers/trl_ppo.py`` and
+``peers/trl_grpo.py``; without one its part is skipped and said so.
 """
 
 from __future__ import annotations
@@ -10,20 +11,57 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-PEER_PYTHON = ROOT / ".cache" / "trl-venv" / "bin" / "python"
-SIZES = {
-    "4 layers x 256, vocabulary 4,096, 32 episodes": [],
-    "GPT-2 124M, 8 episodes": [
-        *("--layers", "12", "--width", "768", "--heads", "12"),
-        *("--vocab", "50257", "--episodes", "8"),
-    ],
+GPT2 = ["--layers", "12", "--width", "768", "--heads", "12", "--vocab", "50257", "--episodes", "8"]
+LONG_PROMPTS = ["--prompt-tokens", "256", "--response-tokens", "64"]
+
+
+class Peer(NamedTuple):
+    """What a library is measured against."""
+
+    name: str
+    """The peer with its release."""
+    python: Path
+    """Of its environment."""
+    script: str
+    """That runs it, which also says how the environment is made."""
+    sides: Mapping[str, Sequence[str]]
+    """Ours: module and further options by title."""
+    workloads: Mapping[str, Sequence[str]]
+    """Options of every side by title."""
+
+
+PEERS = {
+    "ppo": Peer(
+        "TRL 1.12.0",
+        ROOT / ".cache" / "trl-venv" / "bin" / "python",
+        "benchmarks/peers/trl_ppo.py",
+        {
+            "shared trunk": ["benchmarks.ppo_side"],
+            "separate critic": ["benchmarks.ppo_side", "--separate-critic"],
+        },
+        {"4 layers x 256, vocabulary 4,096, 32 episodes": [], "GPT-2 124M, 8 episodes": GPT2},
+    ),
+    "grpo": Peer(
+        "TRL 1.16.0",
+        ROOT / ".cache" / "trl-grpo-venv" / "bin" / "python",
+        "benchmarks/peers/trl_grpo.py",
+        {"lm-gym": ["benchmarks.ppo_side", "--grpo"]},
+        {
+            "4 layers x 256, 4 prompts of 32 x 8 answers of 48, two steps": [],
+            "the same, one step": ["--steps", "1"],
+            "4 layers x 256, 4 prompts of 256 x 8 answers of 64, two steps": LONG_PROMPTS,
+            "the same, one step of long prompts": [*LONG_PROMPTS, "--steps", "1"],
+            "GPT-2 124M, 1 prompt of 256 x 8 answers of 64, two steps": [*GPT2, *LONG_PROMPTS],
+        },
+    ),
 }
 
 
@@ -37,30 +75,29 @@ def last_json(command: list[str]) -> dict[str, Any]:
     return found
 
 
-def ppo_ratios(console: Console, repeats: int, iterations: int, threads: int) -> None:
-    """Throughput and memory of PPO against the peer, in turns."""
-    if not PEER_PYTHON.is_file():
-        console.print(f"PPO against TRL: skipped, {PEER_PYTHON.relative_to(ROOT)} is missing (see peer_trl_ppo.py)")
+def peer_ratios(console: Console, peer: Peer, title: str, options: argparse.Namespace) -> None:
+    """Throughput and memory against a peer, in turns."""
+    if not peer.python.is_file():
+        console.print(f"{title}: skipped, {peer.python.relative_to(ROOT)} is missing (see {peer.script})")
         return
-    table = Table("workload", "side", "tokens/s", "ratio", "peak MiB", "ratio", title="PPO against TRL 1.12.0")
-    common = ["--iterations", str(iterations), "--threads", str(threads)]
-    for title, size in SIZES.items():
-        commands = {
-            "TRL 1.12.0": [str(PEER_PYTHON), "benchmarks/peer_trl_ppo.py", *size, *common],
-            "shared trunk": [sys.executable, "-m", "benchmarks.ppo_side", *size, *common],
-            "separate critic": [sys.executable, "-m", "benchmarks.ppo_side", *size, *common, "--separate-critic"],
-        }
+    table = Table("workload", "side", "tokens/s", "ratio", "peak MiB", "ratio", title=title)
+    common = ["--iterations", str(options.iterations), "--threads", str(options.threads)]
+    for number, (workload, size) in enumerate(peer.workloads.items()):
+        if options.workloads and number not in options.workloads:
+            continue
+        commands = {peer.name: [str(peer.python), peer.script, *size, *common]}
+        commands |= {side: [sys.executable, "-m", *ours, *size, *common] for side, ours in peer.sides.items()}
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in commands}
-        for _ in range(repeats):
+        for _ in range(options.repeats):
             for side, command in commands.items():
                 runs[side].append(last_json(command))
         for side, found in runs.items():
             speed = statistics.median(run["tokens_per_second"] for run in found)
             memory = statistics.median(run["peak_rss_bytes"] for run in found) / 2**20
-            pairs = list(zip(found, runs["TRL 1.12.0"], strict=True))
-            ratio = statistics.median(ours["tokens_per_second"] / peer["tokens_per_second"] for ours, peer in pairs)
-            share = statistics.median(ours["peak_rss_bytes"] / peer["peak_rss_bytes"] for ours, peer in pairs)
-            table.add_row(title, side, f"{speed:.0f}", f"{ratio:.2f}", f"{memory:.0f}", f"{share:.2f}")
+            pairs = list(zip(found, runs[peer.name], strict=True))
+            ratio = statistics.median(ours["tokens_per_second"] / theirs["tokens_per_second"] for ours, theirs in pairs)
+            share = statistics.median(ours["peak_rss_bytes"] / theirs["peak_rss_bytes"] for ours, theirs in pairs)
+            table.add_row(workload, side, f"{speed:.0f}", f"{ratio:.2f}", f"{memory:.0f}", f"{share:.2f}")
     console.print(table)
 
 
@@ -70,16 +107,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=["ppo", "step", "length", "score"])
+    parser.add_argument("--only", choices=[*PEERS, "step", "length", "score", "prompts"])
+    parser.add_argument(
+        "--workloads", type=int, nargs="*", help="numbers of a peer's workloads, from 0; all by default"
+    )
     options = parser.parse_args()
     console = Console(width=120)
-    for name, module in (("step", "step_rate"), ("length", "rollout_length"), ("score", "score_rate")):
+    modules = {
+        "step": "step_rate",
+        "length": "rollout_length",
+        "score": "score_rate",
+        "prompts": "shared_prompts",
+    }
+    for name, module in modules.items():
         if options.only in (None, name):
             found = last_json([sys.executable, "-m", f"benchmarks.{module}", "--threads", str(options.threads)])
             title = found.pop("benchmark")
             console.print(f"[bold]{title}[/bold]: " + ", ".join(f"{key} {value:.3g}" for key, value in found.items()))
-    if options.only in (None, "ppo"):
-        ppo_ratios(console, options.repeats, options.iterations, options.threads)
+    for name, peer in PEERS.items():
+        if options.only in (None, name):
+            peer_ratios(console, peer, f"{name.upper()} against {peer.name}", options)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 TRL lives in an environment of its own (Linux, Python 3.11 or newer); from the repository root:
 
     python3 -m venv .cache/trl-venv
-    .cache/trl-venv/bin/pip install -r benchmarks/peer-trl-requirements.txt
-    .cache/trl-venv/bin/python benchmarks/peer_trl_ppo.py --iterations 5 --threads 2
-    .cache/trl-venv/bin/python benchmarks/peer_trl_ppo.py --layers 12 --width 768 --heads 12 \
+    .cache/trl-venv/bin/pip install -r benchmarks/peers/trl-ppo-requirements.txt
+    .cache/trl-venv/bin/python benchmarks/peers/trl_ppo.py --iterations 5 --threads 2
+    .cache/trl-venv/bin/python benchmarks/peers/trl_ppo.py --layers 12 --width 768 --heads 12 \
         --vocab 50257 --episodes 8 --iterations 4 --threads 2
 
 The last line on stdout is one JSON object; TRL's own output goes to stderr. Nothing is downloaded. Start it
