@@ -115,17 +115,19 @@ def main() -> None:
     env.reset(seed=options.seed)
     agent, steps = make_agent(options, policy)
     baseline = rss_bytes()
-    seconds = []
+    seconds, cpu_seconds = [], []
     for _ in range(options.iterations):
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         metrics = agent.learn(env)
         seconds.append(time.perf_counter() - started)
+        cpu_seconds.append(time.process_time() - cpu_started)
     assert metrics["response_length"] == options.response_tokens
     assert metrics["optimizer_steps"] == steps
     tokens = options.episodes * options.response_tokens
     report = {
         "peer": "lm-gym" + (" (separate critic)" if options.separate_critic else ""),
         "tokens_per_second": tokens / statistics.median(seconds[1:]),
+        "tokens_per_cpu_second": tokens / statistics.median(cpu_seconds[1:]),
         "seconds_per_iteration": seconds[1:],
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "baseline_rss_bytes": baseline,

@@ -80,7 +80,8 @@ def peer_ratios(console: Console, peer: Peer, title: str, options: argparse.Name
     if not peer.python.is_file():
         console.print(f"{title}: skipped, {peer.python.relative_to(ROOT)} is missing (see {peer.script})")
         return
-    table = Table("workload", "side", "tokens/s", "ratio", "peak MiB", "ratio", title=title)
+    columns = ("tokens/s", "ratio", "tokens/CPU s", "ratio", "peak MiB", "ratio")
+    table = Table("workload", "side", *columns, title=title)
     common = ["--iterations", str(options.iterations), "--threads", str(options.threads)]
     for number, (workload, size) in enumerate(peer.workloads.items()):
         if options.workloads and number not in options.workloads:
@@ -92,12 +93,12 @@ def peer_ratios(console: Console, peer: Peer, title: str, options: argparse.Name
             for side, command in commands.items():
                 runs[side].append(last_json(command))
         for side, found in runs.items():
-            speed = statistics.median(run["tokens_per_second"] for run in found)
-            memory = statistics.median(run["peak_rss_bytes"] for run in found) / 2**20
-            pairs = list(zip(found, runs[peer.name], strict=True))
-            ratio = statistics.median(ours["tokens_per_second"] / theirs["tokens_per_second"] for ours, theirs in pairs)
-            share = statistics.median(ours["peak_rss_bytes"] / theirs["peak_rss_bytes"] for ours, theirs in pairs)
-            table.add_row(workload, side, f"{speed:.0f}", f"{ratio:.2f}", f"{memory:.0f}", f"{share:.2f}")
+            cells = []
+            for key, unit in (("tokens_per_second", 1), ("tokens_per_cpu_second", 1), ("peak_rss_bytes", 2**20)):
+                pairs = zip(found, runs[peer.name], strict=True)
+                ratio = statistics.median(ours[key] / theirs[key] for ours, theirs in pairs)
+                cells += [f"{statistics.median(run[key] for run in found) / unit:.0f}", f"{ratio:.2f}"]
+            table.add_row(workload, side, *cells)
     console.print(table)
 
 

@@ -85,6 +85,7 @@ class Watch(transformers.TrainerCallback):
 
     def __init__(self) -> None:
         self.ticks: list[float] = []
+        self.cpu_ticks: list[float] = []
         self.generated: list[torch.Tensor] = []
         self.scored: list[torch.Tensor] = []
         self.trained: list[torch.Tensor] = []
@@ -104,8 +105,9 @@ class Watch(transformers.TrainerCallback):
         trainer.model.register_forward_pre_hook(keep(self.trained, training=True), with_kwargs=True)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Note the time: at the start, then at the end of each iteration."""
+        """Note the time, and the process's own: at the start, then at the end of each iteration."""
         self.ticks.append(time.perf_counter())
+        self.cpu_ticks.append(time.process_time())
 
     on_step_end = on_train_begin
 
@@ -230,11 +232,15 @@ def main() -> None:
         trainer.train()
         peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
         verify(options, trainer, watch)
-    seconds = [end - start for start, end in zip(watch.ticks[1:], watch.ticks[2:], strict=False)]
+    seconds, cpu_seconds = (
+        [end - start for start, end in zip(ticks[1:], ticks[2:], strict=False)]
+        for ticks in (watch.ticks, watch.cpu_ticks)
+    )
     tokens = options.episodes * options.response_tokens  # of responses, in one iteration
     report = {
         "peer": f"trl {trl.__version__}",
         "tokens_per_second": statistics.median(tokens / s for s in seconds),
+        "tokens_per_cpu_second": statistics.median(tokens / s for s in cpu_seconds),
         "seconds_per_iteration": seconds,
         "peak_rss_bytes": peak_rss,
         "baseline_rss_bytes": baseline_rss,
