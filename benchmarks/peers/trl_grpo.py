@@ -41,6 +41,7 @@ import statistics
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -232,8 +233,7 @@ def main() -> None:
         peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
         verify(options, trainer, watch)
     seconds, cpu_seconds = (
-        [end - start for start, end in zip(ticks[1:], ticks[2:], strict=False)]
-        for ticks in (watch.ticks, watch.cpu_ticks)
+        [end - start for start, end in pairwise(ticks[1:])] for ticks in (watch.ticks, watch.cpu_ticks)
     )
     tokens = options.episodes * options.response_tokens  # of responses, in one iteration
     report = {

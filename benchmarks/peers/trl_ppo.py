@@ -48,6 +48,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -233,8 +234,7 @@ def main() -> None:
         peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
         verify(options, trainer, watch)
     seconds, cpu_seconds = (
-        [end - start for start, end in zip(ticks[1:], ticks[2:], strict=False)]
-        for ticks in (watch.ticks, watch.cpu_ticks)
+        [end - start for start, end in pairwise(ticks[1:])] for ticks in (watch.ticks, watch.cpu_ticks)
     )
     tokens = options.episodes * options.response_tokens  # of responses, in one iteration
     report = {
