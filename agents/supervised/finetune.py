@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of a causal language model on prompts and completions.
+"""Supervised fine-tuning of a language model on prompts and completions.
 
 Maximum likelihood of the completion given the prompt; prompt tokens are not learned, the stop token is (the
 first step of Ziegler et al. 2019 and Ouyang et al. 2022). The loop is ``transformers.Trainer``; see
@@ -20,8 +20,8 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
-from lm_gym.models.decoding.facts import longest_sequence
-from lm_gym.models.language_model import load_tokenizer, load_weights
+from lm_gym.models.decoding.facts import is_encoder_decoder, longest_sequence
+from lm_gym.models.language_model import LanguageModel, load_tokenizer, load_weights
 from lm_gym.runs.folder import open_shared_run
 from lm_gym.sources.rows import read_rows
 from lm_gym.tools.digests import digest_parts
@@ -50,7 +50,8 @@ class SupervisedConfig(LoopConfig):
     max_grad_norm: NotNegative = 1.0
     """Clip the gradient's L2 norm to this; 0 does not clip."""
     max_length: Several | None = None
-    """Longest row in tokens, the stop token included; None takes the model's own limit."""
+    """Longest row in tokens, the stop token included; None takes the model's own limit. An encoder-decoder's is that of
+    the prompt, and of the completion with the start token."""
     on_long_row: LongRowRule = "error"
     """A longer row: "error" names it; "truncate" cuts the prompt on its left, then the completion on its
     right; "drop" leaves it out. The result counts both."""
@@ -103,7 +104,7 @@ def supervised_finetune(
     resume: bool = False,
     progress: bool = True,
 ) -> SupervisedResult:
-    """Fine-tune a causal language model on rows of text and save it.
+    """Fine-tune a causal language model or an encoder-decoder on rows of text and save it.
 
     Random generators, environment variables and accelerate's singletons are as before when this returns or raises.
 
@@ -123,8 +124,8 @@ def supervised_finetune(
     Raises:
         DataError: a file, a row, or its length; the message names it.
         ModelLoadError: the model or tokenizer does not load.
-        UnsupportedModelError: no EOS token, no chat template, encoder-decoder, or a tokenizer of another
-            vocabulary.
+        UnsupportedModelError: no EOS token, no chat template, a tokenizer of another vocabulary, or an
+            encoder-decoder that :class:`lm_gym.LanguageModel` refuses.
         OutputExistsError: ``output_dir`` holds a run, and neither ``overwrite`` nor ``resume`` was asked for; it
             holds something else; or another process works there.
         ConfigError: ``resume`` with other settings, texts, tokenizer or starting weights.
@@ -154,6 +155,7 @@ def supervised_finetune(
             config=config,
             run=run,
             pad_id=int(loaded_tokenizer.eos_token_id),  # under the mask any id will do, and this one exists
+            start_id=LanguageModel(model, loaded_tokenizer).start_id if is_encoder_decoder(model) else None,
             progress=progress,
             title="supervised fine-tuning",
         )
@@ -192,10 +194,6 @@ def _load(
         tokenizer = load_tokenizer(tokenizer)
     if tokenizer is None:
         raise ModelLoadError(f"language model {name}: a model object comes without a tokenizer; pass tokenizer=...")
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(
-            f"language model {name}: must be decoder-only, got an encoder-decoder; use a causal language model"
-        )
     if not any(weight.requires_grad for weight in model.parameters()):
         raise UnsupportedModelError(
             f"language model {name}: must have weights to train, and all are frozen; call model.requires_grad_(True)"
@@ -218,6 +216,7 @@ def _tokenized(
         on_long_row=config.on_long_row,
         instruction_template=config.instruction_template,
         source=name,
+        apart=is_encoder_decoder(model),
     )
     cut, dropped = tokenized.truncated_count, tokenized.dropped_count
     if cut or dropped:

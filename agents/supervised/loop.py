@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from lm_gym.tools.files import append_jsonl
 from lm_gym.tools.trainer.trainer_progress import TrainerProgress
 
 from .rows import TokenizedText
-from .trainer import LoopConfig, TokenLossTrainer
+from .trainer import LoopConfig, TokenLossTrainer, pad_batch, pad_pairs
 
 __all__ = ["LoopResult", "RunWatcher", "train_language_model"]
 
@@ -57,6 +58,7 @@ def train_language_model(
     config: LoopConfig,
     run: Run,
     pad_id: int,
+    start_id: int | None = None,
     progress: bool,
     title: str,
 ) -> LoopResult:
@@ -66,6 +68,7 @@ def train_language_model(
         rows: at least one.
         eval_rows: evaluated at the end and every ``config.eval_every`` steps; None for no evaluation.
         pad_id: any id that the model has an embedding for.
+        start_id: the token that an encoder-decoder's completion is written after; None for a causal model.
         progress: show the steps on standard error: a bar on a terminal, a line now and then elsewhere.
         title: names the run in its progress and in errors.
 
@@ -79,7 +82,9 @@ def train_language_model(
         config=config,
         train_rows=rows,
         eval_dataset=None if eval_rows is None else sorted(eval_rows, key=lambda row: len(row.input_ids)),
-        pad_id=pad_id,
+        collate=partial(pad_batch, pad_id=pad_id)
+        if start_id is None
+        else partial(pad_pairs, pad_id=pad_id, start_id=start_id),
         title=title,
         model=model,
         args=_arguments(run.checkpoints, config, has_eval=eval_rows is not None),

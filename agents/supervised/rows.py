@@ -14,6 +14,9 @@ tokenises the prompt alone and the model continues. (A chat whose template has g
 exception: it is tokenised whole, and its special tokens keep the turns apart.) A completion ends with the stop token,
 which is learned.
 
+For an encoder-decoder (``apart``) they are two sequences. Its completion is encoded as the tokenizer encodes a target,
+with the special tokens that it begins by (BART's ``<s>``), and of a chat the last turn alone is learned.
+
 Knows: rows, the tokenizer, lengths. Does not know: the model, batches, the loss.
 Shapes: S = tokens of one row.
 """
@@ -76,18 +79,21 @@ def tokenize_rows(
     on_long_row: LongRowRule = "error",
     instruction_template: str = INSTRUCTION_TEMPLATE,
     source: str = "rows",
+    apart: bool = False,
 ) -> TokenizedRows:
     """Tokenise rows of any of the three forms, with the mask of learned tokens.
 
     Args:
         rows: the rows; forms may be mixed.
         tokenizer: must have an EOS token.
-        max_length: limit in tokens, the stop token included; None sets none.
+        max_length: limit in tokens, the stop token included; None sets none. Apart it is that of the prompt, and of
+            the completion with the start token that it is written after.
         on_long_row: "error" names the row. "truncate" takes tokens off the left of the prompt, keeps at least
             one, and then cuts the completion on the right (which then has no stop token). "drop" leaves the
             row out.
         instruction_template: has the field ``{instruction}``.
         source: name of the rows in error messages, such as the file's name. Rows are counted from 1.
+        apart: prompt and completion are two sequences, of an encoder-decoder.
 
     Raises:
         DataError: no rows, a row of no known form, an empty prompt or completion, a row over the limit.
@@ -102,12 +108,12 @@ def tokenize_rows(
     truncated = dropped = 0
     for number, row in enumerate(rows, start=1):
         name = f"{source}, row {number}"
-        text = _tokenize(row, tokenizer, instruction_template, name)
-        if max_length is not None and len(text.input_ids) > max_length:
+        text = _tokenize(row, tokenizer, instruction_template, name, apart=apart)
+        if max_length is not None and _size(text, apart=apart) > max_length:
             if on_long_row == "drop":
                 dropped += 1
                 continue
-            text, truncated = _shorten(text, max_length, on_long_row, name), truncated + 1
+            text, truncated = _shorten(text, max_length, on_long_row, name, apart=apart), truncated + 1
         kept.append(text)
     if not kept:
         raise DataError(f"{source}: must leave at least one row to train on, got {len(rows)} and dropped {dropped}")
@@ -161,11 +167,11 @@ def _text(row: Mapping[str, Any], key: str, name: str) -> str:
 
 
 def _tokenize(
-    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, instruction_template: str, name: str
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, instruction_template: str, name: str, *, apart: bool
 ) -> TokenizedText:
     messages = _messages_of(row)
     is_chat = messages is not None
-    if is_chat and _marks_assistant(tokenizer):
+    if is_chat and not apart and _marks_assistant(tokenizer):
         return _tokenize_marked_chat(messages, tokenizer, name)
     prompt, completion = prompt_and_completion(row, tokenizer, instruction_template=instruction_template, name=name)
     require_unicode(prompt + completion, name)
@@ -173,13 +179,25 @@ def _tokenize(
     prompt_ids = _encode(tokenizer, prompt, special=not is_chat)
     if not prompt_ids:
         raise DataError(f"{name}: the prompt must have at least one token, got none for {prompt!r}; give it text")
-    ids, _ = _end_with_stop(_encode(tokenizer, completion, special=False), tokenizer)
+    if apart and not is_chat:
+        ids = _target(tokenizer, completion)
+    else:
+        ids, _ = _end_with_stop(_encode(tokenizer, completion, special=False), tokenizer)
     mask = [False] * len(prompt_ids) + [True] * len(ids)
     return TokenizedText(input_ids=(*prompt_ids, *ids), loss_mask=tuple(mask))
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"])
+
+
+def _target(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """A completion with the special tokens that it begins by, and one stop token at its end."""
+    whole = list(tokenizer(text_target=text, return_attention_mask=False, verbose=False)["input_ids"])
+    specials = set(tokenizer.all_special_ids)
+    while whole and whole[-1] in specials:  # the stop token, and what a multilingual tokenizer writes after it
+        whole.pop()
+    return [*whole, int(tokenizer.eos_token_id)]
 
 
 def _end_with_stop(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
@@ -196,14 +214,23 @@ def _end_with_stop(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> tuple[
     return [*ids, eos], len(ids)
 
 
-def _shorten(text: TokenizedText, limit: int, rule: LongRowRule, name: str) -> TokenizedText:
-    size = len(text.input_ids)
+def _size(text: TokenizedText, *, apart: bool) -> int:
+    """Tokens of a row; apart, of the longer of its two sequences, the start token counted."""
+    learned = int(np.sum(text.loss_mask))
+    return max(len(text.input_ids) - learned, learned + 1) if apart else len(text.input_ids)
+
+
+def _shorten(text: TokenizedText, limit: int, rule: LongRowRule, name: str, *, apart: bool) -> TokenizedText:
+    size = _size(text, apart=apart)
     if rule == "error":
         raise DataError(
             f"{name}: must have at most max_length = {limit} tokens, got {size}; raise max_length, shorten the row, "
             'or pass on_long_row="truncate" or "drop"'
         )
     prompt_size = list(text.loss_mask).index(True)
+    if apart:
+        keep = slice(max(0, prompt_size - limit), prompt_size + limit - 1)
+        return TokenizedText(input_ids=text.input_ids[keep], loss_mask=text.loss_mask[keep])
     start = min(size - limit, prompt_size - 1)
     keep = slice(start, start + limit)
     return TokenizedText(input_ids=text.input_ids[keep], loss_mask=text.loss_mask[keep])

@@ -52,6 +52,7 @@ __all__ = [
     "TokenLossTrainer",
     "learning_rate_factor",
     "pad_batch",
+    "pad_pairs",
     "token_nll",
 ]
 
@@ -150,6 +151,31 @@ def pad_batch(rows: Sequence[TokenizedText], pad_id: int) -> dict[str, Tensor]:
     return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
 
 
+def pad_pairs(rows: Sequence[TokenizedText], pad_id: int, start_id: int) -> dict[str, Tensor]:
+    """Prompts and completions of an encoder-decoder, each right-padded to one length.
+
+    Returns: ``input_ids`` and ``attention_mask`` of the prompts, shape (B, P); ``decoder_input_ids`` and ``labels``,
+    which is what :func:`token_nll` takes: the start token and the completion, of which the completion counts, shape
+    (B, S). All int64.
+    """
+    starts = [int(np.argmax(row.loss_mask)) for row in rows]
+    prompts = [
+        TokenizedText(input_ids=row.input_ids[:start], loss_mask=row.loss_mask[:start])
+        for row, start in zip(rows, starts, strict=True)
+    ]
+    targets = [
+        TokenizedText(input_ids=[start_id, *row.input_ids[start:]], loss_mask=[False, *row.loss_mask[start:]])
+        for row, start in zip(rows, starts, strict=True)
+    ]
+    read, written = pad_batch(prompts, pad_id), pad_batch(targets, pad_id)
+    return {
+        "input_ids": read["input_ids"],
+        "attention_mask": read["attention_mask"],
+        "decoder_input_ids": written["input_ids"],
+        "labels": written["labels"],
+    }
+
+
 class BatchSchedule(Sampler[list[int]]):
     """The batches of one process in the whole run, as lists of row indices: a function of the seed alone.
 
@@ -203,11 +229,17 @@ class TokenLossTrainer(FiniteTrainer):
     control: Any
     lr_scheduler: Any
 
-    def __init__(self, *, config: LoopConfig, train_rows: Any, pad_id: int, title: str, **options: Any) -> None:
-        """Args: train_rows: a sequence of TokenizedText. title: names the run in errors. options: of Trainer."""
+    def __init__(self, *, config: LoopConfig, train_rows: Any, collate: Any, title: str, **options: Any) -> None:
+        """Args:
+        config: of the loop.
+        train_rows: a sequence of TokenizedText.
+        collate: makes a batch of some of them, with ``labels`` for :func:`token_nll`.
+        title: names the run in errors.
+        options: of Trainer.
+        """
         super().__init__(
             train_dataset=train_rows,
-            data_collator=lambda rows: pad_batch(rows, pad_id),
+            data_collator=collate,
             compute_loss_func=self._step_loss,
             subject=title,
             remedy="start again with a lower learning_rate, and look for broken weights in the model it starts from",
