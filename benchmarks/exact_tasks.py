@@ -26,6 +26,7 @@ from lm_gym.agents import LanguageModelPolicy
 from lm_gym.agents.algorithms.names import ALGORITHMS
 from lm_gym.agents.policy import own_copy
 from lm_gym.testing import Solution, policy_value, solve, state_log_probs, tiny_language_model
+from lm_gym.testing.models import Architecture
 
 __all__ = ["OUT", "RUNS", "TASKS", "Task", "build_task", "measure", "read_runs", "summary"]
 
@@ -91,10 +92,10 @@ class Task:
         return TextGenerationVectorEnv(task, self.reward)
 
 
-def build_task(name: str, seed: int) -> Task:
-    """A task by name. Args: name: one of TASKS; seed: of the reference's weights."""
+def build_task(name: str, seed: int, architecture: Architecture = "gpt2") -> Task:
+    """A task by name. Args: name: one of TASKS; seed: of the weights of a reference of this architecture."""
     reward, vocab_size, kl_coef = TASKS[name]
-    model = tiny_language_model(vocab_size=vocab_size, max_length=8, seed=seed, initializer_range=0.1)
+    model = tiny_language_model(architecture, vocab_size=vocab_size, max_length=8, seed=seed, initializer_range=0.1)
     reference = Reference(model)
     config, sampling = RewardConfig(kl_coef=kl_coef), SamplingConfig(max_new_tokens=4)
     solution = solve(reference, reward, PROMPT, reward_config=config, sampling=sampling)

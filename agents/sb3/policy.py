@@ -80,8 +80,8 @@ class LanguageModelActorCriticPolicy(ActorCriticPolicy):
         Raises:
             ConfigError: the action space brings no rules, those of another action mode or of truncated sampling, or a
                 setting is of another kind.
-            UnsupportedModelError: weights that learn are not float32, or the model has another vocabulary than the
-                environment.
+            UnsupportedModelError: weights that learn are not float32, the model has another vocabulary than the
+                environment, or it is an encoder-decoder.
             ModelLoadError: nothing loads from the handle.
         """
         name = type(self).__name__

@@ -40,6 +40,18 @@ def test_ppo_closes_the_gap(
     assert share >= 0.98
 
 
+@pytest.mark.parametrize("architecture", ["t5", "bart"])
+def test_ppo_closes_the_gap_of_an_encoder_decoder(
+    architecture: str, make_task: Callable[..., Any], report_share: Callable[..., None]
+) -> None:
+    task = make_task("dense", 0, architecture)
+    assert 1.0 <= task.solution.kl <= 3.0
+    start = time.perf_counter()
+    share = train(task, 0)
+    report_share(f"PPO, {architecture}", "dense", 0, share, time.perf_counter() - start)
+    assert share >= 0.95
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", ["dense", "sparse", "order"])
 def test_ppo_without_a_baseline(

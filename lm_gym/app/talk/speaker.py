@@ -43,7 +43,7 @@ class Speaker:
     """A language model with the history of one conversation.
 
     A model whose tokenizer has a chat template is told the turns in it. Any other continues text: every message starts
-    a new text, and an empty one goes on with the text so far.
+    a new text, and an empty one goes on with the text so far; an encoder-decoder has no text to go on with.
     """
 
     def __init__(
@@ -81,6 +81,8 @@ class Speaker:
         """How it takes messages, in words."""
         if self.is_chat:
             return "has a chat template, and is told the turns so far in it"
+        if self.model.is_encoder_decoder:
+            return "is an encoder-decoder without a chat template: it answers each text by itself"
         return "has no chat template: it continues each text; an empty line goes on with the last one"
 
     def reset(self) -> None:
@@ -99,7 +101,7 @@ class Speaker:
                 chat template does not take.
         """
         history = self._history
-        if not self.is_chat and message:
+        if not self.is_chat and (message or self.model.is_encoder_decoder):
             history = ()
         if not message.strip() and not history:
             raise PromptError("chat: must be given a text, got an empty line; there is nothing yet to go on with")

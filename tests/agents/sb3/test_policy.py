@@ -15,10 +15,12 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from transformers import AutoModelForCausalLM
 
 from lm_gym import TextGenerationVectorEnv, evaluate
+from lm_gym.agents import LanguageModelPolicy
 from lm_gym.agents.sb3 import LanguageModelActorCriticPolicy, SB3VecEnv, TokenSpace
-from lm_gym.agents.sb3.prefixes import longest_prefixes, prefix_states
+from lm_gym.agents.sb3.prefixes import PrefixStates, longest_prefixes, prefix_states
 from lm_gym.config import SamplingConfig
 from lm_gym.errors import ConfigError, ModelLoadError, UnsupportedModelError
+from lm_gym.models.language_model import own_copy
 from lm_gym.testing import tiny_language_model
 
 Make = Callable[..., TextGenerationVectorEnv]
@@ -260,6 +262,8 @@ def test_what_it_cannot_learn_in_is_refused(make_env: Make, model_folder: Path) 
     with pytest.raises(UnsupportedModelError, match=r"vocabulary of 17 tokens, got 16; start policy and reference"):
         LanguageModelActorCriticPolicy(space, TokenSpace(17, rules, "token_and_log_prob"), lambda _: 1.0, model_folder)
     tokens = TokenSpace(16, rules, "token_and_log_prob")
+    with pytest.raises(UnsupportedModelError, match=r"do not tell where a prompt ends, and is an encoder-decoder; tra"):
+        PrefixStates(space, LanguageModelPolicy(own_copy(tiny_language_model("t5"))))
     with pytest.raises(UnsupportedModelError, match=r"must be float32, got torch.bfloat16, which rounds most steps"):
         LanguageModelActorCriticPolicy(space, tokens, lambda _: 1.0, model_folder, dtype="bfloat16")
     with pytest.raises(ConfigError, match="use_sde must be False, since noise is for continuous actions, got True"):

@@ -89,7 +89,7 @@ def test_each_side_has_the_limit_for_itself() -> None:
 @pytest.mark.parametrize("architecture", ["t5", "bart"])
 def test_overfits_saves_and_answers(architecture: str, tmp_path: Path) -> None:
     model, tokenizer = model_of(architecture)
-    config = SupervisedConfig(max_steps=60, batch_size=3, learning_rate=1e-2, checkpoint_every=100)
+    config = SupervisedConfig(max_steps=40, batch_size=3, learning_rate=1e-2, checkpoint_every=100)
     out = tmp_path / "model"
     result = supervised_finetune(model, ROWS, out, config, tokenizer=tokenizer, eval_rows=ROWS, progress=False)
     assert result.eval_loss is not None

@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tiny_models import EOS, PROMPTS, V, make_model, make_tokenizer, text_score, vector_env
+from gymnasium.utils.env_checker import check_env
+from tiny_models import (
+    ENCODER_DECODERS,
+    EOS,
+    PROMPTS,
+    V,
+    make_model,
+    make_tokenizer,
+    single_env,
+    text_score,
+    vector_env,
+)
 
 from lm_gym import LanguageModel, Reference, SamplingConfig
 from lm_gym.errors import ConfigError, ModelLoadError
@@ -181,6 +192,14 @@ def test_prompt_and_response_have_positions_of_their_own(model_of: Callable[[str
     assert env.observation_space["input_ids"].shape == (1, 13)  # type: ignore[index]
     with pytest.raises(ConfigError, match="must fit the model's 8 positions of the prompt and 7 of the response, got"):
         vector_env(1, Reference(model), ["a"], text_score, max_new_tokens=8, kl_coef=0.1)
+
+
+@pytest.mark.parametrize("architecture", ENCODER_DECODERS)
+def test_gymnasiums_checker_passes(architecture: str, reference_of: Callable[[str], Reference]) -> None:
+    check_env(
+        single_env(reference_of(architecture), PROMPTS, text_score, max_new_tokens=4, kl_coef=0.1),
+        skip_render_check=True,
+    )
 
 
 def test_a_response_is_decoded_alone(reference_of: Callable[[str], Reference]) -> None:
