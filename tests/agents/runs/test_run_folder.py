@@ -298,7 +298,7 @@ def test_a_checkpoint_holds_the_policy_once(tmp_path: Path, start: Start) -> Non
     shapes = sorted(tuple(parameter.shape) for parameter in agent.policy.parameters())
     optimizer = state["parts"]["agent"]["optimizer"]["state"]
     assert sorted(tuple(one["exp_avg"].shape) for one in optimizer.values()) == shapes
-    assert set(state["parts"]["agent"]) == {"optimizer", "rng"}
+    assert set(state["parts"]["agent"]) == {"optimizer", "rng", "updates"}
     assert names(folder / "policy")
 
 
