@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicCache
 
 from lm_gym.errors import ConfigError, UnsupportedModelError
+from lm_gym.models.decoding.caches import GrowingCache
 from lm_gym.models.decoding.facts import (
     head_scale,
     is_encoder_decoder,
@@ -250,8 +251,8 @@ class LanguageModel:
         return logits if bias is None else logits + bias
 
     def new_cache(self) -> DynamicCache:
-        """An empty cache that keeps every slot, whatever window a layer looks through."""
-        return DynamicCache()
+        """An empty cache that keeps every slot, whatever window a layer looks through; for passes without autograd."""
+        return GrowingCache()
 
 
 def own_copy(shared: LanguageModel) -> LanguageModel:

@@ -6,13 +6,14 @@ Shapes: B = rows, S = slots in the cache, P = prompt tokens, H = hidden width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
+from .caches import CacheBehindPrompts, PromptCache
 from .protocol import ForcedStates
 from .shared_prompts import SharedPrompts, padded_tokens
 
@@ -161,7 +162,7 @@ class CausalDecoder:
         device = self._model.device
         of_row = torch.from_numpy(shared.of_row).to(device)
         ids, mask, positions = self._left_padded(shared.prompts)
-        cache = _PromptCache()
+        cache = PromptCache()
         prompt_states = self._model.hidden(ids, mask, positions, cache)[:, -1]
         lengths = np.array([len(response) for response in responses])
         width = int(lengths.max())
@@ -172,7 +173,7 @@ class CausalDecoder:
         places = starts[:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
         seen = torch.cat([mask[of_row], mask.new_ones((len(lengths), width))], dim=1)
         tokens, places = (torch.from_numpy(each).to(device) for each in (padded, places))
-        states = self._model.hidden(tokens, seen, places, _CacheBehind(cache, of_row))
+        states = self._model.hidden(tokens, seen, places, CacheBehindPrompts(cache, of_row))
         all_states = torch.cat([prompt_states[of_row][:, None], states], dim=1).flatten(0, 1)
         at = np.arange(len(lengths)) * (width + 1)
         before = np.flatnonzero(np.arange(width + 1) < lengths[:, None])
@@ -223,35 +224,6 @@ class CausalDecoder:
         for layer in self._cache.layers:
             layer.keys = layer.keys[:, :, slots:].contiguous()
             layer.values = layer.values[:, :, slots:].contiguous()
-
-
-class _PromptCache(DynamicCache):
-    """Keys and values of prompts as they were first computed; a layer that is run again changes nothing."""
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Keep a layer. See :class:`Cache`."""
-        if layer_idx < len(self.layers):
-            return key_states, value_states
-        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
-
-
-class _CacheBehind(DynamicCache):
-    """A cache whose rows go on from copies of prompts, made layer by layer and again whenever a layer is run again."""
-
-    def __init__(self, prompts: _PromptCache, of_row: Tensor) -> None:
-        super().__init__()
-        self.layers = prompts.layers
-        self._of_row = of_row
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Join prompts and new slots; nothing is kept. See :class:`Cache`."""
-        layer = self.layers[layer_idx]
-        keys, values = (past.index_select(0, self._of_row) for past in (layer.keys, layer.values))
-        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
 def _scattered(cache: Cache, rows: Sequence[int], num_rows: int) -> Cache:
