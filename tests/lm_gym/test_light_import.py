@@ -50,6 +50,7 @@ PUBLIC = [
     "FunctionRewardModel",
     "LanguageModel",
     "LmGymError",
+    "LoraSettings",
     "Policy",
     "PolicyHandle",
     "PolicyLogProb",
