@@ -26,7 +26,7 @@ from benchmarks.workload import random_language_model
 from lm_gym import Reference, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import GRPO, GRPOConfig, LanguageModelPolicy
 from lm_gym.agents.policy import own_copy
-from lm_gym.models.shared_prompts import SharedPrompts
+from lm_gym.models.decoding.shared_prompts import SharedPrompts
 
 
 def every_prompt_apart() -> AbstractContextManager[Any]:
