@@ -1,4 +1,7 @@
-"""Choosing what to ask: labels where an ensemble disagrees are worth more than labels at random."""
+"""Choosing what to ask: where most candidates teach nothing, few chosen labels do what many random ones do.
+
+Among candidates that are all worth asking about, choosing gained nothing that eight seeds could show (docs/log.md).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ from lm_gym.reward_models import (
     choose_pairs,
 )
 
-FIRST, STEP, LAST, MEMBERS, SEEDS = 40, 40, 400, 6, 4
+FIRST, STEP, LAST, MEMBERS, SEEDS = 20, 20, 200, 6, 4
+DULL = 0.9
+"""Share of the candidates whose second response is the first with another mark at its end."""
 CONFIG = EmbeddingTrainingConfig(l2=0.5, max_iterations=60)
 
 
@@ -36,7 +41,12 @@ class World:
             made = [(p, reviews.sample_review(p, rng), reviews.sample_review(p, rng)) for p in drawn]
             return [one for one in made if one[1] != one[2]]
 
-        self.pool, self.test = pairs(reviews.prompts("train"), 1200), pairs(reviews.prompts("held_out"), 1000)
+        varied, self.test = pairs(reviews.prompts("train"), 1200), pairs(reviews.prompts("held_out"), 1000)
+        dull = rng.random(len(varied)) < DULL
+        self.pool = [
+            (prompt, first, first[:-1] + ("." if first[-1] == "!" else "!") if is_dull else second)
+            for (prompt, first, second), is_dull in zip(varied, dull, strict=True)
+        ]
         self.annotator = BradleyTerryAnnotator(reviews.true_score, temperature=0.1, seed=seed)
         truth = [np.array(reviews.true_score([p] * 2, [a, b])) for p, a, b in self.test]
         self.lead = np.array([first - second for first, second in truth])
@@ -93,7 +103,9 @@ def encoder() -> SentenceFeatures:
 
 
 @pytest.mark.slow
-def test_chosen_pairs_need_fewer_labels_than_random_ones(encoder: SentenceFeatures, tmp_path: Path) -> None:
+def test_where_most_pairs_teach_nothing_chosen_ones_need_half_of_the_labels(
+    encoder: SentenceFeatures, tmp_path: Path
+) -> None:
     rules = ("random", "disagreement", "information")
     curves: dict[str, list[list[float]]] = {rule: [] for rule in rules}
     for seed in range(SEEDS):
@@ -103,11 +115,10 @@ def test_chosen_pairs_need_fewer_labels_than_random_ones(encoder: SentenceFeatur
     means = {rule: np.mean(found, axis=0) for rule, found in curves.items()}
     counts = np.arange(FIRST, LAST + 1, STEP)
     for rule in rules:
-        print(
-            f"{rule:>13}: " + " ".join(f"{count}:{value:.3f}" for count, value in zip(counts, means[rule], strict=True))
-        )
+        told = " ".join(f"{count}:{value:.3f}" for count, value in zip(counts, means[rule], strict=True))
+        print(f"{rule:>13}: {told}")
     for rule in rules[1:]:
         reached = counts[np.argmax(means[rule] >= means["random"][-1])]
         print(f"{rule}: {reached} labels reach what {LAST} random ones do")
         assert means[rule][-1] > means["random"][-1]
-        assert reached <= 0.9 * LAST  # .6 and .5 when it was first measured: see docs/log.md, 2026-11-30
+        assert reached <= 0.5 * LAST
