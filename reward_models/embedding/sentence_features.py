@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lm_gym.errors import ModelLoadError
+from lm_gym.models.lora import saved_base
 from lm_gym.pretrained.loading import loading
 from lm_gym.reward_models.caching.text_store import TextStore, text_key
 from lm_gym.reward_models.scalar.text_encoding import fitting_end, warn_of_cut
@@ -50,9 +52,14 @@ class SentenceFeatures:
 
         Raises:
             MissingExtraError: sentence-transformers is not installed.
-            ModelLoadError: nothing loads from this handle.
+            ModelLoadError: nothing loads from this handle, or it is an adapter's.
         """
         source = checked("sentence encoder", source, Place)
+        if saved_base(source) is not None:
+            raise ModelLoadError(
+                f"sentence encoder {str(source)!r}: must be a whole model, and is an adapter on one; save it merged by "
+                "LanguageModelPolicy.from_pretrained(folder).merged().save_pretrained(other)"
+            )
         library = require("sentence_transformers", extra="embeddings", purpose="an embedding reward model")
         with loading("sentence encoder", source, by="SentenceTransformer") as handle:
             encoder = library.SentenceTransformer(handle, device=device)

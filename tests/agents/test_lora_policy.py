@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from lm_gym import LoraSettings, Reference, TextGenerationVectorEnv, TextTask, load_language_model
 from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, SoftQ, SoftQConfig, train
@@ -79,7 +79,12 @@ def same(first: Any, second: Any) -> bool:
 
 @pytest.mark.parametrize(
     ("architecture", "targets"),
-    [("gpt2", "all-linear"), ("bloom", "all-linear"), ("llama", ("q_proj", "lm_head"))],  # a head with updates too
+    [
+        ("gpt2", "all-linear"),
+        ("bloom", "all-linear"),
+        ("llama", ("q_proj", "lm_head")),  # a head with updates too
+        ("t5", "all-linear"),
+    ],
 )
 def test_the_reference_is_the_base_to_the_bit_before_and_after_training(
     architecture: str, targets: Any, bases: Callable[[str], Path]
@@ -237,8 +242,11 @@ def trained(base: Path, folder: Path) -> LanguageModelPolicy:
     return policy
 
 
-def test_an_adapters_folder_stands_for_the_merged_model(bases: Callable[[str], Path], tmp_path: Path) -> None:
-    policy = trained(bases("gpt2"), tmp_path / "policy")
+@pytest.mark.parametrize("architecture", ["gpt2", "t5"])
+def test_an_adapters_folder_stands_for_the_merged_model(
+    architecture: str, bases: Callable[[str], Path], tmp_path: Path
+) -> None:
+    policy = trained(bases(architecture), tmp_path / "policy")
     episodes = env_of(policy.reference()).rollout(policy, 6)
     with torch.no_grad():
         own = policy.log_probs_and_values(episodes)
@@ -252,12 +260,14 @@ def test_an_adapters_folder_stands_for_the_merged_model(bases: Callable[[str], P
         again = LanguageModelPolicy(own_copy(loaded)).log_probs_and_values(episodes)
         assert torch.equal(again.log_probs, found.log_probs)
         merged.save_pretrained(tmp_path / "merged")
-        plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+        kind = AutoModelForSeq2SeqLM if architecture == "t5" else AutoModelForCausalLM
+        plain = kind.from_pretrained(tmp_path / "merged", dtype=torch.float32)
         ids = torch.tensor([[3, 4, 5]])
-        assert torch.equal(plain(ids).logits, merged.model(ids).logits)
+        asked = {"input_ids": ids} | ({"decoder_input_ids": ids} if architecture == "t5" else {})
+        assert torch.equal(plain(**asked).logits, merged.model(**asked).logits)
         # With peft beside it, plain transformers puts the adapter on its base too.
-        both = AutoModelForCausalLM.from_pretrained(tmp_path / "policy", dtype=torch.float32)
-        assert torch.equal(both(ids).logits, policy.model(ids).logits)
+        both = kind.from_pretrained(tmp_path / "policy", dtype=torch.float32)
+        assert torch.equal(both(**asked).logits, policy.model(**asked).logits)
 
 
 def test_an_adapter_of_another_tool_is_taken(bases: Callable[[str], Path], tmp_path: Path) -> None:

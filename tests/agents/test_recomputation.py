@@ -39,7 +39,7 @@ def gradients(policy: LanguageModelPolicy, episodes: Any) -> list[torch.Tensor]:
     return [weight.grad for weight in policy.parameters() if weight.grad is not None]
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "bloom", "opt", "falcon"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bloom", "opt", "falcon", "t5", "bart"])
 def test_gradients_are_those_without_it_and_every_layer_is_run_twice(kind: Any, make_env: MakeEnv) -> None:
     model = with_dropout(kind) if kind in ("opt", "falcon") else tiny_language_model(kind)
     episodes = make_env().rollout(LanguageModelPolicy(own_copy(model)), 4)
@@ -50,7 +50,9 @@ def test_gradients_are_those_without_it_and_every_layer_is_run_twice(kind: Any, 
     for policy in (plain, again):
         torch.nn.init.ones_(policy.value_head.weight)  # type: ignore[arg-type]
     runs = []
-    attention = next(part for name, part in again.model.named_modules() if name.endswith(("attn", "attention")))
+    attention = next(
+        part for name, part in again.model.named_modules() if name.endswith(("attn", "attention", "SelfAttention"))
+    )
     attention.register_forward_pre_hook(lambda *args: runs.append(1))
     with torch.no_grad():
         again.log_probs_and_values(episodes)

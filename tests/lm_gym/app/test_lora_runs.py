@@ -12,8 +12,10 @@ from lm_gym.agents import LanguageModelPolicy
 from lm_gym.app.cli import main
 from lm_gym.app.pipeline import stages
 from lm_gym.assets import REVIEWS_LM
+from lm_gym.errors import ModelLoadError
 from lm_gym.models.lora import BASE_RECORD, LoraSettings
 from lm_gym.models.reference import Reference
+from lm_gym.reward_models.embedding.sentence_features import SentenceFeatures
 from lm_gym.tools.files import read_jsonl, write_jsonl
 
 pytest.importorskip("peft")
@@ -69,6 +71,8 @@ def test_the_policy_stands_for_a_model(
         assert main(["generate", "--model", str(model), *asked]) == 0
         rows.append(read_jsonl(out))
     assert rows[0] == rows[1]
+    with pytest.raises(ModelLoadError, match=r"must be a whole model, and is an adapter on one; save it merged by"):
+        SentenceFeatures.from_pretrained(trained / "policy")
     assert train(prompts, tmp_path / "on", model=trained) == 0  # its adapter learns on
     assert (tmp_path / "on" / "policy" / BASE_RECORD).is_file()
     assert train(prompts, tmp_path / "again", "--lora-rank", "2", model=trained) == 2
