@@ -87,7 +87,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def by_length(page: Path) -> Any:
+    """A page whose commands train several models is among the slow tests."""
+    name = str(page.relative_to(ROOT))
+    return pytest.param(page, id=name, marks=[pytest.mark.slow] if name == "docs/quickstarts/own_files.md" else [])
+
+
+@pytest.mark.parametrize("page", [by_length(page) for page in PAGES])
 def test_page_runs(page: Path, folder: Path) -> None:
     names: dict[str, Any] = {}
     for block in blocks(page):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,11 +21,14 @@ SCRIPTS = sorted((ROOT / "examples").rglob("[0-9][0-9]_*.py"))
 TOOLS = ROOT / "scripts"
 
 
+LONG = {"06_your_own_reward_model", "07_ensemble_with_uncertainty", "08_your_own_files", "11_resume"}
+"""Scripts that take the longest, among the slow tests so that the fast ones stay so."""
 NOTEBOOKS = sorted((ROOT / "examples").rglob("*.ipynb"))
 
 
 def test_examples_are_found() -> None:
     assert 10 <= len(SCRIPTS) <= 16
+    assert {path.stem for path in SCRIPTS} > LONG
     assert NOTEBOOKS
 
 
@@ -33,7 +37,11 @@ def run(script: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def by_length(script: Path) -> Any:
+    return pytest.param(script, id=script.stem, marks=[pytest.mark.slow] if script.stem in LONG else [])
+
+
+@pytest.mark.parametrize("script", [by_length(script) for script in SCRIPTS])
 def test_example_runs(script: Path, tmp_path: Path) -> None:
     done = run(script, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
