@@ -142,7 +142,6 @@ def generate_texts(
     """
     prompts: list[str | Mapping[str, Any]] = [*given]
     prompts += [] if path is None else _without_columns(read_prompt_rows(path))
-    prompts = [with_system_prompt(prompt, options.system) for prompt in prompts]
     if not prompts:
         raise ConfigError('generate: needs --prompt "..." or --data FILE, got neither')
     if count < 1:
@@ -153,9 +152,11 @@ def generate_texts(
         _refuse_existing(out, overwrite=overwrite)
         if out.suffix != ".jsonl":
             raise ConfigError(f"generate: --out must end in .jsonl, which is what is written, got {out}; rename it")
-    drawn = answered(model, prompts, count, sampling_of(options), seed=options.seed)
+    asked: dict[str, Any] = {"seed": options.seed, "system_prompt": options.system}
+    drawn = answered(model, prompts, count, sampling_of(options), **asked)
     if out is not None:
-        given_and_drawn = [(_turns_of(prompt), one) for prompt, one in zip(prompts, drawn, strict=True)]
+        told = [with_system_prompt(prompt, options.system) for prompt in prompts]
+        given_and_drawn = [(_turns_of(prompt), one) for prompt, one in zip(told, drawn, strict=True)]
         rows = [turns | {"prompt": one.prompt, "response": t} for turns, one in given_and_drawn for t in one.texts]
         write_jsonl(out, rows)
         return
@@ -195,8 +196,12 @@ def compare_models(
     """A table of two models' responses, and who wins if there is a reward model."""
     if limit < 1:
         raise ConfigError(f"compare: --limit must be >= 1, got {limit}")
-    rows = [with_system_prompt(row, options.system) for row in read_prompt_rows(path)]
-    asked: dict[str, Any] = {"seed": options.seed, "scored_chat": options.scored_chat}
+    rows = read_prompt_rows(path)
+    asked: dict[str, Any] = {
+        "seed": options.seed,
+        "system_prompt": options.system,
+        "scored_chat": options.scored_chat,
+    }
     one, two = (answered(model, rows, 1, sampling_of(options), **asked) for model in (a, b))
     prompts = [found.prompt for found in one]  # a chat as the first model's template writes it, if by one at all
     texts = [[found.texts[0] for found in side] for side in (one, two)]

@@ -87,17 +87,19 @@ def answered(
     sampling: SamplingConfig,
     *,
     seed: int,
+    system_prompt: str | None = None,
     scored_chat: ScoredChat = "template",
 ) -> list[Answered]:
     """Draw ``count`` answers to each prompt (a text, or a row with "prompt" or "messages") from a saved model.
 
-    Args: scored_chat: form of a chat in what is returned.
+    Args: system_prompt, scored_chat: see :func:`lm_gym.prompts.load_prompts`.
 
     Raises:
         PromptError: a prompt cannot be used, or is a chat and the model's tokenizer has no chat template.
     """
     language_model = load_language_model(model)
-    loaded = load_prompts(list(prompts), language_model.tokenizer, scored_chat=scored_chat).prompts
+    asked: dict[str, Any] = {"system_prompt": system_prompt, "scored_chat": scored_chat}
+    loaded = load_prompts(list(prompts), language_model.tokenizer, **asked).prompts
     repeated = [prompt.ids for prompt in loaded for _ in range(count)]
     texts = response_texts(language_model, repeated, replace(sampling, seed=seed))
     return [
