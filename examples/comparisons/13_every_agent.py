@@ -54,9 +54,8 @@ def train(env: TextGenerationVectorEnv, name: str, seed: int, budget: int, episo
     policy, kind = LanguageModelPolicy.from_pretrained(REVIEWS_LM), ALGORITHMS[name]
     sampler = Counting(policy)
     few = [one.name for one in fields(kind.config_type) if one.name == "minibatches" and one.default < 4]
-    settings = dict.fromkeys(few, 4) | CHANGES.get(name, {})
-    common = {"episodes_per_iteration": episodes, "learning_rate": 1e-3, "seed": seed}
-    agent = kind(policy, kind.config_type(**common | settings), sampler=sampler)
+    settings: dict[str, Any] = {"episodes_per_iteration": episodes, "learning_rate": 1e-3, **dict.fromkeys(few, 4)}
+    agent = kind(policy, kind.config_type(seed=seed, **settings | CHANGES.get(name, {})), sampler=sampler)
     history, start = [], time.perf_counter()
     while sampler.tokens < budget:
         metrics = agent.learn(env, progress=sampler.tokens / budget)
@@ -77,16 +76,17 @@ def best_of_n(env: TextGenerationVectorEnv, seed: int, samples: int) -> dict[str
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    """A thin line for each run, a point at its end, and the agent's name."""
-    axes = (figure := Figure(figsize=(9, 6), layout="constrained")).subplots()
-    for place, name in enumerate(dict.fromkeys(run["agent"] for run in runs)):
-        for run in (run for run in runs if run["agent"] == name):
-            kl, score = zip(*run["history"], strict=True)
-            end = (run.get("kl", kl[-1]), run.get("score", score[-1]))
-            axes.plot(kl, score, color=f"C{place}", linewidth=0.7, alpha=0.6)
-            axes.plot(*end, "o", color=f"C{place}", markersize=4)
-        axes.annotate(name, end, xytext=(6, 3), textcoords="offset points", color=f"C{place}")
-    axes.set(xlabel="KL to the reference, nats", ylabel="true score")
+    """A panel for each agent: a line for each of its runs, a point at its end, and the ends of the others in grey."""
+    names = list(dict.fromkeys(run["agent"] for run in runs))
+    figure = Figure(figsize=(10, 3 + len(names) / 2), layout="constrained")
+    panels = figure.subplots(-(-len(names) // 4), 4, sharex=True, sharey=True, squeeze=False)
+    ends = [(run.get("kl", run["history"][-1][0]), run.get("score", run["history"][-1][1])) for run in runs]
+    for axes, name in zip(panels.flat, names, strict=False):
+        for end, run in zip(ends, runs, strict=True):
+            axes.plot(*end, "o", markersize=4, color="C0" if run["agent"] == name else "0.8")
+            axes.plot(*zip(*run["history"], strict=True), color="C0", alpha=0.6 * (run["agent"] == name))
+        axes.set_title(name)
+    figure.suptitle("true score against KL to the reference, in nats")
     figure.savefig(path, dpi=150)
 
 
@@ -101,17 +101,17 @@ def main() -> None:
     torch.set_num_threads(1)
     length, episodes, seeds, samples = (8, 8, (0,), 2) if options.smoke else (48, 64, (0, 1, 2), 32)
     agents, budget = (["rloo", BEST], 1) if options.smoke else (options.agents, options.tokens)
-    rules: dict[str, Any] = {"action_mode": "token_and_log_prob", "max_new_tokens": length, "kl_coef": 0.02}
+    rules: Any = {"action_mode": "token_and_log_prob", "max_new_tokens": length, "kl_coef": 0.02}
     env = gymnasium.make_vec("lm_gym/Reviews-v0", num_envs=1, **rules)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if options.smoke else options.out
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "runs.jsonl"
+        (file := folder / "runs.jsonl").parent.mkdir(parents=True, exist_ok=True)
         runs = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
         for name, seed in [(name, seed) for name in agents for seed in seeds]:
             if not any((run["agent"], run["seed"]) == (name, seed) for run in runs):
                 runs.append(best_of_n(env, seed, samples) if name == BEST else train(env, name, seed, budget, episodes))
-                file.write_text("".join(json.dumps(run) + "\n" for run in runs))
+                with file.open("a") as lines:
+                    lines.write(json.dumps(runs[-1]) + "\n")
                 print({key: value for key, value in runs[-1].items() if key != "history"}, flush=True)
         draw(runs, folder / "every_agent.png")
 
