@@ -9,7 +9,6 @@ Each run adds one line to the file; what stands in it is not run again. The task
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -27,6 +26,7 @@ from lm_gym.agents.algorithms.names import ALGORITHMS
 from lm_gym.agents.policy import own_copy
 from lm_gym.testing import Solution, policy_value, solve, state_log_probs, tiny_language_model
 from lm_gym.testing.models import Architecture
+from lm_gym.tools.files import append_jsonl, read_jsonl
 
 __all__ = ["OUT", "RUNS", "TASKS", "Task", "build_task", "measure", "read_runs", "summary"]
 
@@ -109,14 +109,20 @@ def settings_of(kind: Any, changes: dict[str, Any]) -> dict[str, Any]:
     return COMMON | steps | changes
 
 
-def measure(run: str, name: str, seed: int, *, iterations: int | None = None) -> dict[str, Any]:
-    """One run, measured by enumeration after its last iteration.
+def measure(
+    algorithm: str, changes: dict[str, Any], name: str, seed: int, *, iterations: int | None = None
+) -> dict[str, Any]:
+    """Train once, and measure by enumeration after the last iteration.
 
-    Args: run: of RUNS; name: of the task; seed: of reference and run; iterations: None takes the task's.
+    Args:
+        algorithm: of ALGORITHMS.
+        changes: settings in which it differs from its defaults and the common ones.
+        name: of the task.
+        seed: of reference and run.
+        iterations: None takes the task's.
 
-    Returns: one line of the file.
+    Returns: a line of the file, without the name of the run.
     """
-    algorithm, changes = RUNS[run]
     kind: Any = ALGORITHMS[algorithm]
     task, iterations = build_task(name, seed), ITERATIONS[name] if iterations is None else iterations
     env, policy = task.env(), LanguageModelPolicy(own_copy(task.reference.language_model))
@@ -130,7 +136,6 @@ def measure(run: str, name: str, seed: int, *, iterations: int | None = None) ->
     found = policy_value(state_log_probs(policy, task.solution.mdp), task.solution.mdp)
     best = task.solution.optimum
     return {
-        "run": run,
         "task": name,
         "seed": seed,
         "iterations": iterations,
@@ -146,8 +151,7 @@ def measure(run: str, name: str, seed: int, *, iterations: int | None = None) ->
 
 def read_runs(path: Path = OUT) -> list[dict[str, Any]]:
     """Lines of the file, in the order of RUNS; none if there is no file."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    lines = [json.loads(line) for line in text.splitlines()]
+    lines = read_jsonl(path) if path.is_file() else []
     places = {run: place for place, run in enumerate(RUNS)}
     return sorted(lines, key=lambda line: (places[line["run"]], list(TASKS).index(line["task"]), line["seed"]))
 
@@ -187,9 +191,8 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for key in product(options.runs, TASKS, SEEDS):
         if key not in done:
-            line = measure(*key)
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            line = {"run": key[0], **measure(*RUNS[key[0]], *key[1:])}
+            append_jsonl(options.out, line)
             print(f"{key[0]}, {key[1]}, seed {key[2]}: {line['share']:.3f} in {line['seconds']:.0f} s", flush=True)
     _show(read_runs(options.out))
 

@@ -1,107 +1,58 @@
 """Every algorithm on three text MDPs, measured against their exact optimum; no sampling noise in the measurement.
 
-One run of each task, on three seeds; PPO has a file of its own.
+One run of each task, on three seeds, as ``benchmarks.exact_tasks`` makes it; PPO has a file of its own.
 """
 
-import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 
-from lm_gym import TextGenerationVectorEnv, TextTask
-from lm_gym.agents import LanguageModelPolicy
-from lm_gym.agents.algorithms.names import ALGORITHMS
-from lm_gym.agents.policy import own_copy
-from lm_gym.testing import share_closed
+from benchmarks.exact_tasks import RUNS, measure
 
 pytestmark = pytest.mark.slow
-FOUR: dict[str, Any] = {"minibatches": 4}
-REPLAY: dict[str, Any] = {"batch_episodes": 128, "replay_episodes": 4096}
-TASKS = pytest.mark.parametrize(
-    ("task", "seed", "iterations"), [("dense", 0, 100), ("order", 1, 100), ("sparse", 2, 250)]
-)
+TASKS = [("dense", 0), ("order", 1), ("sparse", 2)]
+"""Task and seed of each run."""
+WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "reinforce, learned": ("reinforce", {"baseline": "learned"}),
+    **{
+        run: RUNS[run]
+        for run in (
+            "a2c",
+            "reinforce",
+            "reinforce++",
+            "remax",
+            "rloo",
+            "dr-grpo",
+            "grpo, as the environment pays",
+            "soft-q",
+            "soft-q, from the end",
+        )
+    },
+}
+"""Run -> algorithm and settings: those that are held to the optimum on every task."""
+SHORTER = {run: RUNS[run] for run in ("vine-ppo", "a-star-po", "vimpo", "dpo, Bradley-Terry")}
+"""Those that are held to it on two tasks, for their time."""
+ITERATIONS = {"vine-ppo": 40}
+"""Run -> iterations, where it needs fewer than the task has."""
 
 
-def train(task: Any, name: str, seed: int, iterations: int, **settings: Any) -> float:
-    rules = {"reward": task.reward_config, "sampling": task.sampling, "action_mode": "token_and_log_prob"}
-    env = TextGenerationVectorEnv(TextTask.of(task.reference, ["a b"], **rules), task.reward)
-    env.reset(seed=seed)
-    policy = LanguageModelPolicy(own_copy(task.reference.language_model))
-    kind: Any = ALGORITHMS[name]
-    agent = kind(policy, kind.config_type(episodes_per_iteration=256, learning_rate=3e-3, seed=seed, **settings))
-    for done in range(iterations):
-        agent.learn(env, progress=done / iterations)
-    return share_closed(policy, task.solution)
-
-
-@TASKS
 @pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("a2c", FOUR),
-        ("reinforce", FOUR),
-        ("reinforce", FOUR | {"baseline": "learned"}),
-        ("reinforce++", FOUR),
-        ("remax", FOUR),
-        ("rloo", FOUR),
-        ("dr-grpo", FOUR),
-        ("grpo", FOUR | {"kl_place": "reward", "scale_by_deviation": False}),
-        ("soft-q", REPLAY),
-        ("soft-q", REPLAY | {"backup_steps": None}),
-    ],
+    ("run", "task", "seed"),
+    [(run, *task) for run, task in [*product(WHOLE, TASKS), *product(SHORTER, TASKS[:2])]],
 )
-def test_it_closes_the_gap(
-    name: str,
-    settings: dict[str, Any],
-    task: str,
-    seed: int,
-    iterations: int,
-    make_task: Callable[[str, int], Any],
-    report_share: Callable[..., None],
-) -> None:
+def test_it_closes_the_gap(run: str, task: str, seed: int, report_share: Callable[..., None]) -> None:
     """Those whose fixed point is the optimum of what the environment pays."""
-    start = time.perf_counter()
-    share = train(make_task(task, seed), name, seed, iterations, **settings)
-    changed = [f"{key}={value}" for key, value in settings.items() if key not in FOUR | REPLAY]
-    report_share(" ".join([name, *changed]), task, seed, share, time.perf_counter() - start)
-    assert share >= 0.95
+    found = measure(*(WHOLE | SHORTER)[run], task, seed, iterations=ITERATIONS.get(run))
+    report_share(run, task, seed, found["share"], found["seconds"])
+    assert found["share"] >= 0.95
 
 
-@pytest.mark.parametrize(("task", "seed"), [("dense", 0), ("order", 1)])
-@pytest.mark.parametrize(
-    ("name", "settings", "iterations"),
-    [
-        ("vine-ppo", {}, 40),
-        ("a-star-po", FOUR, 100),
-        ("vimpo", FOUR, 100),
-        ("dpo", FOUR | {"judge": "bradley_terry"}, 100),
-    ],
-)
-def test_it_closes_the_gap_of_the_shorter_tasks(
-    name: str,
-    settings: dict[str, Any],
-    task: str,
-    seed: int,
-    iterations: int,
-    make_task: Callable[[str, int], Any],
-    report_share: Callable[..., None],
-) -> None:
-    test_it_closes_the_gap(name, settings, task, seed, iterations, make_task, report_share)
-
-
-@TASKS
-@pytest.mark.parametrize("name", ["grpo", "dapo", "gspo", "cispo"])
-def test_it_improves_on_the_reference(
-    name: str,
-    task: str,
-    seed: int,
-    iterations: int,
-    make_task: Callable[[str, int], Any],
-    report_share: Callable[..., None],
-) -> None:
+@pytest.mark.parametrize(("task", "seed"), TASKS)
+@pytest.mark.parametrize("run", ["grpo", "dapo", "gspo", "cispo"])
+def test_it_improves_on_the_reference(run: str, task: str, seed: int, report_share: Callable[..., None]) -> None:
     """Scaled by the deviation and with the KL in the loss they pass the optimum: more score, more KL."""
-    start = time.perf_counter()
-    share = train(make_task(task, seed), name, seed, min(iterations, 100), **FOUR)
-    report_share(name, task, seed, share, time.perf_counter() - start)
-    assert share > 0.3
+    found = measure(*RUNS[run], task, seed, iterations=100)
+    report_share(run, task, seed, found["share"], found["seconds"])
+    assert found["share"] > 0.3
