@@ -39,17 +39,10 @@ The run checks itself after the timed part (`verify`) and fails rather than repo
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import resource
-import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +52,7 @@ import torch
 import transformers
 import trl  # type: ignore[import-not-found]
 from datasets import Dataset
+from timed import timed
 from tokenizers import Tokenizer, models
 from torch import nn
 from trl.experimental.ppo import PPOConfig, PPOTrainer  # type: ignore[import-not-found]
@@ -213,43 +207,13 @@ def verify(options: argparse.Namespace, trainer: Any, watch: Watch) -> None:
     expect(all(p.dtype == torch.float32 for p in trainer.model.parameters()), "fp32 weights")
 
 
-def rss_bytes() -> int:
-    """Return the process's resident memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 def main() -> None:
     """Train for a few iterations and print the JSON line."""
     options = parse_options()
-    options.threads = options.threads or torch.get_num_threads()
-    torch.set_num_threads(options.threads)
-    transformers.set_seed(options.seed)
-    watch = Watch()
-    imports_rss = rss_bytes()
-    with tempfile.TemporaryDirectory() as output_dir, contextlib.redirect_stdout(sys.stderr):
-        trainer = make_trainer(options, output_dir, watch)
-        watch.attach(trainer)
-        baseline_rss = rss_bytes()
-        trainer.train()
-        peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
-        verify(options, trainer, watch)
-    seconds, cpu_seconds = (
-        [end - start for start, end in pairwise(ticks[1:])] for ticks in (watch.ticks, watch.cpu_ticks)
-    )
-    tokens = options.episodes * options.response_tokens  # of responses, in one iteration
-    report = {
-        "peer": f"trl {trl.__version__}",
-        "tokens_per_second": statistics.median(tokens / s for s in seconds),
-        "tokens_per_cpu_second": statistics.median(tokens / s for s in cpu_seconds),
-        "seconds_per_iteration": seconds,
-        "peak_rss_bytes": peak_rss,
-        "baseline_rss_bytes": baseline_rss,
-        "imports_rss_bytes": imports_rss,
-        "kl": [entry["objective/kl"] for entry in trainer.state.log_history],
-        "torch": torch.__version__,
-        "config": vars(options) | {"epochs": EPOCHS, "minibatches": MINIBATCHES},
-    }
-    print(json.dumps(report))
+    report, trainer = timed(options, Watch(), make_trainer, verify)
+    kl = [entry["objective/kl"] for entry in trainer.state.log_history]
+    config = vars(options) | {"epochs": EPOCHS, "minibatches": MINIBATCHES}
+    print(json.dumps({"peer": f"trl {trl.__version__}", **report, "kl": kl, "config": config}))
 
 
 if __name__ == "__main__":
