@@ -103,7 +103,7 @@ def test_a_text_alone_is_refused_before_anything_is_generated(env: TextGeneratio
             call()
 
 
-def needs_ids(completions: Sequence[str], completion_ids: Sequence[Any]) -> list[float]:
+def needs_level(completions: Sequence[str], level: Sequence[Any]) -> list[float]:
     return [0.0] * len(completions)
 
 
@@ -112,7 +112,7 @@ def needs_ids(completions: Sequence[str], completion_ids: Sequence[Any]) -> list
     [
         (["a b", "d"], contains, r"contains: needs the column 'answer' .* row 1 has the columns \[\]"),
         ([ROWS[0], {"prompt": "d", "other": 1}], contains, r"row 2 has the columns \['other'\]; add it to the rows"),
-        (ROWS, needs_ids, r"needs_ids: needs the column 'completion_ids' .* is passed prompts, completions and these"),
+        (ROWS, needs_level, r"needs_level: needs the column 'level' .* is passed prompts, completions and these"),
         (["a b"], Contains(), "Contains: needs the column 'answer'"),
     ],
 )
