@@ -152,8 +152,7 @@ def generate_texts(
         _refuse_existing(out, overwrite=overwrite)
         if out.suffix != ".jsonl":
             raise ConfigError(f"generate: --out must end in .jsonl, which is what is written, got {out}; rename it")
-    asked: dict[str, Any] = {"seed": options.seed, "system_prompt": options.system}
-    drawn = answered(model, prompts, count, sampling_of(options), **asked)
+    drawn = answered(model, prompts, count, sampling_of(options), **_asked(options))
     if out is not None:
         told = [with_system_prompt(prompt, options.system) for prompt in prompts]
         given_and_drawn = [(_turns_of(prompt), one) for prompt, one in zip(told, drawn, strict=True)]
@@ -163,6 +162,10 @@ def generate_texts(
     for one in drawn:
         for text in one.texts:
             console.print(Text.assemble((visible(one.prompt), "bold"), visible(text)), soft_wrap=True)
+
+
+def _asked(options: SampleOptions) -> dict[str, Any]:
+    return {"seed": options.seed, "system_prompt": options.system, "scored_chat": options.scored_chat}
 
 
 def _turns_of(prompt: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -197,12 +200,7 @@ def compare_models(
     if limit < 1:
         raise ConfigError(f"compare: --limit must be >= 1, got {limit}")
     rows = read_prompt_rows(path)
-    asked: dict[str, Any] = {
-        "seed": options.seed,
-        "system_prompt": options.system,
-        "scored_chat": options.scored_chat,
-    }
-    one, two = (answered(model, rows, 1, sampling_of(options), **asked) for model in (a, b))
+    one, two = (answered(model, rows, 1, sampling_of(options), **_asked(options)) for model in (a, b))
     prompts = [found.prompt for found in one]  # a chat as the first model's template writes it, if by one at all
     texts = [[found.texts[0] for found in side] for side in (one, two)]
     table = Table("prompt", a, b, show_lines=True)

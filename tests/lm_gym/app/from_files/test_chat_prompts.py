@@ -146,3 +146,9 @@ def test_a_system_message_is_told_to_the_model_and_scored_in_the_form_of_choice(
     assert main(["generate", "--model", model, "--data", chats, *given, "--out", str(out)]) == 0
     assert read_jsonl(out)[0]["messages"] == [{"role": "system", "content": "Be brief."}, *CHATS[0]]
     assert read_jsonl(out)[0]["prompt"].startswith("[system] Be brief.")
+    rescored = tmp_path / "as_scored.jsonl"
+    asked = ["--data", chats, *given, "--scored-chat", "last_message"]
+    assert main(["generate", "--model", model, *asked, "--out", str(rescored)]) == 0
+    rows = read_jsonl(rescored)
+    assert [row["prompt"] for row in rows] == [turns[-1]["content"] for turns in CHATS]  # what a reward model reads
+    assert [row["response"] for row in rows] == [row["response"] for row in read_jsonl(out)]
