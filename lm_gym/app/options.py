@@ -234,6 +234,8 @@ class UpdateOptions:
     """Price of a nat of KL to the reference, in units of the score; the start value with --kl-target (also --beta)."""
     kl_target: MaybeFloat = None
     """KL per response, in nats, that an adaptive controller of --kl-coef holds."""
+    missing_eos_penalty: NotNegative = 0.0
+    """Taken off the pay of a response that --max-new-tokens cut, in units of the score."""
     separate_critic: bool = False
     """Give the value head a trunk of its own."""
     lora_rank: Whole = 0

@@ -77,7 +77,11 @@ def train_policy(
         reference_for(policy, options.model, device=options.device, dtype=options.dtype),
         read_prompt_rows(options.data),
         load_reward_model(options.reward_model),
-        reward=RewardConfig(kl_coef=update.kl_coef, score_timeout_s=options.score_timeout),
+        reward=RewardConfig(
+            kl_coef=update.kl_coef,
+            missing_eos_penalty=update.missing_eos_penalty,
+            score_timeout_s=options.score_timeout,
+        ),
         sampling=sampling_of(responses),
         system_prompt=options.system,
         scored_chat=options.scored_chat,

@@ -64,5 +64,12 @@ def test_a_run_of_another_agent_is_another_run(tmp_path: Path, capsys: pytest.Ca
     assert main(offline) == 0
     told = json.loads((tmp_path / "pairs" / "metrics.jsonl").read_text().splitlines()[0])
     assert abs(told["policy_loss"] - math.log(2)) < 1e-4
+    charged = [*given, "--agent", "rloo", "--missing-eos-penalty", "2", "--out", str(tmp_path / "charged")]
+    assert main(charged) == 0
+    free, less = (
+        json.loads((tmp_path / run / "metrics.jsonl").read_text().splitlines()[0]) for run in ("run", "charged")
+    )
+    assert 0 < free["eos_share"] < 1
+    assert math.isclose(free["episode_return"] - less["episode_return"], 2 * (1 - free["eos_share"]), rel_tol=1e-5)
     assert main(["report", str(tmp_path / "run")]) == 0
     assert "trained by RLOO" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
