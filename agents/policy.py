@@ -183,11 +183,11 @@ class LanguageModelPolicy:
         The folder is written whole under another name and moved into place.
 
         Raises:
-            ConfigError: the base of its adapter came as an object, and nobody could find it again.
+            ConfigError: the base of its adapter came as an object, which nobody finds again, or lies in the folder.
             WriteError: the disk is full, say.
         """
-        check_can_be_saved(self.language_model)
         folder = Path(checked("policy folder", folder, Place))
+        check_can_be_saved(self.language_model, folder)
         write_folder(
             folder,
             self.language_model,
@@ -368,7 +368,7 @@ class LanguageModelPolicy:
 
     def _states(self, model: LanguageModel, episodes: Episodes) -> ForcedStates:
         again = self.gradient_checkpointing and torch.is_grad_enabled()
-        with recomputing(model.model) if again else nullcontext():
+        with recomputing(model.model, model.turns) if again else nullcontext():
             return forced_states(model, episodes)
 
     def _value(self, states: Tensor) -> Tensor:

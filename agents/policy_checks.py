@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -61,18 +62,14 @@ def _types_of_learning(model: nn.Module) -> set[torch.dtype]:
     return {weight.dtype for weight in [one for one in weights if one.requires_grad] or weights}
 
 
-def check_can_be_saved(language_model: LanguageModel) -> None:
-    """Refuse an adapter whose base nobody could find again.
+def check_can_be_saved(language_model: LanguageModel, folder: str | Path) -> None:
+    """Refuse an adapter whose base nobody could find again, or would be lost in the folder that is to be written.
 
     Raises:
-        ConfigError: the base came as an object.
+        ConfigError: see :meth:`lm_gym.models.lora.Adapter.check_can_be_saved`.
     """
-    if language_model.adapter is not None and language_model.adapter.base is None:
-        raise ConfigError(
-            f"policy {type(language_model.model).__name__}: the base of its adapter must have a path or hub id to be "
-            "saved, and came as an object; load the policy by from_pretrained(name, lora=...), or train it without "
-            "run_dir and save merged()"
-        )
+    if language_model.adapter is not None:
+        language_model.adapter.check_can_be_saved(f"policy {type(language_model.model).__name__}", folder)
 
 
 def check_apart(subject: str, learned: Iterable[nn.Parameter], reference: Reference | None) -> None:

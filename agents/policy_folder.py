@@ -21,8 +21,9 @@ from lm_gym.models.lora import (
     ADAPTER_CONFIG,
     LoraSettings,
     Task,
+    adapter_record,
     add_adapter,
-    lasting_handle,
+    lasting_base,
     load_adapter,
     saved_base,
     write_base,
@@ -58,7 +59,7 @@ def write_folder(
         else:
             language_model.adapter.save(temporary)
             (temporary / "README.md").unlink(missing_ok=True)  # peft's form, with nothing filled in
-            write_base(temporary, language_model.adapter)
+            write_base(temporary, language_model.adapter.record())
         language_model.tokenizer.save_pretrained(temporary)
         # Copies, since safetensors takes no tensor twice, as an encoder-decoder shares its embedding.
         tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in critic.items()}
@@ -122,7 +123,8 @@ def load_model(
     Args: see :meth:`lm_gym.agents.LanguageModelPolicy.from_pretrained`.
 
     Raises:
-        ConfigError: an adapter is asked for where there is one already, or no layer has one of its names.
+        ConfigError: an adapter is asked for where there is one already, on layers that cannot have one, or on a model
+            that a run will replace.
         ModelLoadError, UnsupportedModelError, ArtifactError: nothing loads, it cannot be used, or it is damaged.
     """
     saved = saved_base(handle)
@@ -157,7 +159,7 @@ def load_model(
     else:
         assert lora is not None
         task: Task = "SEQ_2_SEQ_LM" if own.is_encoder_decoder else "CAUSAL_LM"
-        adapter = add_adapter(model, lora, task=task, base=lasting_handle(handle))
+        adapter = add_adapter(model, lora, task=task, base=lasting_base(handle))
     return LanguageModel(model, own.tokenizer, dtype=dtype, adapter=adapter)
 
 
@@ -170,7 +172,7 @@ def take_model(language_model: LanguageModel, folder: Path) -> None:
         ModelLoadError: the language model does not load.
     """
     check_manifest(folder)
-    saved, adapter, model = saved_base(folder), language_model.adapter, language_model.model
+    saved, adapter, model = adapter_record(folder), language_model.adapter, language_model.model
     if (saved is None) != (adapter is None):
         raise ArtifactError(
             f"{folder}: must hold {'a whole model' if adapter is None else 'an adapter'}, as the policy that takes its "

@@ -8,7 +8,7 @@ probabilities goes on comparing weights.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from torch import nn
@@ -35,16 +35,30 @@ def check_can_recompute(model: nn.Module) -> None:
 
 
 @contextmanager
-def recomputing(model: nn.Module) -> Iterator[None]:
-    """A block whose forward passes keep the inputs of each layer alone, where autograd is on."""
+def recomputing(model: nn.Module, turns: AbstractContextManager[None]) -> Iterator[None]:
+    """A block whose forward passes keep the inputs of each layer alone, where autograd is on.
+
+    Args: turns: a block around each layer that is run again backwards, which is entered many times
+        (:attr:`lm_gym.models.language_model.LanguageModel.turns`).
+    """
     layers = _layers(model)
+    own = [vars(layer).get("forward") for layer in layers]  # somebody may have set one, beside that of the class
     for layer in layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+        layer.forward = partial(
+            checkpoint,
+            layer.forward,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), turns),
+        )
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward
+        for layer, forward in zip(layers, own, strict=True):
+            if forward is None:
+                del layer.forward
+            else:
+                layer.forward = forward
 
 
 def _layers(model: nn.Module) -> list[GradientCheckpointingLayer]:

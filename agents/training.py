@@ -131,7 +131,7 @@ def train(
             may change the reward, or the run in the folder has other settings or inputs.
         PromptError: a held-out prompt does not fit.
         ConfigError: a held-out prompt lacks a column that the reward model needs.
-        ConfigError: there is a folder, and the policy's adapter is on a base without a name.
+        ConfigError: there is a folder, and the policy's adapter is on a base without a name, or one that lies in it.
         OutputExistsError: the folder holds another run, or something else, or another process works in it.
         DivergedError, RewardModelError: of an iteration.
     """
@@ -155,7 +155,7 @@ def train(
     held_out = env.as_prompts(eval_prompts)
     opened: nullcontext[None] | Run = nullcontext()
     if run_dir is not None:
-        check_can_be_saved(agent.policy.language_model)
+        check_can_be_saved(agent.policy.language_model, run_dir)
         identity = training_identity(
             agent,
             env,

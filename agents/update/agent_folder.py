@@ -73,7 +73,7 @@ def save_agent(agent: _Saveable, folder: str | Path) -> Path:
     """Write an agent's folder; see :meth:`lm_gym.agents.SurrogateAgent.save`."""
     name = type(agent).__name__
     folder = checked(f"{name}.save: folder", folder, Place)
-    check_can_be_saved(agent.policy.language_model)
+    check_can_be_saved(agent.policy.language_model, folder)
     state, tensors = split_state(agent.state_dict())
     settings, of_estimator = split_state(agent.settings())
     if of_estimator:

@@ -13,7 +13,7 @@ import copy
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -94,6 +94,7 @@ class LanguageModel:
             adapter: the low-rank updates on the model, if there are.
 
         Raises:
+            ConfigError: the adapter is on another model, or more than its low-rank updates learns.
             UnsupportedModelError: a wrapper of peft, no head, recurrent state, no EOS token, a head whose logits this
                 class does not reproduce, or a decoder-only model that places tokens by their slot in the cache.
         """
@@ -108,7 +109,9 @@ class LanguageModel:
         self.model = model
         self.tokenizer = tokenizer
         self.dtype: DType = checked("dtype", dtype, DType)
-        self.adapter = adapter
+        self.adapter = checked("adapter", adapter, Adapter | None)
+        if self.adapter is not None:
+            self.adapter.check_is_on(model)
         self.is_base = False  # True for the view that base() makes
         self.trunk: nn.Module = model.base_model
         self.is_encoder_decoder = is_encoder_decoder(model)
@@ -172,14 +175,19 @@ class LanguageModel:
     def autocast(self) -> Iterator[None]:
         """A block for this model's forward passes: in mixed precision, and without the updates of :meth:`base`.
 
-        Log-softmax stays in float32 outside it.
+        Log-softmax stays in float32 outside it. Under an adapter, passes of several threads take turns.
         """
         mixed = self.dtype == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         with (
             torch.autocast("cuda", dtype=torch.bfloat16) if mixed else nullcontext(),
-            self.adapter.off() if self.adapter is not None and self.is_base else nullcontext(),
+            self.adapter.off() if self.adapter is not None and self.is_base else self.turns,
         ):
             yield
+
+    @property
+    def turns(self) -> AbstractContextManager[None]:
+        """A block in which no other thread runs this model without its updates, to be entered as often as one likes."""
+        return nullcontext() if self.adapter is None else self.adapter.turns
 
     def base(self) -> LanguageModel:
         """The model that its adapter was added to: a view of the same weights, which turns the adapter off as it runs.

@@ -71,6 +71,7 @@ __all__ = [
     "open_shared_run",
     "read_result",
     "refuse_both",
+    "unfinished_run_of",
 ]
 
 MARKER = "lm_gym_run.json"
@@ -274,6 +275,13 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
     """The result of the run in a folder, or None if it is not finished or there is none."""
     found = _read_marker(Path(folder))
     return None if found is None else found["result"]
+
+
+def unfinished_run_of(path: str | Path) -> Path | None:
+    """The run that a path belongs to if it is not finished, and may replace or delete the path; else None."""
+    path = Path(path)
+    run = next((folder for folder in (path, *path.parents) if (folder / MARKER).is_file()), None)
+    return run if run is not None and read_result(run) is None else None
 
 
 def mark_finished(folder: str | Path, identity: RunIdentity, result: Mapping[str, Any]) -> None:

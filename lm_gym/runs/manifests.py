@@ -11,9 +11,12 @@ from lm_gym.tools.digests import digest_file
 from lm_gym.errors import ArtifactError
 from lm_gym.tools.files import sync_tree, write_json, reading
 
-__all__ = ["MANIFEST", "check_manifest", "read_note", "write_manifest"]
+__all__ = ["BASE_RECORD", "MANIFEST", "check_manifest", "read_note", "write_manifest"]
 
 MANIFEST = "lm_gym_manifest.json"
+BASE_RECORD = "lm_gym_base.json"
+"""File beside an adapter that says where its base lies. No manifest speaks for it, in whatever folder it is, since the
+new place of a base that was moved is written into it; a fingerprint in it speaks for the base."""
 FORMAT = 1
 
 
@@ -32,6 +35,7 @@ def write_manifest(
     files = {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": digest_file(path)}
         for path in sorted(found - {folder / MANIFEST})
+        if path.name != BASE_RECORD
     }
     sync_tree(folder)
     write_json(folder / MANIFEST, {"format": FORMAT, "note": dict(note or {}), "files": files})
@@ -46,6 +50,8 @@ def check_manifest(folder: str | Path) -> None:
     folder = Path(folder)
     for name, expected in _read(folder)["files"].items():
         path = folder / name
+        if path.name == BASE_RECORD:  # listed until version 0.2
+            continue
         if not path.is_file():
             raise ArtifactError(f"{folder}: must hold {name}, which its {MANIFEST} lists, and it is missing")
         if path.stat().st_size != expected["size"] or digest_file(path) != expected["sha256"]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lm_gym.errors import ArtifactError, ConfigError
 
-__all__ = ["joined_state", "split_state"]
+__all__ = ["difference", "joined_state", "split_state"]
 
 
 def split_state(state: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -40,6 +40,25 @@ def joined_state(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
         return _joined(plain, tensors)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"state: must be as it was saved, and putting it together failed: {error!r}") from error
+
+
+def difference(own: Mapping[str, Tensor], given: Any) -> str | None:
+    """The first fault of tensors that are to take the place of others of the same names and shapes, in words; or None.
+
+    Args: own, given: tensors by name, and what should be such.
+    """
+    if not isinstance(given, Mapping):
+        return f"it is {type(given).__name__}, no mapping of tensors by name"
+    if missing := sorted(own.keys() - given.keys()):
+        return f"lacks {missing[0]}"
+    if strange := sorted(map(str, given.keys() - own.keys())):
+        return f"holds {strange[0]}, which is none of them"
+    for name, tensor in own.items():
+        if not isinstance(given[name], Tensor):
+            return f"{name} is no tensor, it is {type(given[name]).__name__}"
+        if given[name].shape != tensor.shape:
+            return f"holds {name} of shape {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
+    return None
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

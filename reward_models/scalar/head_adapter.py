@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from lm_gym.models import lora
-from lm_gym.models.lora import Adapter, LoraSettings, lasting_handle
+from lm_gym.models.lora import Adapter, LoraSettings, lasting_base
 
 from .heads import has_positional_head
 
-__all__ = ["Adapter", "LoraSettings", "add_adapter", "lasting_handle", "load_adapter"]
+__all__ = ["Adapter", "LoraSettings", "add_adapter", "lasting_base", "load_adapter"]
 
 
 def add_adapter(
@@ -55,7 +55,7 @@ def load_adapter(model: Any, folder: Path, record: Mapping[str, Any]) -> Adapter
         ArtifactError: a file is missing or cut short, a weight is missing, or the base is another one.
         MissingExtraError: peft is not installed.
     """
-    return lora.load_adapter(model, folder, record, in_float32=_wide_head(model))
+    return lora.load_adapter(model, folder, record, in_float32=_wide_head(model), whole_modules=True)
 
 
 def _wide_head(model: Any) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from lm_gym.tools.settings import Place, checked, checked_arguments
 from . import saved_folder
 from .config import PARTS, RewardTrainingConfig
 from .fit import Trainee, checkpoints_beside, fit
-from .head_adapter import Adapter, LoraSettings, add_adapter, lasting_handle
+from .head_adapter import Adapter, LoraSettings, add_adapter, lasting_base
 from .heads import ScalarScorer, check_padding_invariance, classifier_from, fill_id_of, longest_input, row_multiple
 from .text_encoding import (
     CHAT_TEMPLATE,
@@ -159,7 +159,7 @@ class PreferenceRewardModel(RewardModel):
         tokenizer = copy.deepcopy(checked("reward model: tokenizer", tokenizer, PARTS["tokenizer"]))
         tokenizer.truncation_side, tokenizer.padding_side = "left", "right"
         model, fresh = classifier_from(base, dtype=dtype, seed=seed)
-        adapter = None if lora is None else add_adapter(model, lora, fresh=fresh, base=lasting_handle(base), seed=seed)
+        adapter = None if lora is None else add_adapter(model, lora, fresh=fresh, base=lasting_base(base), seed=seed)
         made = cls(
             model,
             tokenizer,
@@ -288,6 +288,8 @@ class PreferenceRewardModel(RewardModel):
         config = checked("reward model: config", config, RewardTrainingConfig | None) or RewardTrainingConfig()
         output_dir = checked("reward model: output_dir", output_dir, Place | None)
         made = cls.from_base(base, **from_base)
+        if output_dir is not None and made.adapter is not None:
+            made.adapter.check_can_be_saved("reward model: output_dir", output_dir)
         checkpoints = None
         if output_dir is not None and config.checkpoint_every_steps is not None:
             checkpoints = checkpoints_beside(output_dir)
@@ -357,7 +359,7 @@ class PreferenceRewardModel(RewardModel):
         folder that needs nothing else.
 
         Raises:
-            ConfigError: an adapter on a base that came as an object.
+            ConfigError: an adapter on a base that came as an object, or that lies in the folder.
         """
         record = {
             "kind": self.kind,

@@ -47,6 +47,8 @@ def save(
         tokenizer: its tokenizer.
         adapter: the adapter on the model, which is then saved in place of the model.
     """
+    if adapter is not None:
+        adapter.check_can_be_saved(f"reward model {directory}", checked("reward model folder", directory, Place))
     with replaced_folder(directory) as folder:
         _save_weights(folder, model, tokenizer, adapter)
         tokenizer.save_pretrained(folder)

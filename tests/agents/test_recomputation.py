@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -100,6 +101,50 @@ def test_an_agent_learns_the_same_with_an_adapter_too(make_env: MakeEnv) -> None
         weights.append(policy.state_dict())
     for name, tensor in weights[0]["model"].items():
         assert torch.equal(tensor, weights[1]["model"][name]), name
+
+
+def test_a_layers_own_forward_is_called_and_stays(make_env: MakeEnv) -> None:
+    policy = LanguageModelPolicy(own_copy(tiny_language_model()), gradient_checkpointing=True)
+    episodes = make_env().rollout(policy, 4)
+    first, second = policy.model.transformer.h
+    plain, calls = first.forward, []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return plain(*args, **kwargs)
+
+    first.forward = counted
+    gradients(policy, episodes)
+    assert len(calls) == 2  # forwards, and once more backwards
+    assert vars(first)["forward"] is counted
+    assert "forward" not in vars(second)
+
+
+def test_a_layer_is_not_run_again_while_another_thread_has_the_updates_off(make_env: MakeEnv) -> None:
+    pytest.importorskip("peft")
+    model = own_copy(tiny_language_model())
+    adapter = add_adapter(model.model, LoraSettings(rank=2), task="CAUSAL_LM", base=None)
+    with torch.no_grad():
+        for weight in adapter.state().values():
+            weight.normal_(std=0.3, generator=torch.Generator().manual_seed(weight.numel()))
+    policies = [
+        LanguageModelPolicy(
+            LanguageModel(model.model, model.tokenizer, adapter=adapter), gradient_checkpointing=checkpointing
+        )
+        for checkpointing in (False, True)
+    ]
+    episodes = make_env().rollout(policies[0], 4)
+    losses = [policy.log_probs_and_values(episodes).log_probs.sum() for policy in policies]
+    learned = [weight for weight in model.model.parameters() if weight.requires_grad]
+    expected = torch.autograd.grad(losses[0], learned)
+    seen: list[Any] = []
+    thread = Thread(target=lambda: seen.append(torch.autograd.grad(losses[1], learned)))
+    with adapter.off():
+        thread.start()
+        thread.join(0.05)
+        assert not seen
+    thread.join()
+    assert all(torch.equal(one, other) for one, other in zip(expected, seen[0], strict=True))
 
 
 def test_the_models_own_switch_is_obeyed(make_env: MakeEnv) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from lm_gym.app.options import RewardOptions
 from lm_gym.app.report.card_page import print_card, print_grades, print_weights, write_card
 from lm_gym.errors import DataError, OutputExistsError, RewardModelError
+from lm_gym.models.lora import check_apart_from_base, lasting_handle
 from lm_gym.pretrained.handles import digest_handle
 from lm_gym.reward_models import (
     CurvePoint,
@@ -114,6 +115,8 @@ def _train(options: RewardOptions, out: Path, *, resume: bool, overwrite: bool, 
         console.print(f"{out}: is finished; nothing was left to do", highlight=False)
         _fail_on_probes(options, out)
         return
+    if options.lora_rank:
+        check_apart_from_base("--out", lasting_handle(options.model), out)
     if overwrite:
         discard_run(checkpoints)
         (out / MARKER).unlink(missing_ok=True)  # what is made now is not what is there

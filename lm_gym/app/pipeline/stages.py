@@ -206,7 +206,7 @@ def reference_for(
 ) -> Reference:
     """The frozen model of a handle: the policy without its adapter where that is this model, else one of its own."""
     adapter = policy.language_model.adapter
-    if adapter is not None and adapter.base == lasting_handle(model):
+    if adapter is not None and adapter.base is not None and adapter.base == lasting_handle(model):
         return policy.reference()
     return Reference(load_language_model(model, device=device, dtype=dtype))
 

@@ -80,6 +80,17 @@ def test_the_policy_stands_for_a_model(
     assert not (tmp_path / "again").exists()
 
 
+def test_a_run_is_not_overwritten_by_an_adapter_on_its_own_policy(
+    prompts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train(prompts, out) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert train(prompts, out, "--lora-rank", "2", "--overwrite", model=out) == 2
+    assert "must not take the place of the base of its adapter" in " ".join(capsys.readouterr().err.split())
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_a_policy_is_its_own_reference_where_that_is_the_model_that_is_asked_for(trained: Path) -> None:
     policy = stages.load_policy(REVIEWS_LM, lora_rank=2)
     assert stages.reference_for(policy, REVIEWS_LM).model is policy.model

@@ -60,7 +60,7 @@ def test_an_adapters_folder_is_the_merged_model(tmp_path, tiny_model, save_base)
         for weight in adapter.state().values():
             weight.normal_(generator=torch.Generator().manual_seed(1))
     adapter.save(tmp_path / "adapter")
-    write_base(tmp_path / "adapter", adapter)
+    write_base(tmp_path / "adapter", adapter.record())
     found, fresh = classifier_from(tmp_path / "adapter", dtype="float32", seed=0)
     merged, also_fresh = classifier_from(adapter.merged(), dtype="float32", seed=0)
     assert fresh == also_fresh == ("score",)

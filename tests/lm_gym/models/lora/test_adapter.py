@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from lm_gym.errors import ArtifactError, ConfigError, UnsupportedModelError
 from lm_gym.models.language_model import LanguageModel
-from lm_gym.models.lora import LoraSettings, add_adapter, base_fingerprint, load_adapter
+from lm_gym.models.lora import LoraSettings, add_adapter, base_fingerprint, has_updates, load_adapter
 from lm_gym.testing import tiny_language_model
 
 pytest.importorskip("peft")
@@ -61,6 +63,88 @@ def test_exactly_the_updates_are_trainable(kind: str) -> None:
     model(IDS).logits.sum().backward()
     assert {name for name, weight in model.named_parameters() if weight.grad is not None} == set(trainable)
     assert adapter.settings() == {"r": 2, "alpha": 32.0, "dropout": 0.0, "targets": adapter.settings()["targets"]}
+
+
+def test_a_model_has_one_adapter_and_none_on_a_weight_that_two_modules_share() -> None:
+    model = language_model("gpt2")
+    model.transformer.wpe.requires_grad_(False)
+    model.train()
+    for name in ("lm_head", "wte"):
+        with pytest.raises(
+            ConfigError, match=rf"must name layers .* with weights of their own, and .*{name} shares one"
+        ):
+            add_adapter(model, LoraSettings(target_modules=("c_attn", name)), task="CAUSAL_LM", base=None)
+    with pytest.raises(ConfigError, match="must name layers of the model, got 'nothing'"):
+        add_adapter(model, LoraSettings(target_modules="nothing"), task="CAUSAL_LM", base=None)
+    assert not has_updates(model)  # a refusal leaves the model as it was
+    assert {name for name, weight in model.named_parameters() if not weight.requires_grad} == {"transformer.wpe.weight"}
+    assert model.training
+    model.eval()
+    adapter = add_adapter(model, LoraSettings(rank=2, target_modules="c_attn"), task="CAUSAL_LM", base=None)
+    moved(adapter)
+    learned = logits(model)
+    with pytest.raises(
+        ConfigError, match="must have no low-rank updates yet, and has some, which a second adapter wou"
+    ):
+        add_adapter(model, LoraSettings(rank=4), task="CAUSAL_LM", base=None)
+    assert torch.equal(logits(model), learned)
+    untied = language_model("llama")
+    adapter = add_adapter(untied, LoraSettings(target_modules=("lm_head",)), task="CAUSAL_LM", base=None)
+    moved(adapter)
+    learned = logits(untied)
+    torch.testing.assert_close(logits(adapter.merged()), learned, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("other", [{"alpha": 4.0}, {"target_modules": ("c_attn",)}, {"rank": 3}])
+def test_updates_of_another_adapter_are_refused(other: dict[str, Any], tmp_path: Path) -> None:
+    adapter = add_adapter(language_model("gpt2"), LoraSettings(rank=2), task="CAUSAL_LM", base="some/base")
+    moved(adapter)
+    adapter.save(tmp_path)
+    model = language_model("gpt2")
+    taking = add_adapter(model, LoraSettings(**{"rank": 2} | other), task="CAUSAL_LM", base="some/base")
+    before = logits(model)
+    told = r"its lora_alpha is 32.0, not 4.0" if "alpha" in other else r"and holds .*c_proj|its r is 2, not 3"
+    with pytest.raises(ArtifactError, match=told):
+        taking.load(tmp_path, adapter.record())
+    assert torch.equal(logits(model), before)
+    if "alpha" not in other:  # a state tells tensors alone
+        with pytest.raises(ConfigError, match=r"its state must be that of the same updates, and holds "):
+            taking.load_state(adapter.state())
+    with pytest.raises(ConfigError, match="it is list, no mapping of tensors by name"):
+        taking.load_state([])  # type: ignore[arg-type]
+
+
+def test_a_block_without_updates_ends_as_it_began_and_passes_take_turns() -> None:
+    model = language_model("gpt2")
+    plain = logits(model)
+    adapter = add_adapter(model, LoraSettings(rank=2), task="CAUSAL_LM", base=None)
+    moved(adapter)
+    learned, found = logits(model), []
+    tokenizer = tiny_language_model("gpt2").tokenizer
+    language_models = {"policy": LanguageModel(model, tokenizer, adapter=adapter)}
+    language_models["base"] = language_models["policy"].base()
+
+    def states(name: str) -> torch.Tensor:
+        with torch.no_grad():
+            return language_models[name].logits(language_models[name].hidden(IDS)[0])
+
+    thread = Thread(target=lambda: found.append(states("policy")))
+    with adapter.off():
+        with adapter.off():
+            assert torch.equal(logits(model), plain)
+        assert torch.equal(states("base"), plain[0])
+        assert torch.equal(logits(model), plain)  # the inner blocks did not end this one
+        thread.start()
+        thread.join(0.05)
+        assert not found  # waits, or it would be the base's
+    thread.join()
+    assert torch.equal(found[0], learned[0])
+    copied = copy.deepcopy(adapter)
+    with adapter.off():
+        thread = Thread(target=lambda: found.append(copied.turns.__enter__()))
+        thread.start()
+        thread.join(10)
+        assert len(found) == 2  # a copy is another model, which waits for nobody
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
