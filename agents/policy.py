@@ -38,10 +38,12 @@ from .policy_checks import check_can_be_saved, check_can_learn
 from .policy_folder import (
     critic_state,
     load_model,
+    policy_state,
     read_critic,
     read_record,
     set_critic_state,
-    take_model,
+    set_policy_state,
+    take_folder,
     write_folder,
 )
 from .recomputation import check_can_recompute, is_switched_on, recomputing
@@ -200,14 +202,12 @@ class LanguageModelPolicy:
         """Take the weights of a folder that :meth:`save_pretrained` wrote, in place.
 
         Raises:
-            ArtifactError: it is not such a folder, or a file has changed since; or it holds an adapter on another base,
-                or a whole model where this policy has an adapter.
+            ArtifactError: it is not such a folder, or a file has changed since; or it is that of another kind of policy
+                (see :func:`.policy_folder.take_folder`).
             ModelLoadError: the language model does not load.
         """
         folder = Path(checked("policy folder", folder, Place))
-        take_model(self.language_model, folder)
-        with read_critic(folder) as critic:
-            set_critic_state(self.value_head, self.critic, critic)
+        take_folder(self.language_model, self.value_head, self.critic, folder)
         self.refresh()
 
     @property
@@ -241,18 +241,11 @@ class LanguageModelPolicy:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights of model and critic; under an adapter its updates stand for the model."""
-        adapter = self.language_model.adapter
-        model = self.model.state_dict() if adapter is None else adapter.state()
-        return {"model": model, "critic": critic_state(self.value_head, self.critic)}
+        return policy_state(self.language_model, self.value_head, self.critic)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
-        adapter = self.language_model.adapter
-        if adapter is None:
-            self.model.load_state_dict(state["model"])
-        else:
-            adapter.load_state(state["model"])
-        set_critic_state(self.value_head, self.critic, state["critic"])
+        """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is that of another kind of policy."""
+        set_policy_state(self.language_model, self.value_head, self.critic, state)
         self.refresh()
 
     def refresh(self) -> None:

@@ -20,12 +20,17 @@ def check_can_learn(language_model: LanguageModel, *, separate_critic: bool) -> 
     """Refuse a model that would not learn, or not what it is told to.
 
     Raises:
-        ConfigError: a critic of its own is asked for under an adapter.
+        ConfigError: it is the base of an adapter, or a critic of its own is asked for under one.
         UnsupportedModelError: weights that learn are neither float32 nor bfloat16, or updates are on the model that its
             ``adapter`` does not name.
     """
     model = language_model.model
     name = f"policy {type(model).__name__}"
+    if language_model.is_base:
+        raise ConfigError(
+            f"{name}: must be a model that learns, and got the base() of one, which stays as it is whatever its "
+            "adapter learns; give that language model itself, or a copy of the base (own_copy)"
+        )
     if language_model.adapter is None and has_updates(model):
         raise UnsupportedModelError(
             f"{name}: has low-rank updates on it, whose adapter must come with it, or they could not be saved; pass "

@@ -30,11 +30,21 @@ from lm_gym.models.lora import (
 )
 from lm_gym.pretrained.loading import out_of_the_file
 from lm_gym.runs.manifests import MANIFEST, check_manifest, write_manifest
+from lm_gym.runs.states import difference
 from lm_gym.tools.console.quiet import quiet_transformers
 from lm_gym.tools.files import read_json, reading, replaced_folder, write_json
 from lm_gym.tools.settings import shown
 
-__all__ = ["critic_state", "load_model", "read_critic", "read_record", "set_critic_state", "take_model", "write_folder"]
+__all__ = [
+    "load_model",
+    "policy_state",
+    "read_critic",
+    "read_record",
+    "set_critic_state",
+    "set_policy_state",
+    "take_folder",
+    "write_folder",
+]
 
 POLICY_RECORD = "lm_gym_policy.json"
 CRITIC_FILE = "critic.safetensors"
@@ -90,11 +100,44 @@ def critic_state(value_head: nn.Module, critic: LanguageModel | None) -> dict[st
 
 
 def set_critic_state(value_head: nn.Module, critic: LanguageModel | None, state: Mapping[str, Tensor]) -> None:
-    """Take back what :func:`critic_state` gave."""
+    """Take back what :func:`critic_state` gave. Raises: ValueError: it is that of another critic."""
+    if (fault := difference(critic_state(value_head, critic), state)) is not None:
+        raise ValueError(fault)
     parts = {"value_head.": value_head} | ({} if critic is None else {"trunk.": critic.trunk})
     for prefix, part in parts.items():
         own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         part.load_state_dict(own)
+
+
+def policy_state(
+    language_model: LanguageModel, value_head: nn.Module, critic: LanguageModel | None
+) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a policy, ``model`` and ``critic``, by name, not copied; under an adapter the updates alone."""
+    adapter = language_model.adapter
+    model = language_model.model.state_dict() if adapter is None else adapter.state()
+    return {"model": model, "critic": critic_state(value_head, critic)}
+
+
+def set_policy_state(
+    language_model: LanguageModel, value_head: nn.Module, critic: LanguageModel | None, state: Any
+) -> None:
+    """Take back what :func:`policy_state` gave; a state that does not fit changes nothing.
+
+    Raises:
+        ConfigError: it is that of another policy: of another model, with or without an adapter or a separate critic.
+    """
+    for part, tensors in policy_state(language_model, value_head, critic).items():
+        given = state.get(part) if isinstance(state, Mapping) else state
+        if (fault := difference(tensors, given)) is not None:
+            raise ConfigError(
+                f"policy {type(language_model.model).__name__}: must be given the state of a policy of the same model, "
+                f"adapter and critic, and its part {part!r} {fault}; make the policy as that one was made"
+            )
+    if language_model.adapter is None:
+        language_model.model.load_state_dict(state["model"])
+    else:
+        language_model.adapter.load_state(state["model"])
+    set_critic_state(value_head, critic, state["critic"])
 
 
 @contextmanager
@@ -163,15 +206,33 @@ def load_model(
     return LanguageModel(model, own.tokenizer, dtype=dtype, adapter=adapter)
 
 
-def take_model(language_model: LanguageModel, folder: Path) -> None:
-    """Give a language model the weights of a policy's folder, in place.
+def take_folder(
+    language_model: LanguageModel, value_head: nn.Module, critic: LanguageModel | None, folder: Path
+) -> None:
+    """Give a policy the weights of a folder that :func:`write_folder` wrote, in place.
 
     Raises:
         ArtifactError: it is not such a folder, or a file has changed since; it holds an adapter and the model has none,
-            or the other way round; or the adapter is one on another base, or of other layers or sizes.
+            or the other way round; the adapter is one on another base, or has other settings, layers or sizes; or the
+            critic is of another kind.
         ModelLoadError: the language model does not load.
     """
     check_manifest(folder)
+    separate = read_record(folder).get("separate_critic", critic is not None)
+    if separate != (critic is not None):
+        raise ArtifactError(
+            f"{folder}: must hold a critic {'without' if critic is None else 'with'} a trunk of its own, as the policy "
+            f"that takes its weights has, and separate_critic is {separate}; load it by "
+            "LanguageModelPolicy.from_pretrained"
+        )
+    with read_critic(folder) as state:
+        if (fault := difference(critic_state(value_head, critic), state)) is not None:
+            raise ValueError(fault)
+    _take_model(language_model, folder)
+    set_critic_state(value_head, critic, state)
+
+
+def _take_model(language_model: LanguageModel, folder: Path) -> None:
     saved, adapter, model = adapter_record(folder), language_model.adapter, language_model.model
     if (saved is None) != (adapter is None):
         raise ArtifactError(
@@ -182,5 +243,10 @@ def take_model(language_model: LanguageModel, folder: Path) -> None:
     if saved is not None and adapter is not None:
         adapter.load(folder, saved)
         return
-    found = load_weights(folder, dtype=model.dtype, kind=type(model))
-    model.load_state_dict(found.state_dict())
+    found = load_weights(folder, dtype=model.dtype, kind=type(model)).state_dict()
+    if (fault := difference(model.state_dict(), found)) is not None:
+        raise ArtifactError(
+            f"{folder}: must hold a model of the same layers and sizes as the policy that takes its weights, and "
+            f"{fault}; load it by LanguageModelPolicy.from_pretrained"
+        )
+    model.load_state_dict(found)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 from lm_gym import LoraSettings, TextGenerationVectorEnv, TextTask
 from lm_gym.agents import PPO, Callback, LanguageModelPolicy, PPOConfig, TrainingRun, train
 from lm_gym.errors import ArtifactError, ConfigError
-from lm_gym.models.language_model import load_language_model, own_copy
-from lm_gym.models.lora import BASE_RECORD
+from lm_gym.models.language_model import LanguageModel, load_language_model, own_copy
+from lm_gym.models.lora import BASE_RECORD, add_adapter
 from lm_gym.runs.folder import MARKER
 from lm_gym.testing import tiny_language_model
 
@@ -160,3 +161,59 @@ def test_a_base_that_is_code_is_neither_written_nor_run(base: Path, tmp_path: Pa
     for load in (LanguageModelPolicy.from_pretrained, load_language_model):
         with pytest.raises(ArtifactError, match=r"its base must be a folder, .* names code, which no artefact may"):
             load(tmp_path / "policy", device="cpu")  # type: ignore[operator]
+
+
+def test_the_model_without_its_adapter_is_no_policy(base: Path) -> None:
+    language_model = policy_of(base).language_model
+    with pytest.raises(ConfigError, match=r"must be a model that learns, and got the base\(\) of one, which stays"):
+        LanguageModelPolicy(language_model.base())
+    assert LanguageModelPolicy(own_copy(language_model.base())).language_model.adapter is None
+
+
+def test_an_adapter_comes_with_the_model_that_it_is_on(base: Path) -> None:
+    one, other = policy_of(base).language_model, policy_of(base).language_model
+    with pytest.raises(ConfigError, match="its adapter must be on this very model, got one on another GPT2LMHeadModel"):
+        LanguageModel(one.model, one.tokenizer, adapter=other.adapter)
+    with pytest.raises(ConfigError, match="adapter: must be "):
+        LanguageModel(one.model, one.tokenizer, adapter=LoraSettings())  # type: ignore[arg-type]
+    model = own_copy(tiny_language_model("llama")).model
+    adapter = add_adapter(model, LoraSettings(rank=2), task="CAUSAL_LM", base=None, trained_in_full=["lm_head"])
+    with pytest.raises(ConfigError, match=r"LlamaForCausalLM: must be low-rank updates .* has modules_to_save = "):
+        LanguageModel(model, one.tokenizer, adapter=adapter)
+
+
+KINDS: dict[str, Callable[[Path], LanguageModelPolicy]] = {
+    "whole": lambda base: LanguageModelPolicy.from_pretrained(base, device="cpu"),
+    "adapter": policy_of,
+    "separate critic": lambda base: LanguageModelPolicy.from_pretrained(base, device="cpu", separate_critic=True),
+    "wider": lambda base: LanguageModelPolicy(own_copy(tiny_language_model(vocab_size=17))),
+}
+
+
+@pytest.mark.parametrize(
+    ("taking", "giving", "told"),
+    [
+        ("whole", "adapter", "its part 'model' lacks "),
+        ("adapter", "whole", "its part 'model' lacks .*lora_A"),
+        ("whole", "separate critic", r"its part 'critic' holds trunk\..*, which is none of them"),
+        ("separate critic", "whole", r"its part 'critic' lacks trunk\."),
+        ("whole", "wider", r"its part 'model' holds .* of shape \(17, 32\), not \(16, 32\)"),
+    ],
+)
+def test_the_weights_of_another_kind_of_policy_change_nothing(
+    taking: str, giving: str, told: str, base: Path, tmp_path: Path
+) -> None:
+    policy, other = KINDS[taking](base), KINDS[giving](base)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(1.0)
+    before = {name: tensor.clone() for part in policy.state_dict().values() for name, tensor in part.items()}
+    with pytest.raises(ConfigError, match=rf"must be given the state of a policy of the same model, .*{told}"):
+        policy.load_state_dict(other.state_dict())
+    for nonsense in ({}, None, {"model": policy.state_dict()["model"]}, {"model": {"x": 1}, "critic": {}}):
+        with pytest.raises(ConfigError, match="must be given the state of a policy of the same model"):
+            policy.load_state_dict(nonsense)  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match="must hold"):
+        policy.load_weights(other.save_pretrained(tmp_path / "other"))
+    after = {name: tensor for part in policy.state_dict().values() for name, tensor in part.items()}
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
