@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lm_gym.errors import ConfigError, UnsupportedModelError
 from lm_gym.models.language_model import DType, LanguageModel
+from lm_gym.models.lora import LoraSettings
 from lm_gym.tools.settings import checked
 
 from ..policy import LanguageModelPolicy
@@ -60,6 +61,7 @@ class LanguageModelActorCriticPolicy(ActorCriticPolicy):
         *,
         tokenizer: str | None = None,
         dtype: DType = "auto",
+        lora: LoraSettings | None = None,
         use_sde: bool = False,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -74,6 +76,7 @@ class LanguageModelActorCriticPolicy(ActorCriticPolicy):
                 stored by SB3 in the place of weights, which it saves by themselves.
             tokenizer: of a model that has none of its own.
             dtype: "auto" trains float32 weights under bf16 autocast where the hardware has it.
+            lora: low-rank updates that learn, and nothing else of the model does; needs peft.
             use_sde: must be False: tokens take no noise.
             optimizer_class, optimizer_kwargs: SB3's.
 
@@ -86,10 +89,10 @@ class LanguageModelActorCriticPolicy(ActorCriticPolicy):
         """
         name = type(self).__name__
         self.temperature = _checked_space(name, action_space).sampling.temperature
-        self.model_handle: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "dtype": dtype}
+        self.model_handle: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "dtype": dtype, "lora": lora}
         if checked(f"{name}: use_sde", use_sde, bool):
             raise ConfigError(f"{name}: use_sde must be False, since noise is for continuous actions, got True")
-        policy = LanguageModelPolicy.from_pretrained(model, tokenizer=tokenizer, dtype=dtype)
+        policy = LanguageModelPolicy.from_pretrained(model, tokenizer=tokenizer, dtype=dtype, lora=lora)
         check_learns_in_float32(f"{name}: model", policy.model)
         if policy.vocab_size != action_space.n:  # type: ignore[attr-defined]
             raise UnsupportedModelError(

@@ -14,7 +14,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from transformers import AutoModelForCausalLM
 
-from lm_gym import TextGenerationVectorEnv, evaluate
+from lm_gym import LoraSettings, TextGenerationVectorEnv, evaluate
 from lm_gym.agents import LanguageModelPolicy
 from lm_gym.agents.sb3 import LanguageModelActorCriticPolicy, SB3VecEnv, TokenSpace
 from lm_gym.agents.sb3.prefixes import PrefixStates, longest_prefixes, prefix_states
@@ -194,6 +194,31 @@ def test_a_saved_agent_is_restored_identically_and_goes_on(make_env: Make, model
         each.learn(32)
         results.append([weight.detach().clone() for weight in each.policy.parameters()])
     assert all(one.equal(other) for one, other in zip(*results, strict=True))
+
+
+def test_an_adapter_learns_alone_and_is_restored(make_env: Make, model_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    kwargs = {"model": model_folder, "lora": LoraSettings(rank=2)}
+    env = SB3VecEnv(make_env())
+    agent = PPO(LanguageModelActorCriticPolicy, env, policy_kwargs=kwargs, **PPO_SETTINGS | {"learning_rate": 1e-2})
+    env.log_prob.bind(agent)  # type: ignore[union-attr]
+    before = {name: weight.clone() for name, weight in agent.policy.named_parameters()}
+    agent.learn(64)
+    changed = {name for name, weight in agent.policy.named_parameters() if not weight.equal(before[name])}
+    assert {name for name in changed if "lora_" not in name} == {"value_net.weight", "value_net.bias"}
+    assert {name for name in before if "lora_" in name} <= changed
+    agent.save(tmp_path / "agent")
+    restored = PPO.load(tmp_path / "agent", device="cpu").policy
+    policy = agent.policy.language_model_policy
+    for name, value in restored.state_dict().items():
+        assert value.equal(agent.policy.state_dict()[name])
+    episodes = make_env().rollout(policy, 4)
+    again = LanguageModelPolicy.from_pretrained(policy.save_pretrained(tmp_path / "policy"), device="cpu")
+    with torch.no_grad():
+        learned = policy.log_probs_and_values(episodes).log_probs
+        for one in (restored.language_model_policy, again):
+            assert one.log_probs_and_values(episodes).log_probs.equal(learned)
+    assert not np.allclose(policy.reference().log_probs(episodes), learned.numpy())
 
 
 def test_a_policy_is_saved_alone_and_its_model_for_transformers(
