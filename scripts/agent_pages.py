@@ -103,7 +103,7 @@ def exact_table(name: str | None) -> str:
     head = ["task", "share closed, mean (worst)", "score (the optimum's)", "KL in nats (the optimum's)"]
     seconds = summary([line for line in lines if line["run"] == variants[0]])["seconds"]
     command = f"python -m benchmarks.exact_tasks --runs {name}"
-    ending = f"\nThree seeds of each; `{command}`, {seconds:.0f} s a run on one core.\n"
+    ending = f"\nThree seeds of each; `{command}`, {seconds:.0f} s a run on one core beside other work.\n"
     return _table(tuple(head if len(variants) == 1 else ["settings", *head]), rows) + ending
 
 
