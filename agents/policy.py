@@ -137,7 +137,8 @@ class LanguageModelPolicy:
         separate_critic = checked(f"{cls.__name__}: separate_critic", separate_critic, bool | None)
         lora = checked(f"{cls.__name__}: lora", lora, LoraSettings | None)
         saved = read_record(Path(name_or_path))
-        separate = saved.get("separate_critic", False) if separate_critic is None else separate_critic
+        own = lora is None and saved.get("separate_critic", False)
+        separate = own if separate_critic is None else separate_critic
         language_model = load_model(
             name_or_path,
             lora=lora,
@@ -174,7 +175,7 @@ class LanguageModelPolicy:
                 f"policy {type(self.model).__name__}: must have an adapter to be merged, and has none; save it as it is"
             )
         model = LanguageModel(adapter.merged(), self.tokenizer, dtype=self.language_model.dtype)
-        policy = type(self)(model)
+        policy = type(self)(model, gradient_checkpointing=self.gradient_checkpointing)
         policy.value_head.load_state_dict(self.value_head.state_dict())
         return policy
 

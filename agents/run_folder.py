@@ -57,12 +57,14 @@ def training_identity(
     prompts (they choose the best policy); and digests of the starting weights with the value head, of the reference,
     of the prompts, and of the reward model (:meth:`lm_gym.RewardModel.identity`).
     """
-    task = env.task
+    task, adapter = env.task, agent.policy.language_model.adapter
+    sizes = {} if adapter is None else {name: one for name, one in adapter.settings().items() if name != "targets"}
     return RunIdentity(
         kind="agent training",
         settings={
             "agent": type(agent).__name__,
             **agent.settings(),
+            **({"lora": sizes} if sizes else {}),
             "iterations": iterations,
             "seed_of_env": seed,
             "eval_every": eval_every if eval_prompts else None,

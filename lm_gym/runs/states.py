@@ -48,14 +48,14 @@ def difference(own: Mapping[str, Tensor], given: Any) -> str | None:
     Args: own, given: tensors by name, and what should be such.
     """
     if not isinstance(given, Mapping):
-        return f"it is {type(given).__name__}, no mapping of tensors by name"
+        return f"is {type(given).__name__}, no mapping of tensors by name"
     if missing := sorted(own.keys() - given.keys()):
         return f"lacks {missing[0]}"
     if strange := sorted(map(str, given.keys() - own.keys())):
         return f"holds {strange[0]}, which is none of them"
     for name, tensor in own.items():
         if not isinstance(given[name], Tensor):
-            return f"{name} is no tensor, it is {type(given[name]).__name__}"
+            return f"holds {name} as {type(given[name]).__name__}, no tensor"
         if given[name].shape != tensor.shape:
             return f"holds {name} of shape {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
     return None

@@ -29,6 +29,7 @@ __all__ = [
     "append_jsonl",
     "discard_folder",
     "jsonl_lines",
+    "lies_in",
     "read_json",
     "read_jsonl",
     "reading",
@@ -186,6 +187,12 @@ def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def lies_in(path: str | Path, folder: str | Path) -> bool:
+    """True if a path is a folder or lies in it, by whatever links either is named: it is lost with the folder."""
+    path, folder = Path(path).resolve(), Path(folder).resolve()
+    return folder == path or folder in path.parents
 
 
 @contextmanager

@@ -378,8 +378,7 @@ class PreferenceRewardModel(RewardModel):
 
         Raises:
             ArtifactError: a file is missing, has changed since, or is of another kind, the tokenizer reads otherwise
-                than it did, or the base of an adapter has changed.
-            ModelLoadError: the base of an adapter is gone.
+                than it did, or the base of an adapter has changed or is gone.
         """
         model, tokenizer, adapter, record = saved_folder.load(directory, dtype=dtype, kind=cls.kind)
         return cls(

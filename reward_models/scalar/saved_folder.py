@@ -14,6 +14,7 @@ import torch
 
 from lm_gym.errors import ArtifactError, ModelLoadError
 from lm_gym.models import language_model
+from lm_gym.models.lora import base_of_artefact, write_base
 from lm_gym.pretrained.loading import loading, out_of_the_file
 from lm_gym.reward_models.saving.readme import readme_of
 from lm_gym.reward_models.saving.record import read_record, write_record
@@ -75,14 +76,15 @@ def _save_weights(folder: Path, model: Any, tokenizer: Any, adapter: Adapter | N
             write_json(folder / "config.json", settings | {MARK: True})
         else:
             adapter.save(folder)
+            write_base(folder, adapter.record())
 
 
 def load(directory: str | Path, *, dtype: str, kind: str) -> tuple[Any, Any, Adapter | None, dict[str, Any]]:
     """Read and check the folder. Returns: (model, tokenizer, adapter, record).
 
     Raises:
-        ArtifactError: something is missing, has changed, is of another kind, or does not belong together.
-        ModelLoadError: there is no base of an adapter where it was.
+        ArtifactError: something is missing, has changed, is of another kind, or does not belong together; or there is
+            no base of an adapter where its record of the base says.
     """
     folder = Path(checked("reward model folder", directory, Place))
     record = read_record(folder, kind=kind, format_=FORMAT, keys=RECORD_KEYS)
@@ -93,8 +95,9 @@ def load(directory: str | Path, *, dtype: str, kind: str) -> tuple[Any, Any, Ada
         base = record["adapter"].get("base")
         if not isinstance(base, str):
             raise ArtifactError(f"reward model {folder}: must name the base of its adapter, got {base!r}")
+        base = base_of_artefact(folder, base)
         model, _ = classifier_from(base, dtype=dtype, seed=0, use_safetensors=True)
-        adapter = load_adapter(model, folder, record["adapter"])
+        adapter = load_adapter(model, folder, record["adapter"] | {"base": base})
     try:
         tokenizer = load_tokenizer(folder, record["tokenizer"].get("class", "AutoTokenizer"))
     except ModelLoadError as error:

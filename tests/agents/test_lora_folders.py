@@ -159,7 +159,7 @@ def test_a_base_that_is_code_is_neither_written_nor_run(base: Path, tmp_path: Pa
     record = tmp_path / "policy" / BASE_RECORD
     record.write_text(json.dumps(json.loads(record.read_text()) | {"base": "lm_gym.testing:tiny_language_model"}))
     for load in (LanguageModelPolicy.from_pretrained, load_language_model):
-        with pytest.raises(ArtifactError, match=r"its base must be a folder, .* names code, which no artefact may"):
+        with pytest.raises(ArtifactError, match=r"its base must be a folder, .* not code, which no artefact may name"):
             load(tmp_path / "policy", device="cpu")  # type: ignore[operator]
 
 
@@ -174,12 +174,24 @@ def test_an_adapter_comes_with_the_model_that_it_is_on(base: Path) -> None:
     one, other = policy_of(base).language_model, policy_of(base).language_model
     with pytest.raises(ConfigError, match="its adapter must be on this very model, got one on another GPT2LMHeadModel"):
         LanguageModel(one.model, one.tokenizer, adapter=other.adapter)
+    assert other.adapter is not None
+    with pytest.raises(ConfigError, match=r"must be on this very model, got one that was taken off; .* after merged"):
+        LanguageModel(other.adapter.merged(), other.tokenizer, adapter=other.adapter)
     with pytest.raises(ConfigError, match="adapter: must be "):
         LanguageModel(one.model, one.tokenizer, adapter=LoraSettings())  # type: ignore[arg-type]
     model = own_copy(tiny_language_model("llama")).model
     adapter = add_adapter(model, LoraSettings(rank=2), task="CAUSAL_LM", base=None, trained_in_full=["lm_head"])
     with pytest.raises(ConfigError, match=r"LlamaForCausalLM: must be low-rank updates .* has modules_to_save = "):
         LanguageModel(model, one.tokenizer, adapter=adapter)
+
+
+def test_an_adapter_on_a_policy_that_had_a_critic_of_its_own_has_none(base: Path, tmp_path: Path) -> None:
+    whole = LanguageModelPolicy.from_pretrained(base, device="cpu", separate_critic=True, gradient_checkpointing=True)
+    policy = policy_of(whole.save_pretrained(tmp_path / "separate"))
+    assert policy.critic is None
+    assert not policy.merged().gradient_checkpointing
+    policy.gradient_checkpointing = True
+    assert policy.merged().gradient_checkpointing
 
 
 KINDS: dict[str, Callable[[Path], LanguageModelPolicy]] = {

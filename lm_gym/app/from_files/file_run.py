@@ -26,7 +26,7 @@ from lm_gym.reward_models.judgements.splits import Split, split_by_prompt
 from lm_gym.reward_models.scalar.config import RewardTrainingConfig
 from lm_gym.sources.transcripts import is_transcript, messages_of
 from lm_gym.tools.digests import digest_parts
-from lm_gym.tools.files import write_jsonl
+from lm_gym.tools.files import lies_in, write_jsonl
 
 __all__ = ["HumanJudgements", "read_human_judgements", "run_from_files"]
 
@@ -151,6 +151,11 @@ def run_from_files(
         console=console,
     )
     if options.model is not None:
+        if overwrite and lies_in(options.model, out):
+            raise ConfigError(
+                f"--out: must not hold the model that the run starts from, which --overwrite would delete, got {out}, "
+                f"and the model is {options.model}; choose another folder, or copy the model out of this one"
+            )
         plan = _plan(options, human, Path(options.model))
         check_prompts(options.model, [*plan.train_prompts, *plan.held_out_prompts], plan.sampling)
         flags = {"resume": resume, "overwrite": overwrite}

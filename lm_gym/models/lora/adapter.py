@@ -80,12 +80,13 @@ class Adapter:
         """Refuse it as the adapter of a language model.
 
         Raises:
-            ConfigError: its updates are on another model, or more than low-rank updates learns or changes.
+            ConfigError: its updates are on another model or merged into it, or more than low-rank updates learns.
         """
-        if self.model is not model:
+        if self.model is not model or not has_updates(model):
+            got = f"one on another {type(self.model).__name__}" if self.model is not model else "one that was taken off"
             raise ConfigError(
-                f"language model {type(model).__name__}: its adapter must be on this very model, got one on another "
-                f"{type(self.model).__name__}; give the adapter that add_adapter(model, ...) returned"
+                f"language model {type(model).__name__}: its adapter must be on this very model, got {got}; give the "
+                "adapter that add_adapter(model, ...) returned, or none after merged()"
             )
         check_is_low_rank_alone(f"adapter on {type(model).__name__}", self.peft.peft_config["default"], ConfigError)
 

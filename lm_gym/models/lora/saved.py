@@ -14,7 +14,7 @@ from lm_gym.errors import ArtifactError, ConfigError
 from lm_gym.runs.folder import unfinished_run_of
 from lm_gym.runs.manifests import BASE_RECORD
 from lm_gym.scoring.handles import is_import_path
-from lm_gym.tools.files import read_json, write_json
+from lm_gym.tools.files import lies_in, read_json, write_json
 from lm_gym.tools.settings import shown
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ADAPTER_WEIGHTS",
     "BASE_RECORD",
     "adapter_record",
+    "base_of_artefact",
     "check_apart_from_base",
     "check_is_low_rank_alone",
     "lasting_base",
@@ -88,12 +89,33 @@ def saved_base(handle: str | Path) -> dict[str, Any] | None:
     record = adapter_record(handle)
     if record is None:
         return None
-    folder, base = Path(handle), record["base"]
-    own = BASE_RECORD if (folder / BASE_RECORD).is_file() else ADAPTER_CONFIG
-    if is_import_path(base):
+    folder = Path(handle)
+    _check_base_is_there(folder, record["base"], BASE_RECORD if (folder / BASE_RECORD).is_file() else ADAPTER_CONFIG)
+    return record
+
+
+def base_of_artefact(folder: Path, base: str) -> str:
+    """Where the base of an adapter lies that is a part of a larger artefact: its own record of the base says so.
+
+    Args: base: its place when the artefact was saved, for a folder without that record.
+
+    Raises:
+        ArtifactError: the record is damaged, or see :func:`saved_base`.
+    """
+    path = folder / BASE_RECORD
+    found = read_json(path, remedy="save the model again") if path.is_file() else {"base": base}
+    if not isinstance(found, dict) or not isinstance(found.get("base"), str):
+        raise ArtifactError(f"{path}: must be a JSON object with the place of the base, got {shown(found)}; write it")
+    _check_base_is_there(folder, found["base"], BASE_RECORD)
+    return found["base"]
+
+
+def _check_base_is_there(folder: Path, base: str, own: str) -> None:
+    """Refuse a base that cannot be loaded. Args: own: name of the file that says where it is."""
+    if not base or is_import_path(base):
         raise ArtifactError(
-            f"adapter {folder}: its base must be a folder, a GGUF file or a hub id, and {base!r} names code, which no "
-            f"artefact may; save the base as a folder, and write its place into {own}"
+            f"adapter {folder}: its base must be a folder, a GGUF file or a hub id, and not code, which no artefact "
+            f"may name, got {base!r}; save the base as a folder, and write its place into {own}"
         )
     if not Path(base).exists() and (Path(base).is_absolute() or base.startswith(".")):
         looked = "" if Path(base).is_absolute() else f" below the working directory {Path.cwd()}"
@@ -106,7 +128,6 @@ def saved_base(handle: str | Path) -> dict[str, Any] | None:
             f"adapter {folder}: its base must be another model, and {base} leads back to the adapter itself, which was "
             f"saved in its place; put the base elsewhere, and write its place into {own}"
         )
-    return record
 
 
 def write_base(folder: Path, record: Mapping[str, Any]) -> None:
@@ -148,9 +169,8 @@ def check_apart_from_base(subject: str, base: str | None, folder: str | Path) ->
     Raises:
         ConfigError: the base, or the base of that one, lies in it.
     """
-    target = Path(folder).resolve()
     for place in _places(base):
-        if target == place or target in place.parents:
+        if lies_in(place, folder):
             raise ConfigError(
                 f"{subject}: must not take the place of the base of its adapter, without which the adapter is nothing, "
                 f"got {folder}, and the base is {place}; choose another folder"

@@ -150,6 +150,19 @@ def test_one_run_is_compared_with_its_beginning(
     assert "give them by --data FILE" in told(capsys)
 
 
+def test_a_loop_does_not_delete_the_model_that_it_starts_from(
+    looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(looped, tmp_path / "run"))
+    rows = [{"prompt": f"Question {n}?", "chosen": f"Answer {n}, good.", "rejected": "No."} for n in range(12)]
+    data = write_jsonl(tmp_path / "pairs.jsonl", rows)
+    before = sorted(run.rglob("*"))
+    for out in (run, tmp_path / "run" / "." / "sft" / ".."):
+        assert main(["run", "--model", str(run), "--data", str(data), "--out", str(out), "--overwrite"]) == 2
+        assert "--out: must not hold the model that the run starts from, which --overwrite would del" in told(capsys)
+    assert sorted(run.rglob("*")) == before
+
+
 def test_a_damaged_settings_file_is_told(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)

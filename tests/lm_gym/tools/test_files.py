@@ -18,7 +18,16 @@ from tokenizers.models import WordLevel
 
 from lm_gym.errors import DataError, WriteError
 from lm_gym.tools import files
-from lm_gym.tools.files import append_jsonl, read_jsonl, replaced_folder, write_json, write_jsonl, write_text, writing
+from lm_gym.tools.files import (
+    append_jsonl,
+    lies_in,
+    read_jsonl,
+    replaced_folder,
+    write_json,
+    write_jsonl,
+    write_text,
+    writing,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -30,6 +39,18 @@ def test_json_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "deep" / "rows.jsonl", rows)
     assert read_jsonl(path) == rows
     assert path.read_text(encoding="utf-8").count("\n") == 2
+
+
+def test_what_lies_in_a_folder_does_so_by_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(inner)
+    monkeypatch.chdir(inner)
+    for path in (inner, "link", tmp_path / "link", ".", inner / "new", tmp_path / "outer"):
+        assert lies_in(path, tmp_path / "outer")
+    for path in (tmp_path, tmp_path / "outer2", "../../link2", "/"):
+        assert not lies_in(path, tmp_path / "outer")
+    assert lies_in(inner, tmp_path / "link")
 
 
 def test_blank_lines_do_not_shift_the_line_numbers(tmp_path: Path) -> None:

@@ -239,7 +239,29 @@ def test_what_cannot_work_is_refused(tiny_model, tokenizer_for, save_base, tmp_p
     base = save_base("llama", tmp_path / "lm")
     with pytest.raises(ConfigError, match="must name layers of the model, got 'nothing'"):
         PreferenceRewardModel.from_base(base, lora=LoraSettings(target_modules="nothing"))
-    folder = PreferenceRewardModel.from_base(base, lora=LORA, device="cpu").save(tmp_path / "adapter")
+
+
+def test_the_base_is_never_overwritten_and_may_be_moved(save_base, judged_texts, tmp_path) -> None:
+    base = save_base("llama", tmp_path / "base" / "lm")
+    made = PreferenceRewardModel.from_base(base, lora=LORA, device="cpu")
+    before = {path: path.read_bytes() for path in base.iterdir()}
+    for folder in (base, base.parent):
+        with pytest.raises(ConfigError, match="must not take the place of the base of its adapter"):
+            made.save(folder)
+        with pytest.raises(ConfigError, match="output_dir: must not take the place of the base of its adapter"):
+            PreferenceRewardModel.train([], base, output_dir=folder, lora=LORA, device="cpu")
+    assert {path: path.read_bytes() for path in base.iterdir()} == before
+    folder, scores = made.save(tmp_path / "adapter"), exact(made)
     base.rename(tmp_path / "moved")
-    with pytest.raises(ModelLoadError, match="must be a folder with a saved model"):
+    with pytest.raises(ArtifactError, match=rf"its base must be where it was, {base}, .* into lm_gym_base\.json"):
         load_reward_model(folder)
+    record = folder / "lm_gym_base.json"
+    record.write_text(record.read_text().replace(str(base), str(tmp_path / "moved")))
+    again = load_reward_model(folder)
+    assert exact(again) == scores
+    assert again.adapter.base == str(tmp_path / "moved")
+    again.save(tmp_path / "again")
+    record.unlink()
+    with pytest.raises(ArtifactError, match="its base must be where it was"):
+        load_reward_model(folder)
+    assert exact(load_reward_model(tmp_path / "again")) == scores

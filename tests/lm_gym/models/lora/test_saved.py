@@ -16,6 +16,7 @@ from lm_gym.models.lora import (
     ADAPTER_CONFIG,
     BASE_RECORD,
     adapter_record,
+    base_of_artefact,
     check_apart_from_base,
     lasting_base,
     lasting_handle,
@@ -65,6 +66,14 @@ def test_what_is_no_record_is_refused(tmp_path: Path) -> None:
     (folder / ADAPTER_CONFIG).write_text("[]")
     with pytest.raises(ArtifactError, match=r"adapter_config\.json: must be a JSON object, got \[\]"):
         adapter_record(folder)
+    write_base(adapter_folder(tmp_path / "b", ""), {"base": "", "base_sha256": None})
+    with pytest.raises(ArtifactError, match=r"its base must be a folder, .* got ''; save the base as a folder"):
+        saved_base(tmp_path / "b")
+    (tmp_path / BASE_RECORD).write_text('{"bases": 1}')
+    with pytest.raises(ArtifactError, match=r"must be a JSON object with the place of the base, got \{'bases': 1\}"):
+        base_of_artefact(tmp_path, "org/name")
+    (tmp_path / BASE_RECORD).unlink()
+    assert base_of_artefact(tmp_path, "org/name") == "org/name"
     assert adapter_record(tmp_path) is None
     assert adapter_record("org/name") is None
 
