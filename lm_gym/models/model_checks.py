@@ -172,7 +172,16 @@ def _check_encoder_decoder(model: Model) -> None:
 
 
 def _alike(model: Model, found: Tensor, expected: Tensor) -> bool:
-    """True if two ways to the same logits differ by rounding alone, which follows the largest of them."""
+    """True if two ways to the same logits differ by rounding alone, which follows the largest of them.
+
+    Raises:
+        UnsupportedModelError: they are no numbers.
+    """
+    if not (found.isfinite().all() and expected.isfinite().all()):
+        raise UnsupportedModelError(
+            f"language model {type(model.model).__name__}: must give finite logits, got NaN or infinity, as damaged "
+            "weights do, or a training that diverged; take another checkpoint"
+        )
     with model.autocast():
         exact = model.model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
     slack = 1e-3 if exact else 0.1

@@ -175,7 +175,9 @@ def test_an_adapter_comes_with_the_model_that_it_is_on(base: Path) -> None:
     with pytest.raises(ConfigError, match="its adapter must be on this very model, got one on another GPT2LMHeadModel"):
         LanguageModel(one.model, one.tokenizer, adapter=other.adapter)
     assert other.adapter is not None
-    with pytest.raises(ConfigError, match=r"must be on this very model, got one that was taken off; .* after merged"):
+    with pytest.raises(
+        ConfigError, match=r"must be on its GPT2LMHeadModel, and was merged into it or taken off; take "
+    ):
         LanguageModel(other.adapter.merged(), other.tokenizer, adapter=other.adapter)
     with pytest.raises(ConfigError, match="adapter: must be "):
         LanguageModel(one.model, one.tokenizer, adapter=LoraSettings())  # type: ignore[arg-type]
@@ -192,6 +194,26 @@ def test_an_adapter_on_a_policy_that_had_a_critic_of_its_own_has_none(base: Path
     assert not policy.merged().gradient_checkpointing
     policy.gradient_checkpointing = True
     assert policy.merged().gradient_checkpointing
+
+
+def test_what_would_not_be_in_the_folder_is_not_saved(base: Path, tmp_path: Path) -> None:
+    policy = policy_of(base)
+    policy.model.transformer.wpe.requires_grad_(True)
+    for save in (policy.save_pretrained, PPO(policy, CONFIG).save):
+        with pytest.raises(
+            ConfigError, match=r"its adapter must stay as it is, and transformer\.wpe\.weight may learn"
+        ):
+            save(tmp_path / "policy")
+    policy.model.transformer.wpe.requires_grad_(False)
+    reference = policy.reference()
+    episodes = TextGenerationVectorEnv(TextTask.of(reference, ("a b",), **RULES), length_score).rollout(policy, 2)
+    assert policy.language_model.adapter is not None
+    policy.language_model.adapter.merged()  # of the policy itself, in place
+    with pytest.raises(ConfigError, match=r"must be on its GPT2LMHeadModel, and was merged into it or taken off"):
+        policy.save_pretrained(tmp_path / "policy")
+    with pytest.raises(ConfigError, match=r"must be on its GPT2LMHeadModel, and was merged into it or taken off"):
+        reference.log_probs(episodes)  # it is the base no more
+    assert not (tmp_path / "policy").exists()
 
 
 KINDS: dict[str, Callable[[Path], LanguageModelPolicy]] = {

@@ -80,22 +80,30 @@ class Adapter:
         """Refuse it as the adapter of a language model.
 
         Raises:
-            ConfigError: its updates are on another model or merged into it, or more than low-rank updates learns.
+            ConfigError: its updates are on another model or on none any more, or more than low-rank updates learns.
         """
-        if self.model is not model or not has_updates(model):
-            got = f"one on another {type(self.model).__name__}" if self.model is not model else "one that was taken off"
+        if self.model is not model:
             raise ConfigError(
-                f"language model {type(model).__name__}: its adapter must be on this very model, got {got}; give the "
-                "adapter that add_adapter(model, ...) returned, or none after merged()"
+                f"language model {type(model).__name__}: its adapter must be on this very model, got one on another "
+                f"{type(self.model).__name__}; give the adapter that add_adapter(model, ...) returned"
             )
+        self._layers()
         check_is_low_rank_alone(f"adapter on {type(model).__name__}", self.peft.peft_config["default"], ConfigError)
 
     def check_can_be_saved(self, subject: str, folder: str | Path) -> None:
         """Refuse a folder for it, or for a run that makes it. Args: subject: of an error.
 
         Raises:
-            ConfigError: nobody could find its base again, or the base lies in the folder, which is to be replaced.
+            ConfigError: nobody could find its base again, the base lies in the folder, which is to be replaced, or it
+                learns too.
         """
+        self._layers()
+        learned = (name for name, one in self.base_state().items() if one.requires_grad)
+        if (name := next((one for one in learned if ".modules_to_save." not in one), None)) is not None:
+            raise ConfigError(
+                f"{subject}: the base of its adapter must stay as it is, and {name} may learn, which nobody would find "
+                "in the folder of an adapter; freeze it (requires_grad_(False)), or train a whole model"
+            )
         if self.base is None:
             raise ConfigError(
                 f"{subject}: the base of its adapter must have a path or hub id to be saved, and this base came as an "
@@ -141,7 +149,7 @@ class Adapter:
         :attr:`turns`); a call of the model itself does not, and would be one without them.
         """
         with self.turns:
-            before = {layer: layer._disable_adapters for layer in layers_with_updates(self.model).values()}
+            before = {layer: layer._disable_adapters for layer in self._layers()}
             try:
                 for layer in before:
                     # What peft's own disable_adapter() sets; that one also changes which weights take gradients.
@@ -150,6 +158,16 @@ class Adapter:
             finally:
                 for layer, was_off in before.items():
                     layer._disable_adapters = was_off
+
+    def _layers(self) -> list[Any]:
+        """The layers with updates. Raises: ConfigError: there are none any more, so the model is no base either."""
+        layers = [*layers_with_updates(self.model).values()]
+        if not layers:
+            raise ConfigError(
+                f"adapter: must be on its {type(self.model).__name__}, and was merged into it or taken off; take a "
+                "LanguageModel(model, tokenizer) without it (policy.merged() merges a copy, not the policy itself)"
+            )
+        return layers
 
     def base_state(self) -> dict[str, Tensor]:
         """The base's weights under the names that they have without an adapter; not copied."""

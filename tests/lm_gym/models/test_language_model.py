@@ -12,6 +12,7 @@ from lm_gym import LanguageModel, Reference
 from lm_gym.errors import ModelLoadError, UnsupportedModelError
 from lm_gym.models.decoder import decoder_for
 from lm_gym.models.language_model import load_language_model, resolve_device
+from lm_gym.testing import tiny_language_model
 
 IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]])
 SMALL: dict[str, Any] = {"vocab_size": V, "bos_token_id": EOS, "eos_token_id": EOS}
@@ -150,6 +151,15 @@ def test_a_head_that_is_not_reproduced_is_refused() -> None:
         UnsupportedModelError, match=r"logits must be head\(trunk\(x\)\).* differ from the model's own by"
     ):
         LanguageModel(model, make_tokenizer())
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "t5"])
+def test_a_model_of_nan_is_told_so(architecture: Any) -> None:
+    model = tiny_language_model(architecture)
+    with torch.no_grad():
+        model.model.get_output_embeddings().weight[0, 0] = torch.nan
+    with pytest.raises(UnsupportedModelError, match="must give finite logits, got NaN or infinity, as damaged weights"):
+        LanguageModel(model.model, model.tokenizer)
 
 
 def test_a_tokenizer_without_eos_is_refused() -> None:
