@@ -128,6 +128,12 @@ class Episodes:
         return self.rewards if self.kl is None else self.rewards + self.kl_coef[:, None] * self.kl
 
     @property
+    def payments(self) -> np.ndarray:
+        """What each response was paid in all, the KL apart, in the precision of a score: what was paid alike is equal,
+        though the KL was taken and given back. Shape: (B,), float32."""
+        return self.rewards_without_kl.sum(axis=1).astype(np.float32)
+
+    @property
     def prompt_lengths(self) -> np.ndarray:
         """Tokens per prompt. Shape: (B,), int64."""
         return self.prompt_mask.sum(axis=1)

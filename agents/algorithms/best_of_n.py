@@ -178,8 +178,7 @@ class RejectionSampling(PassesAgent):
 
     def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
         """See :meth:`LearningAgent.update`."""
-        returns = episodes.rewards_without_kl.sum(axis=1)
-        kept = kept_rows(returns, episodes.group, episodes.scored, threshold=self.config.threshold)
+        kept = kept_rows(episodes.payments, episodes.group, episodes.scored, threshold=self.config.threshold)
 
         def loss(part: Episodes, now: PolicyEvaluation, rows: np.ndarray) -> dict[str, Tensor]:
             return {"policy_loss": -now.log_probs.sum(1)}

@@ -149,8 +149,7 @@ class DPO(PassesAgent):
     def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
         """See :meth:`LearningAgent.update`."""
         device = self.policy.device
-        returns = episodes.rewards_without_kl.sum(axis=1)
-        items, chance = self._labelled(episodes, returns)
+        items, chance = self._labelled(episodes, episodes.payments)
         chance_of = np.zeros(len(episodes), dtype=np.float32)
         chance_of[items[:, 0]] = chance
 
@@ -180,7 +179,8 @@ class DPO(PassesAgent):
             items = best_and_worst(returns, episodes.group, episodes.scored)
         else:
             items = neighbours(episodes.group, episodes.scored)
-            return items, 1.0 / (1.0 + np.exp(returns[items[:, 1]] - returns[items[:, 0]]))
+            ahead = returns[items[:, 0]] - returns[items[:, 1]]
+            return items, np.exp(-np.logaddexp(0.0, -ahead))  # a sigmoid that no difference overflows
         return items, np.ones(len(items))
 
     def settings(self) -> dict[str, Any]:

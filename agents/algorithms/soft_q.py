@@ -129,7 +129,8 @@ class SoftQ(LearningAgent):
         """
         rate = self._optimizer.set_learning_rate(progress)
         self._keep(episodes)
-        steps = [step for _ in range(self.config.updates) for step in self._step(self._replay)]
+        beta = float(episodes.kl_coef[-1])
+        steps = [step for _ in range(self.config.updates) for step in self._step(self._replay, beta)]
         return {
             **episode_metrics(episodes, processes=self.processes),
             **{name: float(np.mean([step[name] for step in steps])) for name in (steps[0] if steps else ())},
@@ -166,8 +167,11 @@ class SoftQ(LearningAgent):
             joined = Episodes.concatenate(parts)
             self._replay = joined[max(0, len(joined) - self.config.replay_episodes) :]
 
-    def _step(self, replay: Episodes | None) -> list[dict[str, float]]:
-        """One optimiser step on episodes drawn from those that are kept; none where no process keeps any."""
+    def _step(self, replay: Episodes | None, beta: float) -> list[dict[str, float]]:
+        """One optimiser step on episodes drawn from those that are kept; none where no process keeps any.
+
+        Args: beta: of the environment as it is now, whatever older episodes were paid with.
+        """
         size = 0 if replay is None else min(self.config.batch_episodes, len(replay))
         batch = None if replay is None else replay[self._rng.choice(len(replay), size=size, replace=False)]
         own = 0 if batch is None else int(batch.response_mask.sum())
@@ -177,7 +181,7 @@ class SoftQ(LearningAgent):
 
         def backward(piece: np.ndarray) -> Tensor:
             assert batch is not None  # there is no piece of nothing
-            return self._backward(batch[piece], tokens)
+            return self._backward(batch[piece], tokens, beta)
 
         limit, device = self.config.max_batch_tokens, self.policy.device
         pieces = () if batch is None else episode_batches(batch, limit, device)
@@ -185,14 +189,13 @@ class SoftQ(LearningAgent):
         self._follow()
         return [{"soft_bellman_error": math.sqrt(step["squared_error"]), "grad_norm": step["grad_norm"]}]
 
-    def _backward(self, part: Episodes, tokens: int) -> Tensor:
+    def _backward(self, part: Episodes, tokens: int, beta: float) -> Tensor:
         """Accumulate the gradient of half the mean squared error. Returns: the share of that mean. Shape: (1,)."""
         now = self.policy.log_probs_and_values(part, entropy=False)
         device = now.log_probs.device
         mask = torch.from_numpy(part.response_mask).to(device)
         assert part.ref_log_probs is not None
         reference = torch.from_numpy(part.ref_log_probs).to(device)
-        beta = torch.from_numpy(part.kl_coef).to(device, torch.float32)[:, None]
         log_ratios = torch.where(mask, beta * (now.log_probs - reference), 0.0)
         rewards = torch.from_numpy(part.rewards_without_kl).to(device, torch.float32)
         lengths = torch.from_numpy(part.response_lengths).to(device)

@@ -63,8 +63,7 @@ def leave_one_out(returns: np.ndarray, group: np.ndarray, counted: np.ndarray) -
 
 def paid_alike(episodes: Episodes) -> np.ndarray:
     """True for responses of a group whose counted responses were all paid alike, KL apart. Shape: (B,), bool."""
-    returns = episodes.rewards_without_kl.sum(axis=1)
-    _, _, deviation = group_statistics(returns, episodes.group, ~episodes.abstained)
+    _, _, deviation = group_statistics(episodes.payments, episodes.group, ~episodes.abstained)
     return deviation < 1e-9
 
 

@@ -19,6 +19,8 @@ from lm_gym.agents import (
 from lm_gym.agents.algorithms.best_of_n import kept_rows
 from lm_gym.errors import ConfigError
 
+from ...helpers.paid_for_kl import with_kl
+
 
 def test_the_score_from_a_pool_is_the_mean_over_all_subsets() -> None:
     scores = np.array([[3.0, 1.0, 2.0, 2.0], [0.0, 0.0, 5.0, -1.0]])
@@ -96,6 +98,19 @@ def test_what_is_kept_by_hand() -> None:
     assert kept_rows(returns, group, counted, threshold=2.0).tolist() == [1, 2, 3]
     assert kept_rows(returns, group, counted, threshold=99.0).tolist() == []
     assert kept_rows(returns, group, np.zeros(6, dtype=bool), threshold=None).tolist() == []
+
+
+@pytest.mark.parametrize(("score", "kl"), [pytest.param(1.0, -1.5, id="kl"), pytest.param(0.7, 0.0, id="float32")])
+def test_no_rounding_takes_a_response_off_its_threshold(
+    score: float, kl: float, make_env: Callable[..., Any], make_policy: Callable[..., Any]
+) -> None:
+    """1 + .15 - .15 is less than 1 in floating point, and so is .7 as a score of seven digits less than .7."""
+    env = make_env(reward_model=lambda prompts, completions: [score] * len(completions))
+    config = RejectionSamplingConfig(episodes_per_iteration=8, threshold=score)
+    agent = RejectionSampling(make_policy(env), config)
+    episodes = with_kl(env.rollout(agent.policy, 8), kl)
+    assert (episodes.rewards_without_kl.sum(axis=1) < score).all()
+    assert agent.update(episodes)["kept_share"] == 1.0
 
 
 def test_rejection_sampling_makes_what_it_keeps_likelier(

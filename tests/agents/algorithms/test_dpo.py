@@ -14,6 +14,8 @@ from lm_gym.agents.algorithms.dpo import best_and_worst, dpo_loss, neighbours
 from lm_gym.agents.metrics import METRICS
 from lm_gym.errors import ConfigError, DataError
 
+from ...helpers.paid_for_kl import with_kl
+
 Make = Callable[..., Any]
 ROWS = [
     {"prompt": "a b", "chosen": "c d", "rejected": "e"},
@@ -77,6 +79,20 @@ def test_online_the_best_of_a_group_is_set_against_the_worst(make_env: Make, mak
     assert again["preference_margin"] > 0.01
     assert again["preference_accuracy"] > 0.7
     assert 0 <= again["uniform_groups"] < 1
+
+
+def test_what_is_paid_alike_makes_no_pair_whatever_its_kl(make_env: Make, make_policy: Make) -> None:
+    env = make_env(reward_model=lambda prompts, completions: [1.0] * len(completions))
+    agent = DPO(make_policy(env), DPOConfig(episodes_per_iteration=8, samples_per_prompt=4))
+    episodes = with_kl(env.rollout(agent.policy, 8, samples_per_prompt=4), np.tile([-1.5, 0.0], 4))
+    assert len(set(episodes.rewards_without_kl.sum(axis=1))) == 2  # 1 + .15 - .15 is less than 1
+    assert agent.update(episodes)["optimizer_steps"] == 0.0
+
+
+def test_a_judge_by_chance_is_sure_of_any_difference(make_env: Make, make_policy: Make) -> None:
+    env = make_env(reward_model=lambda prompts, completions: [1000.0 * len(text) for text in completions])
+    config = DPOConfig(episodes_per_iteration=8, samples_per_prompt=4, judge="bradley_terry")
+    assert math.isfinite(DPO(make_policy(env), config).learn(env)["policy_loss"])
 
 
 def test_a_judge_by_chance_stops_at_the_difference_of_the_scores(make_env: Make, make_policy: Make) -> None:

@@ -77,6 +77,30 @@ def test_it_learns_from_what_it_keeps(make_env: MakeEnv, make_policy: Callable[.
     assert kept[-7:] == agent.last_episodes.responses[1:]  # the newest stay
 
 
+def test_old_responses_are_learned_from_at_the_beta_of_today(
+    make_env: MakeEnv, make_policy: Callable[..., Any]
+) -> None:
+    """Beta was raised between two rollouts: all errors are those of the environment as it is, by plain loops."""
+    env = make_env(kl_coef=0.1)
+    policy = make_policy(env)
+    with torch.no_grad():
+        policy.model.transformer.wte.weight.mul_(1.3)  # no longer the reference
+    policy.refresh()
+    settings: dict[str, Any] = {"updates": 1, "learning_rate": 1e-30, "backup_steps": None}
+    agent = SoftQ(policy, SoftQConfig(episodes_per_iteration=4, **settings))
+    first = env.rollout(policy, 4)
+    agent.update(first)
+    env.kl_coef = 0.5
+    second = env.rollout(policy, 4)
+    errors = []
+    for episodes in (first, second):
+        values = policy.log_probs_and_values(episodes, entropy=False).values.tolist()
+        for row, size in enumerate(episodes.response_lengths):
+            left = [0.5 * episodes.kl[row, t:size].sum() - episodes.scores[row] for t in range(size)]
+            errors += [value + rest for value, rest in zip(values[row], left, strict=False)]
+    assert agent.update(second)["soft_bellman_error"] == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
