@@ -159,7 +159,9 @@ PROGRAM = """
 import numpy as np
 import torch
 from lm_gym import Reference, TextGenerationVectorEnv, TextTask
-from lm_gym.agents import PPO, LanguageModelPolicy, PPOConfig, RejectionSampling, RejectionSamplingConfig
+from lm_gym.agents import (
+    PPO, LanguageModelPolicy, PPOConfig, RejectionSampling, RejectionSamplingConfig, SoftQ, SoftQConfig
+)
 from lm_gym.agents.policy import own_copy
 from lm_gym.processes import ONE_PROCESS, launched_processes
 from lm_gym.testing import tiny_language_model
@@ -188,9 +190,16 @@ assert episodes.abstained.any()
 rejection = RejectionSamplingConfig(
     episodes_per_iteration=12, samples_per_prompt=1, threshold=0.7, learning_rate=1e-30, max_grad_norm=None
 )
-for kind, settings in ((PPO, config), (RejectionSampling, rejection)):
+q = dict(episodes_per_iteration=12, updates=1, learning_rate=1e-30, max_grad_norm=None, max_batch_tokens=40)
+abstained, scored = np.flatnonzero(episodes.abstained), np.flatnonzero(~episodes.abstained)
+for kind, settings, one, other in (
+    (PPO, config, np.arange(5), np.arange(5, 12)),
+    (RejectionSampling, rejection, np.arange(5), np.arange(5, 12)),
+    (SoftQ, SoftQConfig(**q), np.arange(5), np.arange(5, 12)),
+    (SoftQ, SoftQConfig(**q, backup_steps=None), abstained, scored),  # a process that keeps nothing
+):
     alone, expected = updated(kind, settings, np.arange(12), ONE_PROCESS)
-    shared, found = updated(kind, settings, np.arange(5) if processes.is_main else np.arange(5, 12), processes)
+    shared, found = updated(kind, settings, one if processes.is_main else other, processes)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     for name, value in alone.items():
@@ -200,7 +209,8 @@ print("equal")
 
 
 def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
-    """Uneven shares of one batch, abstentions in it: gradients and every metric are those of the whole."""
+    """Uneven shares of one batch, abstentions in it: gradients and every metric are those of the whole; of soft Q from
+    all that both keep, a process that keeps nothing among them."""
     assert printed_by_two(PROGRAM, tmp_path) == ["equal", "equal"]
 
 
