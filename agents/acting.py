@@ -104,23 +104,24 @@ class TokenActor:
         """
         history, grown = self._found(ids, lengths)
         continued = grown if history.decoder is not None else np.zeros_like(grown)
-        if history.decoder is None:
-            history.decoder = decoder_for(self._model, len(ids), ids.shape[1])
-        states = torch.zeros((len(ids), self._model.hidden_size), device=self._model.device)
+        decoder = history.decoder or decoder_for(self._model, len(ids), ids.shape[1])
+        history.decoder = None  # until the pass is over: one that fails midway leaves half a token in the cache
+        weights = self._model.model
+        states = torch.zeros((len(ids), self._model.hidden_size), device=weights.device, dtype=weights.dtype)
         rows = np.arange(len(ids))
         counts = np.where(grown, history.counts + 1, np.where(history.unchanged(ids, lengths), history.counts, 0))
         if continued.any():
             at = torch.from_numpy(rows[continued]).to(states.device)
-            states[at] = history.decoder.advance(ids[rows, lengths - 1], continued)[at].to(states.dtype)
+            states[at] = decoder.advance(ids[rows, lengths - 1], continued)[at].to(states.dtype)
         fresh = rows[~continued]
         if fresh.size:
             starts = lengths - counts
             prompts = [ids[row, : starts[row]] for row in fresh]
             responses = [ids[row, starts[row] : lengths[row]] for row in fresh]
             at = torch.from_numpy(fresh).to(states.device)
-            states[at] = history.decoder.prefill(fresh.tolist(), prompts, responses).to(states.dtype)
+            states[at] = decoder.prefill(fresh.tolist(), prompts, responses).to(states.dtype)
         history.counts = counts
-        history.ids, history.lengths = ids.copy(), lengths
+        history.ids, history.lengths, history.decoder = ids.copy(), lengths, decoder
         return states, history.counts
 
     def _found(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[_History, np.ndarray]:

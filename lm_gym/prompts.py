@@ -125,7 +125,7 @@ def load_prompts(
     Raises:
         ConfigError: limit, truncation or tokenizer is of another kind.
         PromptError: no prompts, an empty one, one over the limit that may not or cannot be cut, a row without the keys,
-            or no chat template.
+            no chat template, or one that leaves out a system message or the message that is to be answered.
     """
     max_prompt_tokens = checked("prompts: max_prompt_tokens", max_prompt_tokens, Count | None)
     checked_tokenizer(tokenizer)
@@ -318,9 +318,32 @@ def _render_chat(turns: Any, number: int, tokenizer: Any) -> str:
             "set tokenizer.chat_template, or give the prompt as text"
         )
     try:
-        return _rendered(turns, tokenizer)
+        text = _rendered(turns, tokenizer)
+        unseen = _unseen(turns, text, tokenizer)
     except Exception as error:  # a template may raise anything; jinja2's own errors are not a public part of it
         raise PromptError(f"prompt {number}: the chat template refused the messages: {error}") from error
+    if unseen is not None:
+        raise PromptError(
+            f"prompt {number}: the chat template must write the system message and the last one, and leaves out that "
+            f"of the role {unseen['role']!r} ({unseen['content'][:50]!r}), which the model would never see; put its "
+            "text into a message of a role that the template writes, or set another tokenizer.chat_template"
+        )
+    return text
+
+
+def _unseen(turns: Sequence[Mapping[str, Any]], text: str, tokenizer: Any) -> Mapping[str, Any] | None:
+    """A message that a chat template dropped without a word: the first if it is the system's, or the last.
+
+    Args: text: as the template wrote it. What is not in it may have been rewritten; what it does not depend on is lost.
+    """
+    for place in sorted({0, len(turns) - 1} if turns[0]["role"] == "system" else {len(turns) - 1}):
+        content = turns[place]["content"]
+        if content.strip() in text:
+            continue
+        other = [*turns[:place], {**turns[place], "content": f"{content} {content}"}, *turns[place + 1 :]]
+        if _rendered(other, tokenizer) == text:
+            return turns[place]
+    return None
 
 
 def _rendered(turns: Any, tokenizer: Any) -> str:

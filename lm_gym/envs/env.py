@@ -103,6 +103,8 @@ class TextGenerationEnv(TaskEnv, gymnasium.Env[Observation, Any]):
             ActionError: the action lies outside the action space.
             RewardModelError: the reward model failed; the episode is as it was before the call.
             UnsupportedModelError: the reference has no finite log-probability for the token; likewise.
+
+        Whatever the reference's own pass raises (out of memory, an interrupt) ends the episode: call ``reset()``.
         """
         if not self._mdp.running[0]:
             raise EpisodeOverError("step: needs a running episode, and this one has ended or never begun; call reset()")

@@ -8,7 +8,8 @@ Shapes: B = rows, L = max_prompt_tokens + max_new_tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -124,7 +125,10 @@ class TextGenerationMDP:
         return self._ids[row, : self._starts[row]]
 
     def start(self, rows: Sequence[int], prompts: Sequence[Prompt]) -> None:
-        """Begin new episodes in some rows."""
+        """Begin new episodes in some rows; if the reference fails at it, no row has an episode any more."""
+        if self._scorer is not None:
+            with self._none_goes_on_after_an_error(self._scorer):
+                self._scorer.start(list(rows), [prompt.ids for prompt in prompts])
         for row, prompt in zip(rows, prompts, strict=True):
             size = len(prompt.ids)
             self._ids[row] = self._pad_id
@@ -135,8 +139,6 @@ class TextGenerationMDP:
             self._returns[row] = 0.0
             self.prompts[row] = prompt
             self.running[row] = True
-        if self._scorer is not None:
-            self._scorer.start(list(rows), [prompt.ids for prompt in prompts])
 
     def step(
         self,
@@ -146,6 +148,9 @@ class TextGenerationMDP:
         reward_model: RewardModel | None,
     ) -> Transition:
         """Append one token to each active row; every active row must be running.
+
+        If this raises, the episodes are as they were; but where the reference's own pass over the tokens failed, no row
+        has an episode any more.
 
         Args:
             tokens: checked token ids; 0 in rows that are not active. Shape: (B,), int64.
@@ -158,30 +163,29 @@ class TextGenerationMDP:
         self._ids[rows, self._ends[rows]] = tokens[rows]
         self._mask[rows, self._ends[rows]] = 1
         self._ends[rows] += 1
-        reasons = [
-            self._stop_rule.reason(self.prompt_ids(row), self.response_ids(row)) if active[row] else None
-            for row in range(len(active))
-        ]
-        ended = np.array([reason is not None for reason in reasons])
-        capped = np.array([reason == "length" for reason in reasons])
-        truncated = capped & (self._reward.on_length_limit == "truncate")
         try:
+            reasons = self._reasons(active)
+            ended = np.array([reason is not None for reason in reasons])
+            capped = np.array([reason == "length" for reason in reasons])
+            truncated = capped & (self._reward.on_length_limit == "truncate")
             scores, texts = self._scores(reasons, ended & ~truncated, reward_model)
+            normalizer = None if reward_model is None else reward_model.normalizer
+            paid = token_rewards(
+                log_probs=None if log_probs is None else log_probs[:, None],
+                ref_log_probs=None if ref_log_probs is None else ref_log_probs[:, None],
+                response_mask=active[:, None],
+                last_token=ended[:, None],
+                paid=paid_scores(scores, capped, self._reward, normalizer),
+                kl_coef=self.kl_coef,
+            )
         except BaseException:
             self._take_back(rows)
             raise
-        paid = token_rewards(
-            log_probs=None if log_probs is None else log_probs[:, None],
-            ref_log_probs=None if ref_log_probs is None else ref_log_probs[:, None],
-            response_mask=active[:, None],
-            last_token=ended[:, None],
-            paid=paid_scores(scores, capped, self._reward, None if reward_model is None else reward_model.normalizer),
-            kl_coef=self.kl_coef,
-        )
+        if self._scorer is not None and (active & ~ended).any():
+            with self._none_goes_on_after_an_error(self._scorer):
+                self._scorer.advance(tokens, self.running & ~ended)
         self._returns += paid.rewards[:, 0]
         self.running &= ~ended
-        if self._scorer is not None and (active & ~ended).any():
-            self._scorer.advance(tokens, self.running)
         return Transition(
             rewards=paid.rewards[:, 0],
             terminated=ended & ~truncated,
@@ -211,8 +215,27 @@ class TextGenerationMDP:
         support[~self.running] = True
         return support
 
+    @contextmanager
+    def _none_goes_on_after_an_error(self, scorer: ReferenceScorer) -> Iterator[None]:
+        """A pass of the reference; if it fails midway (out of memory, an interrupt), its cache may hold half a token,
+        by which every later one would be paid another KL."""
+        try:
+            yield
+        except BaseException:
+            self.running[:] = False
+            self.prompts = [None] * len(self.prompts)
+            scorer.forget()
+            raise
+
+    def _reasons(self, active: np.ndarray) -> list[StopReason | None]:
+        """Why the response of each active row is over; None where it is not."""
+        return [
+            self._stop_rule.reason(self.prompt_ids(row), self.response_ids(row)) if active[row] else None
+            for row in range(len(active))
+        ]
+
     def _take_back(self, rows: np.ndarray) -> None:
-        """Undo the append of this step: a reward model that raises leaves the episode as it was."""
+        """Undo the append of this step: what raises before the reference's pass leaves the episode as it was."""
         self._ends[rows] -= 1
         self._ids[rows, self._ends[rows]] = self._pad_id
         self._mask[rows, self._ends[rows]] = 0

@@ -96,7 +96,8 @@ class LanguageModel:
         Raises:
             ConfigError: the adapter is on another model, or more than its low-rank updates learns.
             UnsupportedModelError: a wrapper of peft, no head, recurrent state, no EOS token, a head whose logits this
-                class does not reproduce, or a decoder-only model that places tokens by their slot in the cache.
+                class does not reproduce, or a decoder-only model that places tokens by their slot in the cache or whose
+                tokenizer puts EOS behind a prompt.
         """
         check_is_no_wrapper(model)
         model = checked("language model", model, PreTrainedModel)

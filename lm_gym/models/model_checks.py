@@ -29,6 +29,7 @@ class Model(Protocol):
     """The model that the checks run: see ``lm_gym.models.language_model.LanguageModel``."""
 
     model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     is_encoder_decoder: bool
     start_id: int | None
     takes_positions: bool
@@ -121,7 +122,8 @@ def check_can_be_decoded(model: Model) -> None:
 
     Raises:
         UnsupportedModelError: no head, recurrent state, a head whose logits are not reproduced, tokens that are placed
-            by their slot in a cache that rows share, or an encoder-decoder without a start token.
+            by their slot in a cache that rows share, a tokenizer that closes the texts which a causal model continues,
+            or an encoder-decoder without a start token.
     """
     name = type(model.model).__name__
     if model.model.get_output_embeddings() is None:
@@ -133,6 +135,7 @@ def check_can_be_decoded(model: Model) -> None:
         if model.is_encoder_decoder:
             _check_encoder_decoder(model)
             return
+        _check_texts_stay_open(model)
         _check_cache_kind(model.model)
         probe = torch.arange(4, device=model.device).unsqueeze(0) % model.vocab_size
         _check_head(model, probe)
@@ -199,6 +202,18 @@ def _plain_logits(model: Model, prompt: np.ndarray, response: np.ndarray) -> Ten
             decoder_input_ids=torch.cat([start, written[:, :-1]], dim=1),
         ).logits[0]
     return logits.float()
+
+
+def _check_texts_stay_open(model: Model) -> None:
+    """Refuse a tokenizer that writes EOS behind a prompt: what a causal model says after it is another text's start."""
+    whole, body = (model.tokenizer("a", add_special_tokens=each)["input_ids"] for each in (True, False))
+    if body and whole[-len(body) :] != body:
+        last = model.tokenizer.convert_ids_to_tokens(whole[-1])
+        raise UnsupportedModelError(
+            f"tokenizer {type(model.tokenizer).__name__}: must put no token behind a text, which the causal model goes "
+            f"on with, and puts {last!r} there; set tokenizer.add_eos_token "
+            "= False, or give the tokenizer another post-processor"
+        )
 
 
 def _check_cache_kind(model: PreTrainedModel) -> None:

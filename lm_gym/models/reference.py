@@ -99,9 +99,14 @@ class ReferenceScorer:
         temperature: of the softmax.
         """
         self._model = reference.language_model
-        self._decoder = decoder_for(self._model, num_rows, max_length)
+        self._num_rows, self._max_length = num_rows, max_length
         self._temperature = temperature
+        self.forget()
         self._next = torch.zeros((num_rows, self._model.vocab_size), device=self._model.device)
+
+    def forget(self) -> None:
+        """Drop every row's prefix; each has to be started again."""
+        self._decoder = decoder_for(self._model, self._num_rows, self._max_length)
 
     def start(self, rows: Sequence[int], prompts: Sequence[np.ndarray]) -> None:
         """Restart rows from prompts, each of shape (P_i,)."""

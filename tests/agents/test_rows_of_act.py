@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from lm_gym import TextGenerationVectorEnv
+from lm_gym import LanguageModel, TextGenerationVectorEnv
 from lm_gym.agents import LanguageModelPolicy
+from lm_gym.models.language_model import own_copy
+from lm_gym.testing import tiny_language_model
 
 ROUNDING = 2e-5
 """Nats: float32 sums in another order. A token that is seen by the wrong row moves them by tenths."""
@@ -59,3 +62,43 @@ def test_environments_of_two_seeds_each_draw_from_their_own_stream(
         found.append(between.act(observation, replace(env.sampling, seed=1))[0].tolist())
         between.act(observation, replace(env.sampling, seed=2))
     assert found == expected
+
+
+def test_a_pass_that_fails_midway_is_run_anew(
+    make_env: Callable[..., TextGenerationVectorEnv],
+    make_policy: Callable[..., LanguageModelPolicy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = make_env(action_mode="token")
+    policy, calm = make_policy(env), make_policy(env)
+    observation, _ = env.reset(seed=0)
+    model, hidden = policy.language_model, policy.language_model.hidden
+
+    def fails_at_its_end(*args: Any, **kwargs: Any) -> Any:
+        hidden(*args, **kwargs)
+        raise RuntimeError("out of memory")
+
+    for token in (3, 4):
+        for each in (policy, calm):
+            each.act(observation, env.sampling)
+        observation, *_ = env.step(np.full(env.num_envs, token))
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "hidden", fails_at_its_end)
+            with pytest.raises(RuntimeError, match="out of memory"):
+                policy.act(observation, env.sampling)
+    rules = replace(env.sampling, seed=5)
+    found, expected = (each.act(observation, rules) for each in (policy, calm))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], atol=ROUNDING)
+
+
+def test_weights_in_bfloat16_act_as_the_model_alone_does(make_env: Callable[..., TextGenerationVectorEnv]) -> None:
+    env = make_env("llama", prompts=["a b c"])
+    small = own_copy(tiny_language_model("llama", initializer_range=0.1))
+    policy = LanguageModelPolicy(LanguageModel(small.model.to(torch.bfloat16), small.tokenizer, dtype="bfloat16"))
+    observation, _ = env.reset(seed=0)
+    tokens, found = policy.act(observation, env.sampling)
+    with torch.no_grad():
+        logits = policy.model(torch.from_numpy(observation["input_ids"][:, :3])).logits[:, -1].float()
+    expected = torch.log_softmax(logits, dim=-1)[range(len(tokens)), tokens]
+    np.testing.assert_allclose(found, expected, atol=0.02)  # bfloat16 has eight bits

@@ -88,6 +88,33 @@ def test_a_template_that_refuses_a_chat_is_named(chat_tokenizer: Any) -> None:
         load_prompts([{"messages": CHAT}], chat_tokenizer)
 
 
+SYSTEM = {"role": "system", "content": "s"}
+
+
+@pytest.mark.parametrize(
+    ("roles", "turns", "settings", "lost"),
+    [
+        (("user",), [CHAT[0]], {"system_prompt": "s"}, "'system'"),
+        (("user",), [SYSTEM, CHAT[0]], {}, "'system'"),
+        (("system", "user"), [SYSTEM, CHAT[0], {"role": "tool", "content": "z"}], {}, "'tool'"),
+    ],
+)
+def test_a_template_that_leaves_a_message_out_is_refused(
+    roles: tuple[str, ...], turns: Any, settings: Any, lost: str, chat_tokenizer: Any
+) -> None:
+    chat_tokenizer.chat_template = (
+        "{% for m in messages if m['role'] in " + repr(roles) + " %}{{ m['content'] | trim }} {% endfor %}a1"
+    )
+    with pytest.raises(PromptError, match=f"prompt 1: the chat template must write .* that of the role {lost}"):
+        load_prompts([{"messages": turns}], chat_tokenizer, **settings)
+
+
+def test_a_template_may_rewrite_a_message(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | trim | lower }} {% endfor %}a1"
+    turns = [{"role": "system", "content": " S "}, {"role": "user", "content": "A  B "}]
+    assert texts([{"messages": turns}], chat_tokenizer) == ["s a  b a1"]
+
+
 @pytest.mark.parametrize("name", ["p.csv", "p.json", "p.parquet"])
 def test_prompts_come_from_every_file_of_rows(name: str, tokenizer: Any, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")

@@ -241,6 +241,54 @@ def test_a_failing_reward_model_leaves_the_episode_as_it_was(error: BaseExceptio
         assert mine[1:] == theirs[1:]
 
 
+def test_a_response_that_cannot_be_decoded_leaves_the_episode_as_it_was(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, calm = (make(reference, stop_strings=("x y",)) for _ in range(2))
+    for each in (env, calm):
+        each.reset(seed=0)
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        raise TypeError("no text")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(env.task.response_text()), "__call__", fails)
+        with pytest.raises(TypeError, match="no text"):
+            env.step({"token": 4, "log_prob": -1.0})
+    for token in (4, 7):
+        mine, theirs = (each.step({"token": token, "log_prob": -1.0}) for each in (env, calm))
+        np.testing.assert_array_equal(mine[0]["input_ids"], theirs[0]["input_ids"])
+        assert mine[1:] == theirs[1:]
+
+
+@pytest.mark.parametrize("at", ["step", "reset"])
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
+def test_an_episode_ends_where_the_pass_of_the_reference_fails(
+    error: BaseException, at: str, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The pass has written into the cache by then: going on would pay each later token for a prefix that is not there.
+    env, calm = make(reference), make(reference)
+    env.reset(seed=1)
+    env.step({"token": 4, "log_prob": -1.0})
+    model, hidden = reference.language_model, reference.language_model.hidden
+
+    def fails_at_its_end(*args: Any, **kwargs: Any) -> Any:
+        hidden(*args, **kwargs)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "hidden", fails_at_its_end)
+        with pytest.raises(type(error)):
+            env.step({"token": 5, "log_prob": -1.0}) if at == "step" else env.reset()
+    with pytest.raises(EpisodeOverError, match=r"call reset\(\)"):
+        env.step({"token": 5, "log_prob": -1.0})
+    for each in (env, calm):
+        each.reset(seed=0)
+    for token in (4, 7, EOS):
+        mine, theirs = (each.step({"token": token, "log_prob": -1.0}) for each in (env, calm))
+        assert mine[1:] == theirs[1:]
+
+
 def test_kl_without_a_reference_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"kl_coef: needs a reference model, .* got kl_coef = 0.1\. Pass a model"):
         make(None, tokenizer=make_tokenizer())

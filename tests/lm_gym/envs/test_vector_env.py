@@ -212,6 +212,29 @@ def test_an_ended_row_must_be_reset_before_it_steps_when_autoreset_is_off(refere
         env.step(action)
 
 
+def test_where_the_pass_of_the_reference_fails_every_row_must_be_reset(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = vector_env(2, reference, PROMPTS, None, autoreset_mode="Disabled", max_new_tokens=5)
+    env.reset(seed=0)
+    tokens = np.array([4, 5])
+    env.step(tokens)
+    first = np.array([True, False])
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference.language_model, "hidden", fails)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            env.reset(options={"reset_mask": first})
+    for mask in (first, ~first):  # the row that was not asked to restart lost its prefix too
+        with pytest.raises(EpisodeOverError, match=r"none was begun; call reset\(\)"):
+            env.step(tokens)
+        env.reset(options={"reset_mask": mask})
+    env.step(tokens)
+
+
 def test_stepping_before_reset_is_refused(reference: Reference) -> None:
     env, _ = both(reference, AutoresetMode.NEXT_STEP)
     with pytest.raises(EpisodeOverError, match=r"^step: needs running episodes, and none was begun; call reset\(\)"):

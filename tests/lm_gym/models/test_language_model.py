@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from tiny_models import CAUSAL, EOS, MAX_LENGTH, V, make_model, make_tokenizer
+from tokenizers import processors
 
 from lm_gym import LanguageModel, Reference
 from lm_gym.errors import ModelLoadError, UnsupportedModelError
@@ -165,6 +166,23 @@ def test_a_model_of_nan_is_told_so(architecture: Any) -> None:
 def test_a_tokenizer_without_eos_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match=r"must have an EOS token, .* set tokenizer.eos_token"):
         LanguageModel(make_model(), make_tokenizer(eos_token=None, pad_token=None))
+
+
+def test_a_tokenizer_that_closes_prompts_is_refused_of_a_causal_model_alone() -> None:
+    closing = make_tokenizer(ends_prompts=True)
+    with pytest.raises(
+        UnsupportedModelError,
+        match=r"must put no token behind a text, .* puts '<eos>' there; set .*add_eos_token = Fal",
+    ):
+        LanguageModel(make_model(), closing)
+    LanguageModel(make_model("t5"), closing)
+    closing.add_eos_token = False
+    LanguageModel(make_model(), closing)
+    opening = make_tokenizer()
+    opening.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<eos> $A", special_tokens=[("<eos>", EOS)]
+    )
+    LanguageModel(make_model(), opening)
 
 
 def test_stop_ids_are_the_tokenizers_and_the_generation_configs() -> None:
