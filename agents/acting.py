@@ -125,9 +125,13 @@ class TokenActor:
         return states, history.counts
 
     def _found(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[_History, np.ndarray]:
-        """The history that most rows continue, moved to the front, or a new one; and which rows do (B,)."""
+        """The history that most rows continue or are still at, moved to the front, or a new one; and which rows
+        continue it (B,)."""
         alike = [history for history in self._histories if history.ids.shape == ids.shape]
-        followed = [(history.grown(ids, lengths).sum(), history.unchanged(ids, lengths).sum()) for history in alike]
+        grew = [int(history.grown(ids, lengths).sum()) for history in alike]
+        stayed = [int(history.unchanged(ids, lengths).sum()) for history in alike]
+        # Where rows restart alone, the others stay: a prompt that an older history ends with must not outvote them.
+        followed = [(one + other, one) for one, other in zip(grew, stayed, strict=True)]
         best = max(range(len(alike)), key=followed.__getitem__, default=None)
         found = alike[best] if best is not None and any(followed[best]) else None
         grown = np.zeros(len(ids), dtype=bool) if found is None else found.grown(ids, lengths)

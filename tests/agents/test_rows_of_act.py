@@ -102,3 +102,21 @@ def test_weights_in_bfloat16_act_as_the_model_alone_does(make_env: Callable[...,
         logits = policy.model(torch.from_numpy(observation["input_ids"][:, :3])).logits[:, -1].float()
     expected = torch.log_softmax(logits, dim=-1)[range(len(tokens)), tokens]
     np.testing.assert_allclose(found, expected, atol=0.02)  # bfloat16 has eight bits
+
+
+def test_rows_that_stay_while_one_restarts_keep_their_prompts(
+    make_env: Callable[..., TextGenerationVectorEnv], make_policy: Callable[..., LanguageModelPolicy]
+) -> None:
+    env = make_env("bart", action_mode="token", autoreset_mode="Disabled", num_envs=3)
+    policy, calm = make_policy(env), make_policy(env)
+    first, _ = env.reset(options={"prompt": "a b"})
+    policy.act(first, env.sampling)  # row 0 goes on with this prompt below, the others do not
+    second, _ = env.reset(options={"prompt": "c d", "reset_mask": np.array([False, True, True])})
+    third, *_ = env.step(np.array([3, 4, 5]))
+    fourth, _ = env.reset(options={"prompt": "e", "reset_mask": np.array([False, False, True])})
+    for seen in (second, third):
+        for each in (policy, calm):
+            each.act(seen, env.sampling)
+    found, expected = (each.act(fourth, replace(env.sampling, seed=5)) for each in (policy, calm))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], atol=ROUNDING)
