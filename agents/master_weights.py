@@ -10,11 +10,13 @@ Knows: weights and gradients. Does not know: the optimiser.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lm_gym.errors import ConfigError
+from lm_gym.tools.settings import shown
 
 __all__ = ["MasterWeights"]
 
@@ -61,19 +63,27 @@ class MasterWeights:
         """The copies, by the place of their weight; empty where every weight is float32."""
         return {place: copy.detach() for place, (_, copy) in self._copies.items()}
 
-    @torch.no_grad()
-    def load_state_dict(self, state: Mapping[int, Tensor], name: str) -> None:
-        """Take back what :meth:`state_dict` gave. Args: name: of the agent.
+    def check_state(self, state: Any, name: str) -> None:
+        """Refuse what :meth:`load_state_dict` cannot take. Args: name: of the agent.
 
         Raises:
-            ConfigError: it is that of weights of other types or shapes.
+            ConfigError: it is none, or that of weights of other types or shapes.
         """
-        if {place: copy.shape for place, copy in state.items()} != {
-            place: copy.shape for place, (_, copy) in self._copies.items()
-        }:
+        shapes = {place: copy.shape for place, (_, copy) in self._copies.items()}
+        if not isinstance(state, Mapping) or {place: _shape(copy) for place, copy in state.items()} != shapes:
+            got = f"{len(state)} float32 copies" if isinstance(state, Mapping) else shown(state)
             raise ConfigError(
-                f"{name} state: must be that of as many bfloat16 weights, of the same shapes, got {len(state)} float32 "
-                f"copies for {len(self._copies)} weights; load the policy with the dtype that it was trained with"
+                f"{name} state: must be that of as many bfloat16 weights, of the same shapes, got {got} for "
+                f"{len(shapes)} weights; load the policy with the dtype that it was trained with"
             )
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[int, Tensor], name: str) -> None:
+        """Take back what :meth:`state_dict` gave. Args: name: of the agent. Raises: ConfigError: it is none of them."""
+        self.check_state(state, name)
         for place, (_, copy) in self._copies.items():
             copy.copy_(state[place])
+
+
+def _shape(found: Any) -> torch.Size | None:
+    return found.shape if isinstance(found, Tensor) else None

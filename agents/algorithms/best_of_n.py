@@ -176,7 +176,7 @@ class RejectionSampling(PassesAgent):
                 "raise it, or set threshold"
             )
 
-    def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
+    def _updated(self, episodes: Episodes, *, progress: float) -> dict[str, float]:
         """See :meth:`LearningAgent.update`."""
         kept = kept_rows(episodes.payments, episodes.group, episodes.scored, threshold=self.config.threshold)
 

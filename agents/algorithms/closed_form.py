@@ -65,6 +65,8 @@ def soft_value(returns: np.ndarray, beta: float) -> float:
 class ClosedFormAgent(PassesAgent):
     """An agent that learns the equation above by its squared error, given the value of each prompt."""
 
+    needs_reference = True
+
     def check_env(self, env: TextGenerationVectorEnv) -> None:
         """Refuse an environment without a KL to a reference, or with truncated sampling."""
         require_log_ratio(type(self).__name__, env)
@@ -117,6 +119,7 @@ class AStarPO(ClosedFormAgent):
     """A*-PO: optimal values from the reference's responses, then regression on the policy's own."""
 
     config_type: ClassVar[type[AStarPOConfig]] = AStarPOConfig
+    needs_baselines = True
 
     def __init__(
         self,
@@ -141,7 +144,7 @@ class AStarPO(ClosedFormAgent):
         episodes = env.rollout_on(self.sampler, prompts, samples_per_prompt=samples, timer=timer)
         return replace(episodes, baselines=np.repeat(values, samples)), {}
 
-    def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
+    def _updated(self, episodes: Episodes, *, progress: float) -> dict[str, float]:
         """See :meth:`LearningAgent.update`; the episodes are those of :meth:`collect`, with baselines."""
         assert episodes.baselines is not None
         counted = episodes.scored & np.isfinite(episodes.baselines)
@@ -200,7 +203,7 @@ class VIMPO(ClosedFormAgent):
 
     config_type: ClassVar[type[VIMPOConfig]] = VIMPOConfig
 
-    def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
+    def _updated(self, episodes: Episodes, *, progress: float) -> dict[str, float]:
         """See :meth:`LearningAgent.update`."""
         counted = episodes.scored
         size, values, _ = group_statistics(episodes.rewards.sum(axis=1), episodes.group, counted)

@@ -104,6 +104,7 @@ class DPO(PassesAgent):
     """Direct preference optimisation, online, or offline where pairs are given."""
 
     config_type: ClassVar[type[DPOConfig]] = DPOConfig
+    needs_reference = True
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class DPO(PassesAgent):
         drawn = self._draws.choice(count, size=size, replace=size > count)
         return self.pairs.episodes(drawn, env, timer), {}
 
-    def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
+    def _updated(self, episodes: Episodes, *, progress: float) -> dict[str, float]:
         """See :meth:`LearningAgent.update`."""
         device = self.policy.device
         items, chance = self._labelled(episodes, episodes.payments)
@@ -174,6 +175,11 @@ class DPO(PassesAgent):
     def _labelled(self, episodes: Episodes, returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of pairs, and the chance that the first is better. Shapes: (N, 2) and (N,)."""
         if self.pairs is not None:
+            if len(episodes) % 2:
+                raise ConfigError(
+                    f"DPO.update: episodes must be pairs, better and worse side by side, got {len(episodes)}; pass "
+                    "those of collect"
+                )
             items = np.arange(len(episodes)).reshape(-1, 2)
         elif self.config.judge == "best_worst":
             items = best_and_worst(returns, episodes.group, episodes.scored)

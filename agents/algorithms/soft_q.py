@@ -30,7 +30,7 @@ from torch import Tensor
 from lm_gym.envs.rollout import PhaseTimer
 from lm_gym.envs.vector_env import TextGenerationVectorEnv
 from lm_gym.episodes import Episodes
-from lm_gym.errors import ConfigError
+from lm_gym.errors import ConfigError, DivergedError
 from lm_gym.models.language_model import own_copy
 from lm_gym.models.teacher_forcing import episode_batches
 from lm_gym.policy import Sampler
@@ -38,6 +38,7 @@ from lm_gym.processes import Processes
 from lm_gym.runs.generators import generator_of, require_state, state_of
 from lm_gym.tools.settings import Count, Share, settings
 
+from ..master_weights import MasterWeights
 from ..metrics import episode_metrics
 from ..policy import LanguageModelPolicy
 from ..update.learning import LearningAgent, require_log_ratio
@@ -93,6 +94,7 @@ class SoftQ(LearningAgent):
 
     config_type: ClassVar[type[SoftQConfig]] = SoftQConfig
     """Class of its settings."""
+    needs_reference = True
 
     def __init__(
         self,
@@ -110,6 +112,8 @@ class SoftQ(LearningAgent):
             copy = own_copy(policy.language_model)
             self._slow = LanguageModelPolicy(copy, separate_critic=policy.separate_critic)
             self._slow.load_state_dict(policy.state_dict())
+        followers = () if self._slow is None else zip(self._slow.weights(), policy.weights(), strict=True)
+        self._slow_weights = MasterWeights(slow for slow, weight in followers if weight.requires_grad)
         self._rng = np.random.default_rng(self.config.seed)
         self._optimizer = PolicyOptimizer("SoftQ", policy, self.config, self.processes)
 
@@ -121,16 +125,20 @@ class SoftQ(LearningAgent):
         """Refuse an environment under which the policy's ratio to the reference is not Q's."""
         require_log_ratio("SoftQ", env)
 
-    def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
-        """Keep the episodes, and learn from what is kept.
+    def _updated(self, episodes: Episodes, *, progress: float) -> dict[str, float]:
+        """Keep the episodes, and learn from what is kept; they are forgotten again where learning diverges.
 
         Raises:
             DivergedError: a loss or gradient is not finite; the weights are those of the last good step.
         """
-        rate = self._optimizer.set_learning_rate(progress)
+        rate, before = self._optimizer.set_learning_rate(progress), self._replay
         self._keep(episodes)
         beta = float(episodes.kl_coef[-1])
-        steps = [step for _ in range(self.config.updates) for step in self._step(self._replay, beta)]
+        try:
+            steps = [step for _ in range(self.config.updates) for step in self._step(self._replay, beta)]
+        except DivergedError:
+            self._replay = before
+            raise
         return {
             **episode_metrics(episodes, processes=self.processes),
             **{name: float(np.mean([step[name] for step in steps])) for name in (steps[0] if steps else ())},
@@ -144,20 +152,23 @@ class SoftQ(LearningAgent):
             "optimizer": self._optimizer.state_dict(),
             "rng": state_of(self._rng),
             "slow": None if self._slow is None else self._slow.state_dict(),
+            "slow_weights": self._slow_weights.state_dict(),
             "replay": None if self._replay is None else _packed(self._replay),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an agent."""
-        state = require_state("SoftQ", state, ("optimizer", "rng", "slow", "replay"))
+        state = require_state("SoftQ", state, ("optimizer", "rng", "slow", "slow_weights", "replay"))
         if (state["slow"] is None) != (self._slow is None):
             raise ConfigError("SoftQ state: must come from an agent whose backup_steps are as this one's, and does not")
         rng = generator_of(state["rng"], "SoftQ state: rng")
+        replay = None if state["replay"] is None else _unpacked(state["replay"])
+        self._slow_weights.check_state(state["slow_weights"], "SoftQ")
         self._optimizer.load_state_dict(state["optimizer"])
         if self._slow is not None:
             self._slow.load_state_dict(state["slow"])
-        self._replay = None if state["replay"] is None else _unpacked(state["replay"])
-        self._rng = rng
+        self._slow_weights.load_state_dict(state["slow_weights"], "SoftQ")
+        self._replay, self._rng = replay, rng
 
     def _keep(self, episodes: Episodes) -> None:
         """Add the episodes that have a score, and forget the oldest above the limit."""
@@ -221,10 +232,11 @@ class SoftQ(LearningAgent):
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """Move the slow copy towards the policy."""
+        """Move the slow copy towards the policy, in float32: bfloat16 would round most of its steps away."""
         if self._slow is not None:
-            for slow, weight in zip(self._slow.weights(), self.policy.weights(), strict=True):
+            for slow, weight in zip(self._slow_weights.parameters, self._optimizer.weights, strict=True):
                 slow.lerp_(weight, self.config.slow_rate)
+            self._slow_weights.write()
             self._slow.refresh()
 
 

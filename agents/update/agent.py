@@ -5,6 +5,7 @@ Knows: which parts make an agent. Does not know: how a batch is learned from (``
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -101,16 +102,8 @@ class SurrogateAgent(LearningAgent):
         """Refuse an environment without a reference, where the loss has the KL to it. Raises: ConfigError: it is so."""
         self._require_reference(env.reference is not None, "the environment has none")
 
-    def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
-        """Learn from one batch, and return the metrics of batch and update.
-
-        Args: see :class:`~lm_gym.agents.update.surrogate.SurrogateUpdate`.
-
-        Raises:
-            DivergedError: a loss or gradient is not finite; the weights are those of the last good step.
-            ConfigError: the estimator's targets do not fit the batch.
-        """
-        episodes = checked(f"{type(self).__name__}.update: episodes", episodes, Episodes)
+    def _updated(self, episodes: Episodes, *, progress: float) -> dict[str, float]:
+        """See :class:`~lm_gym.agents.update.surrogate.SurrogateUpdate`."""
         self._require_reference(episodes.ref_log_probs is not None, "the episodes were collected without one")
         return self._update(episodes, progress=progress)
 
@@ -135,10 +128,17 @@ class SurrogateAgent(LearningAgent):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an agent."""
-        if isinstance(self.estimator, Stateful):
-            state = require_state(type(self).__name__, state, ("estimator",))
-            self.estimator.load_state_dict(state["estimator"])
-        self._update.load_state_dict(state)
+        if not isinstance(self.estimator, Stateful):
+            self._update.load_state_dict(state)
+            return
+        state = require_state(type(self).__name__, state, ("estimator",))
+        before = deepcopy(self.estimator.state_dict())
+        self.estimator.load_state_dict(state["estimator"])
+        try:
+            self._update.load_state_dict(state)
+        except ConfigError:
+            self.estimator.load_state_dict(before)
+            raise
 
     @classmethod
     def load(

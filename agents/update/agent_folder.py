@@ -6,6 +6,7 @@ Knows: files. Does not know: which agent it is, and how it learns.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,7 +86,8 @@ def save_agent(agent: _Saveable, folder: str | Path) -> Path:
     with replaced_folder(folder) as temporary:
         agent.policy.save_pretrained(temporary / POLICY)
         save_file(tensors, str(temporary / TENSORS))
-        write_manifest(temporary, note={"agent": name, "settings": settings, "state": state, "frozen": frozen})
+        note = {"agent": name, "settings": settings, "state": state, "frozen": frozen}
+        write_manifest(temporary, note=note | {"loading": _loading(agent.policy)})
     return Path(folder)
 
 
@@ -101,22 +103,33 @@ def load_agent(name: str, folder: str | Path, *, device: str | torch.device, dty
         )
     with reading(folder, "must hold the whole note of an agent", remedy="save the agent again"):
         settings, state, frozen = joined_state(note["settings"], {}), note["state"], set(note["frozen"])
+        loading = note["loading"] if dtype == "auto" else note["loading"] | {"dtype": dtype}
         parts = {part: settings.pop(part, {}) for part in ("estimator", "objective")}  # some agents have neither
-    policy = LanguageModelPolicy.from_pretrained(folder / POLICY, device=device, dtype=dtype)
+    policy = LanguageModelPolicy.from_pretrained(folder / POLICY, device=device, **loading)
     for place, weight in enumerate(policy.weights()):
         weight.requires_grad_(place not in frozen)
     state = joined_state(state, load_file(str(folder / TENSORS)))
     return SavedAgent(folder=folder, agent=name, policy=policy, config=settings, state=state, **parts)
 
 
+def _loading(policy: LanguageModelPolicy) -> dict[str, Any]:
+    """Settings of ``from_pretrained`` that the policy's own folder does not tell."""
+    short = policy.model.dtype == torch.bfloat16
+    return {"dtype": "bfloat16" if short else "auto", "gradient_checkpointing": policy.gradient_checkpointing}
+
+
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Any, name: str) -> None:
-    """Give an optimiser a state. Args: name: of the agent's class.
+    """Give an optimiser a copy of a state, or leave its own. Args: name: of the agent's class.
 
     Raises:
-        ConfigError: it is that of no such optimiser.
+        ConfigError: it is that of no such optimiser, or of weights of other shapes.
     """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     try:
-        optimizer.load_state_dict(state)
+        for place, moments in state["state"].items():
+            if moments["exp_avg"].shape != weights[place].shape:
+                raise ValueError("its moments are those of weights of other shapes")
+        optimizer.load_state_dict(deepcopy(state))  # torch would keep the tensors themselves, and step on them
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         reason = f" ({error})" if isinstance(error, ValueError) else ""
         raise ConfigError(

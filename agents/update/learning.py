@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 
 from lm_gym.envs.rollout import PhaseTimer, sampler_of
@@ -36,6 +37,10 @@ class LearningAgent(ABC):
 
     config_type: ClassVar[type[Any]]
     """Class of its settings, with ``episodes_per_iteration``."""
+    needs_reference: ClassVar[bool] = False
+    """True = learns from episodes that know the reference's log-probabilities alone."""
+    needs_baselines: ClassVar[bool] = False
+    """True = learns from episodes that have baselines alone, as its ``collect`` gives them."""
 
     def __init__(
         self,
@@ -100,13 +105,51 @@ class LearningAgent(ABC):
         """Refuse an environment that lacks what the algorithm needs. Raises: ConfigError: it does."""
         return
 
-    @abstractmethod
     def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
         """Learn from one batch, and return the metrics of batch and update.
 
+        Args:
+            episodes: the batch, at least one.
+            progress: share of the run that is done, in [0, 1).
+
         Raises:
+            ConfigError: these are no episodes, or none; their tokens are not in the policy's vocabulary; or they lack
+                what the algorithm needs. The agent is as it was.
             DivergedError: a loss or gradient is not finite; the weights are those of the last good step.
         """
+        name = type(self).__name__
+        episodes = checked(f"{name}.update: episodes", episodes, Episodes)
+        progress = checked(f"{name}.update: progress", progress, Share)
+        self._check_episodes(f"{name}.update: episodes", episodes)
+        return self._updated(episodes, progress=progress)
+
+    @abstractmethod
+    def _updated(self, episodes: Episodes, *, progress: float) -> dict[str, float]:
+        """:meth:`update` with episodes that were checked."""
+
+    def _check_episodes(self, subject: str, episodes: Episodes) -> None:
+        """Refuse a batch that the algorithm cannot learn from. Raises: ConfigError: it is one."""
+        if not len(episodes):
+            raise ConfigError(f"{subject} must hold at least one, got none; collect some")
+        largest = max(
+            int(np.where(mask, ids, 0).max(initial=0))
+            for ids, mask in (
+                (episodes.prompt_ids, episodes.prompt_mask),
+                (episodes.response_ids, episodes.response_mask),
+            )
+        )
+        if largest >= self.policy.vocab_size:
+            raise ConfigError(
+                f"{subject} must hold tokens of the policy, whose vocabulary is {self.policy.vocab_size}, got token "
+                f"{largest}; collect them with this policy, or with another of its tokenizer"
+            )
+        if self.needs_reference and episodes.ref_log_probs is None:
+            raise ConfigError(
+                f"{subject} must know the reference's log-probabilities, and were collected without one; give the "
+                "environment a reference"
+            )
+        if self.needs_baselines and episodes.baselines is None:
+            raise ConfigError(f"{subject} must have baselines, and have none; pass those of collect")
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides how it learns, as plain values."""
@@ -114,7 +157,10 @@ class LearningAgent(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next iteration depends on; the policy has a state of its own."""
+        """Everything that the next iteration depends on; the policy has a state of its own.
+
+        As torch's, it holds tensors that learning goes on to change: ``copy.deepcopy`` keeps them as they are.
+        """
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -152,7 +198,7 @@ class LearningAgent(ABC):
             sampler: decodes the rollouts; None takes the policy's own.
             processes: those that share the run.
             device: "auto" or a torch device.
-            dtype: see :meth:`LanguageModelPolicy.from_pretrained`.
+            dtype: see :meth:`LanguageModelPolicy.from_pretrained`; "auto" stores bf16 weights where the agent had such.
 
         Raises:
             ArtifactError: it is no such folder, or a file is missing or has changed.

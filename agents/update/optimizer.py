@@ -6,12 +6,12 @@ Knows: weights, their gradients, the numbers that pieces of a batch share. Does 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lm_gym.errors import DivergedError
 from lm_gym.processes import Processes
@@ -57,6 +57,11 @@ class PolicyOptimizer:
         self._adam = torch.optim.Adam(
             self._masters.parameters, lr=config.learning_rate, eps=config.adam_eps, fused=policy.device.type != "mps"
         )
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """What it steps on, in float32, in the order of the policy's ``parameters()``."""
+        return self._masters.parameters
 
     def set_learning_rate(self, progress: float) -> float:
         """Decay the step size. Args: progress: share of the run that is done. Returns: the step size."""
@@ -117,10 +122,16 @@ class PolicyOptimizer:
         return found | {"grad_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
-        """Adam's, and the float32 copies of weights of another type."""
+        """Adam's, and the float32 copies of weights of another type; the tensors themselves, as torch gives them."""
         return self._adam.state_dict() | {"masters": self._masters.state_dict()}
 
     def load_state_dict(self, state: Any) -> None:
-        """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is none of such an optimiser."""
+        """Take back a copy of what :meth:`state_dict` gave, or leave everything as it is.
+
+        Raises:
+            ConfigError: it is none of such an optimiser.
+        """
+        masters = state.get("masters", {}) if isinstance(state, Mapping) else {}
+        self._masters.check_state(masters, self.name)
         load_optimizer_state(self._adam, state, self.name)
-        self._masters.load_state_dict(state.get("masters", {}), self.name)
+        self._masters.load_state_dict(masters, self.name)

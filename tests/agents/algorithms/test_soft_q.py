@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lm_gym.agents import SoftQ, SoftQConfig
+from lm_gym.agents import LanguageModelPolicy, SoftQ, SoftQConfig
 from lm_gym.agents.algorithms.soft_q import bellman_errors
 from lm_gym.agents.metrics import METRICS
 from lm_gym.errors import ConfigError, DivergedError
+from lm_gym.models.language_model import own_copy
 from lm_gym.processes import Processes
+from lm_gym.testing import tiny_language_model
 
 MakeEnv = Callable[..., Any]
 
@@ -150,3 +153,42 @@ def test_the_state_of_another_kind_of_backup_is_refused(make_env: MakeEnv, make_
     state = SoftQ(make_policy(env)).state_dict()
     with pytest.raises(ConfigError, match=r"SoftQ state: must come from an agent whose backup_steps"):
         SoftQ(make_policy(env), SoftQConfig(backup_steps=None)).load_state_dict(state)
+
+
+def bfloat16_agent() -> SoftQ:
+    model = own_copy(tiny_language_model())
+    model.model.to(torch.bfloat16)
+    policy = LanguageModelPolicy(model)
+    next(iter(policy.weights())).requires_grad_(False)
+    return SoftQ(policy, SoftQConfig(episodes_per_iteration=4, batch_episodes=4, updates=2, learning_rate=1e-3))
+
+
+def test_the_slow_copy_of_bfloat16_weights_arrives_and_is_resumed_to_the_bit(make_env: MakeEnv) -> None:
+    """A twentieth of the way at each step: rounded to bfloat16, most of the steps would be none at all."""
+    env = make_env()
+    agent = bfloat16_agent()
+    for _ in range(2):
+        agent.learn(env)
+    again = bfloat16_agent()
+    again.policy.load_state_dict(agent.policy.state_dict())
+    again.load_state_dict(agent.state_dict())
+    episodes = env.rollout(agent.policy, 4)
+    assert again.update(episodes) == agent.update(episodes)
+    slow = [weight.clone() for weight in agent._slow_weights.parameters]
+    assert {weight.dtype for weight in slow} == {torch.float32}
+    assert all(torch.equal(a, b) for a, b in zip(slow, again._slow_weights.parameters, strict=True))
+    for _ in range(400):
+        agent._follow()
+    assert agent._slow is not None
+    torch.testing.assert_close(agent._slow_weights.parameters, agent._optimizer.weights)
+    torch.testing.assert_close(list(agent._slow.weights()), list(agent.policy.weights()), rtol=2**-7, atol=1e-5)
+
+
+def test_episodes_on_which_it_diverged_are_not_kept(make_env: MakeEnv, make_policy: Callable[..., Any]) -> None:
+    env = make_env()
+    agent = SoftQ(make_policy(env), SoftQConfig(episodes_per_iteration=4, updates=1))
+    episodes = env.rollout(agent.policy, 4)
+    with pytest.raises(DivergedError):
+        agent.update(replace(episodes, rewards=episodes.rewards + np.inf))
+    assert agent.state_dict()["replay"] is None
+    assert math.isfinite(agent.update(episodes)["soft_bellman_error"])
