@@ -113,7 +113,8 @@ class LearningAgent(ABC):
             progress: share of the run that is done, in [0, 1).
 
         Raises:
-            ConfigError: these are no episodes, or none; their tokens are not in the policy's vocabulary; or they lack
+            ConfigError: these are no episodes, or none; their tokens are not in the policy's vocabulary; rewards are
+                not finite; or they lack
                 what the algorithm needs. The agent is as it was.
             DivergedError: a loss or gradient is not finite; the weights are those of the last good step.
         """
@@ -142,6 +143,12 @@ class LearningAgent(ABC):
             raise ConfigError(
                 f"{subject} must hold tokens of the policy, whose vocabulary is {self.policy.vocab_size}, got token "
                 f"{largest}; collect them with this policy, or with another of its tokenizer"
+            )
+        paid = episodes.rewards[episodes.response_mask & ~episodes.abstained[:, None]]
+        if not np.isfinite(paid).all():
+            raise ConfigError(
+                f"{subject} must have finite rewards, got {paid[~np.isfinite(paid)][0]}; mark those without a score by "
+                "score_valid"
             )
         if self.needs_reference and episodes.ref_log_probs is None:
             raise ConfigError(

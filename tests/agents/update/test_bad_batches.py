@@ -30,10 +30,12 @@ def test_bad_batches_are_refused_and_change_nothing(kind: Any, make_env: Make, m
     agent = kind(make_policy(env))
     episodes = env.rollout(agent.policy, 4, samples_per_prompt=2)
     foreign = replace(episodes, response_ids=episodes.response_ids + 100)
+    unpaid = replace(episodes, rewards=np.full_like(episodes.rewards, np.nan))
     cases: list[tuple[Any, str]] = [
         (None, "must be "),
         (episodes[np.arange(0)], "must hold at least one, got none"),
         (foreign, "must hold tokens of the policy, whose vocabulary is 16, got token 1"),
+        (unpaid, "must have finite rewards, got nan"),
     ]
     if kind in NEEDS_REFERENCE:
         cases.append((without_reference(episodes), "must know the reference's log-probabilities"))
