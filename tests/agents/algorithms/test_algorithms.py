@@ -62,6 +62,26 @@ def test_a_batch_that_tells_nothing_is_no_harm(
     assert metrics["invalid_episodes"] == (8.0 if score is None else 0.0)
     assert all(torch.isfinite(weight).all() for weight in agent.policy.weights())
     assert not any(math.isinf(value) for value in metrics.values())
+    assert math.isnan(metrics["uniform_groups"]) or metrics["uniform_groups"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["grpo", "dapo", "gspo", "cispo"])
+def test_groups_that_are_paid_alike_have_no_advantage(name: str, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    env = make_env(reward_model=lambda prompts, completions: [0.5] * len(completions), kl_coef=0.0)
+    metrics = made(name, make_policy(env)).learn(env)
+    assert metrics["policy_loss"] == metrics["grad_norm"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "soft-q"])
+def test_the_action_mode_changes_nothing(name: str, make_env: MakeEnv, make_policy: MakePolicy) -> None:
+    """The mode is a matter of ``step``: an agent's rollouts know its log-probabilities, and are paid the exact KL."""
+    weights = []
+    for mode in ("token", "token_and_log_prob"):
+        env = make_env(action_mode=mode)
+        agent = made(name, make_policy(env))
+        assert agent.learn(env)["kl_coef"] > 0
+        weights.append(list(agent.policy.weights()))
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
 @EVERY
