@@ -36,6 +36,7 @@ from lm_gym.tools.settings import Count, Place, checked, shown
 from .acting import TokenActor
 from .policy_checks import check_can_be_saved, check_can_learn
 from .policy_folder import (
+    check_policy_state,
     critic_state,
     load_model,
     policy_state,
@@ -243,6 +244,10 @@ class LanguageModelPolicy:
     def state_dict(self) -> dict[str, Any]:
         """Weights of model and critic; under an adapter its updates stand for the model."""
         return policy_state(self.language_model, self.value_head, self.critic)
+
+    def check_state(self, state: Any) -> None:
+        """Refuse what :meth:`load_state_dict` cannot take. Raises: ConfigError: it is of another kind of policy."""
+        check_policy_state(self.language_model, self.value_head, self.critic, state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave. Raises: ConfigError: it is that of another kind of policy."""

@@ -36,6 +36,7 @@ from lm_gym.tools.files import read_json, reading, replaced_folder, write_json
 from lm_gym.tools.settings import shown
 
 __all__ = [
+    "check_policy_state",
     "load_model",
     "policy_state",
     "read_critic",
@@ -118,10 +119,10 @@ def policy_state(
     return {"model": model, "critic": critic_state(value_head, critic)}
 
 
-def set_policy_state(
+def check_policy_state(
     language_model: LanguageModel, value_head: nn.Module, critic: LanguageModel | None, state: Any
 ) -> None:
-    """Take back what :func:`policy_state` gave; a state that does not fit changes nothing.
+    """Refuse what :func:`set_policy_state` cannot take.
 
     Raises:
         ConfigError: it is that of another policy: of another model, with or without an adapter or a separate critic.
@@ -133,6 +134,17 @@ def set_policy_state(
                 f"policy {type(language_model.model).__name__}: must be given the state of a policy of the same model, "
                 f"adapter and critic, and its part {part!r} {fault}; make the policy as that one was made"
             )
+
+
+def set_policy_state(
+    language_model: LanguageModel, value_head: nn.Module, critic: LanguageModel | None, state: Any
+) -> None:
+    """Take back what :func:`policy_state` gave; a state that does not fit changes nothing.
+
+    Raises:
+        ConfigError: see :func:`check_policy_state`.
+    """
+    check_policy_state(language_model, value_head, critic, state)
     if language_model.adapter is None:
         language_model.model.load_state_dict(state["model"])
     else:

@@ -164,6 +164,8 @@ class SoftQ(LearningAgent):
         rng = generator_of(state["rng"], "SoftQ state: rng")
         replay = None if state["replay"] is None else _unpacked(state["replay"])
         self._slow_weights.check_state(state["slow_weights"], "SoftQ")
+        if self._slow is not None:
+            self._slow.check_state(state["slow"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._slow is not None:
             self._slow.load_state_dict(state["slow"])

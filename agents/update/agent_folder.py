@@ -114,8 +114,9 @@ def load_agent(name: str, folder: str | Path, *, device: str | torch.device, dty
 
 def _loading(policy: LanguageModelPolicy) -> dict[str, Any]:
     """Settings of ``from_pretrained`` that the policy's own folder does not tell."""
-    short = policy.model.dtype == torch.bfloat16
-    return {"dtype": "bfloat16" if short else "auto", "gradient_checkpointing": policy.gradient_checkpointing}
+    exact: DType = "auto" if policy.language_model.dtype == "auto" else "float32"
+    dtype = "bfloat16" if policy.model.dtype == torch.bfloat16 else exact
+    return {"dtype": dtype, "gradient_checkpointing": policy.gradient_checkpointing}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Any, name: str) -> None:

@@ -205,7 +205,7 @@ class LearningAgent(ABC):
             sampler: decodes the rollouts; None takes the policy's own.
             processes: those that share the run.
             device: "auto" or a torch device.
-            dtype: see :meth:`LanguageModelPolicy.from_pretrained`; "auto" stores bf16 weights where the agent had such.
+            dtype: see :meth:`LanguageModelPolicy.from_pretrained`; "auto" takes the saved agent's own.
 
         Raises:
             ArtifactError: it is no such folder, or a file is missing or has changed.

@@ -131,7 +131,7 @@ class PolicyOptimizer:
         Raises:
             ConfigError: it is none of such an optimiser.
         """
-        masters = state.get("masters", {}) if isinstance(state, Mapping) else {}
-        self._masters.check_state(masters, self.name)
+        if isinstance(state, Mapping):
+            self._masters.check_state(state.get("masters", {}), self.name)
         load_optimizer_state(self._adam, state, self.name)
-        self._masters.load_state_dict(masters, self.name)
+        self._masters.load_state_dict(state.get("masters", {}), self.name)

@@ -87,6 +87,16 @@ def test_a_folder_that_is_saved_again_is_loaded_anew(tmp_path: Path, make_env: M
         assert all(torch.equal(one, two) for one, two in zip(weights(again), weights(agent), strict=True))
 
 
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_numbers_have_the_type_that_they_had(dtype: Any, tmp_path: Path, make_env: Make, make_policy: Make) -> None:
+    """Exact float32 too, which "auto" is not where the hardware has bf16."""
+    make_policy(make_env()).save_pretrained(tmp_path / "policy")
+    policy = LanguageModelPolicy.from_pretrained(tmp_path / "policy", device="cpu", dtype=dtype)
+    loaded = PPO.load(PPO(policy).save(tmp_path / "agent"), device="cpu").policy
+    assert loaded.language_model.dtype == dtype
+    assert loaded.model.dtype == policy.model.dtype
+
+
 def test_an_estimator_of_ones_own_is_given_again(tmp_path: Path, make_env: Make, make_policy: Make) -> None:
     agent = PPO(make_policy(make_env()), CONFIG, estimator=RewardToGo())
     agent.save(tmp_path / "agent")

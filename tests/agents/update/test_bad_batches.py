@@ -81,6 +81,19 @@ def test_a_refused_state_is_not_half_taken(make_env: Make, make_policy: Make) ->
     for masters in (None, dict.fromkeys(state["optimizer"]["masters"], 3)):
         with pytest.raises(ConfigError, match=r"PPO state: must be that of as many bfloat16 weights"):
             short.load_state_dict(state | {"optimizer": state["optimizer"] | {"masters": masters}})
+    with pytest.raises(ConfigError, match=r"PPO state: optimizer must be that of an agent .* got None"):
+        short.load_state_dict(state | {"optimizer": None})
+
+
+def test_a_state_with_the_slow_copy_of_another_model_is_not_half_taken(make_env: Make, make_policy: Make) -> None:
+    env = make_env()
+    first, second = (SoftQ(make_policy(env)) for _ in range(2))
+    first.learn(env)
+    state = first.state_dict()
+    head = {name: torch.zeros(3) for name in state["slow"]["critic"]}
+    with pytest.raises(ConfigError, match=r"its part 'critic' holds value_head.* of shape \(3,\)"):
+        second.load_state_dict(state | {"slow": state["slow"] | {"critic": head}})
+    assert second.state_dict()["optimizer"]["state"] == {}
 
 
 def test_moments_of_other_shapes_are_refused(make_env: Make, make_policy: Make) -> None:
