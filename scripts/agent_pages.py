@@ -20,7 +20,7 @@ from lm_gym.agents import SurrogateConfig
 from lm_gym.agents.algorithms.names import ALGORITHMS
 from scripts.metric_glossary import field_descriptions
 
-__all__ = ["FAMILIES", "FOLDER", "NOT_MEASURED", "REVIEWS", "filled", "page_of", "pages"]
+__all__ = ["FAMILIES", "FOLDER", "REVIEWS", "filled", "page_of", "pages"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "agents"
 REVIEWS = FOLDER.parent / "pictures" / "every_agent.json"
@@ -39,8 +39,6 @@ TITLES = {
     "optimum": "errors that are 0 at the optimum",
     "better": "the better response",
 }
-NOT_MEASURED = ("vine-ppo",)
-"""Algorithms whose runs take so long that they are still to be done."""
 PART = re.compile(r"<!-- made: ([\w-]+) -->\n.*?<!-- end -->", flags=re.DOTALL)
 
 
@@ -92,8 +90,6 @@ def exact_table(name: str | None) -> str:
     """Shares of the gap, scores and KL on the exact tasks, for an algorithm and its variants."""
     lines = read_runs()
     variants = [run for run, (algorithm, _) in RUNS.items() if algorithm == name]
-    if name in NOT_MEASURED:
-        return "Not measured on three seeds yet; single runs stand in the [log](../../log.md).\n"
     rows = []
     for run in variants:
         for task in TASKS:
@@ -109,8 +105,6 @@ def exact_table(name: str | None) -> str:
 
 def reviews_line(name: str | None) -> str:
     """Where an algorithm ended on the built-in reviews."""
-    if name in NOT_MEASURED:
-        return ""
     data = json.loads(REVIEWS.read_text(encoding="utf-8"))
     runs = [run for run in data["runs"] if run["agent"] == name]
     scores, kl = [run["score"] for run in runs], [run["kl"] for run in runs]
@@ -130,9 +124,6 @@ def overview(_: str | None) -> str:
     for family, names in FAMILIES.items():
         for name in names:
             link = f"[{ALGORITHMS[name].__name__}]({page_of(name).relative_to(FOLDER).as_posix()}), `{name}`"
-            if name in NOT_MEASURED:
-                rows.append((link, TITLES[family], *["not measured yet"] * 3))
-                continue
             runs = [run for run in data["runs"] if run["agent"] == name]
             share, _, kl = _exact_cells(summary([line for line in lines if line["run"] == name]))
             score = f"{_short(_mean([run['score'] for run in runs]))} at {_mean([run['kl'] for run in runs]):.1f}"

@@ -29,7 +29,7 @@ from lm_gym.agents.algorithms.names import ALGORITHMS
 from lm_gym.assets import REVIEWS_LM
 
 BEST = "best of n"
-CHANGES: dict[str, dict[str, Any]] = {"soft-q": {"backup_steps": None}, "vine-ppo": {"episodes_per_iteration": 8}}
+CHANGES: dict[str, dict[str, Any]] = {"soft-q": {"backup_steps": None}, "vine-ppo": {"episodes_per_iteration": 4}}
 """One-step backups need more iterations than there are; continuations of 64 responses are more than all tokens."""
 
 

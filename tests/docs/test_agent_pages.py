@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.exact_tasks import RUNS, SEEDS, TASKS, read_runs, summary
 from lm_gym.agents.algorithms.names import ALGORITHMS
-from scripts.agent_pages import FAMILIES, FOLDER, NOT_MEASURED, REVIEWS, filled, page_of, pages
+from scripts.agent_pages import FAMILIES, FOLDER, REVIEWS, filled, page_of, pages
 from scripts.draw_agents_picture import draw, spread_apart
 from scripts.picture_style import FOLDER as PICTURES
 
@@ -58,14 +58,12 @@ def test_a_stale_number_is_made_anew() -> None:
 
 def test_every_run_was_measured() -> None:
     lines = Counter((line["run"], line["task"], line["seed"]) for line in read_runs())
-    assert lines == {
-        (run, task, seed): 1 for run in RUNS if run not in NOT_MEASURED for task in TASKS for seed in SEEDS
-    }
+    assert lines == {(run, task, seed): 1 for run in RUNS for task in TASKS for seed in SEEDS}
 
 
 def test_the_numbers_say_what_the_pages_say() -> None:
     """Which agents reach the optimum, and which go past it; the rules apart, by the KL of "order"."""
-    for name in set(ALGORITHMS) - set(NOT_MEASURED):
+    for name in ALGORITHMS:
         lines = [line for line in read_runs() if line["run"] == name]
         found = summary([line for line in lines if line["task"] == "order"])
         if name in PAST_THE_OPTIMUM:
@@ -78,7 +76,7 @@ def test_the_numbers_say_what_the_pages_say() -> None:
 
 def test_pictures_are_those_of_the_data(tmp_path: Path) -> None:
     data = json.loads(REVIEWS.read_text(encoding="utf-8"))
-    assert Counter(run["agent"] for run in data["runs"]) == dict.fromkeys(set(ALGORITHMS) - set(NOT_MEASURED), 3)
+    assert Counter(run["agent"] for run in data["runs"]) == dict.fromkeys(ALGORITHMS, 3)
     assert all(run["tokens"] >= data["tokens"] for run in data["runs"])
     for drawn in draw(data, tmp_path):
         assert drawn.read_text(encoding="utf-8") == (PICTURES / drawn.name).read_text(encoding="utf-8")
