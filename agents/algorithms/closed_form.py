@@ -48,7 +48,6 @@ from ..policy import LanguageModelPolicy
 from ..update.baselines import group_statistics, uniform_share
 from ..update.config import BatchConfig
 from ..update.functional import clipped_policy_loss, discounted_returns, masked_whiten
-from ..update.learning import require_log_ratio
 from ..update.passes import PassesAgent, response_log_ratios
 
 __all__ = ["VIMPO", "AStarPO", "AStarPOConfig", "VIMPOConfig", "soft_value"]
@@ -65,11 +64,7 @@ def soft_value(returns: np.ndarray, beta: float) -> float:
 class ClosedFormAgent(PassesAgent):
     """An agent that learns the equation above by its squared error, given the value of each prompt."""
 
-    needs_reference = True
-
-    def check_env(self, env: TextGenerationVectorEnv) -> None:
-        """Refuse an environment without a KL to a reference, or with truncated sampling."""
-        require_log_ratio(type(self).__name__, env)
+    needs_log_ratio = True
 
     def regressed(
         self, episodes: Episodes, values: np.ndarray, counted: np.ndarray, *, progress: float

@@ -39,7 +39,6 @@ from ..policy import LanguageModelPolicy
 from ..update.agent_folder import load_agent
 from ..update.baselines import uniform_share
 from ..update.config import BatchConfig
-from ..update.learning import require_log_ratio
 from ..update.passes import PassesAgent, response_log_ratios
 from .preference_pairs import PreferencePairs
 
@@ -104,7 +103,7 @@ class DPO(PassesAgent):
     """Direct preference optimisation, online, or offline where pairs are given."""
 
     config_type: ClassVar[type[DPOConfig]] = DPOConfig
-    needs_reference = True
+    needs_log_ratio = True
 
     def __init__(
         self,
@@ -134,10 +133,6 @@ class DPO(PassesAgent):
                 "leave it out"
             )
         self._draws = np.random.default_rng([self.config.seed, self.processes.rank])
-
-    def check_env(self, env: TextGenerationVectorEnv) -> None:
-        """Refuse an environment without a KL to a reference, or with truncated sampling."""
-        require_log_ratio("DPO", env)
 
     def collect(self, env: TextGenerationVectorEnv, timer: PhaseTimer) -> tuple[Episodes, dict[str, float]]:
         """Responses of the policy, or given pairs drawn anew: better and worse side by side."""

@@ -41,7 +41,7 @@ from lm_gym.tools.settings import Count, Share, settings
 from ..master_weights import MasterWeights
 from ..metrics import episode_metrics
 from ..policy import LanguageModelPolicy
-from ..update.learning import LearningAgent, require_log_ratio
+from ..update.learning import LearningAgent
 from ..update.optimizer import OptimizerConfig, PolicyOptimizer
 
 __all__ = ["SoftQ", "SoftQConfig", "bellman_errors"]
@@ -94,7 +94,7 @@ class SoftQ(LearningAgent):
 
     config_type: ClassVar[type[SoftQConfig]] = SoftQConfig
     """Class of its settings."""
-    needs_reference = True
+    needs_log_ratio = True
 
     def __init__(
         self,
@@ -120,10 +120,6 @@ class SoftQ(LearningAgent):
     def collect(self, env: TextGenerationVectorEnv, timer: PhaseTimer) -> tuple[Episodes, dict[str, float]]:
         """A response to each prompt that is drawn."""
         return env.rollout(self.sampler, self.config.episodes_per_iteration, timer=timer), {}
-
-    def check_env(self, env: TextGenerationVectorEnv) -> None:
-        """Refuse an environment under which the policy's ratio to the reference is not Q's."""
-        require_log_ratio("SoftQ", env)
 
     def _updated(self, episodes: Episodes, *, progress: float) -> dict[str, float]:
         """Keep the episodes, and learn from what is kept; they are forgotten again where learning diverges.

@@ -29,7 +29,7 @@ from ..policy import LanguageModelPolicy, checked_policy
 from ..policy_checks import check_apart
 from .agent_folder import load_agent, save_agent
 
-__all__ = ["LearningAgent", "require_log_ratio"]
+__all__ = ["LearningAgent"]
 
 
 class LearningAgent(ABC):
@@ -37,8 +37,8 @@ class LearningAgent(ABC):
 
     config_type: ClassVar[type[Any]]
     """Class of its settings, with ``episodes_per_iteration``."""
-    needs_reference: ClassVar[bool] = False
-    """True = learns from episodes that know the reference's log-probabilities alone."""
+    needs_log_ratio: ClassVar[bool] = False
+    """True = it learns beta times the log-ratio of policy and reference, which must be there and untruncated."""
     needs_baselines: ClassVar[bool] = False
     """True = learns from episodes that have baselines alone, as its ``collect`` gives them."""
 
@@ -103,7 +103,8 @@ class LearningAgent(ABC):
 
     def check_env(self, env: TextGenerationVectorEnv) -> None:
         """Refuse an environment that lacks what the algorithm needs. Raises: ConfigError: it does."""
-        return
+        if self.needs_log_ratio:
+            _require_log_ratio(type(self).__name__, env.reference is not None, env.kl_coef, env.sampling.truncates)
 
     def update(self, episodes: Episodes, *, progress: float = 0.0) -> dict[str, float]:
         """Learn from one batch, and return the metrics of batch and update.
@@ -114,8 +115,7 @@ class LearningAgent(ABC):
 
         Raises:
             ConfigError: these are no episodes, or none; their tokens are not in the policy's vocabulary; rewards are
-                not finite; or they lack
-                what the algorithm needs. The agent is as it was.
+                not finite; or they lack what the algorithm needs. The agent is as it was.
             DivergedError: a loss or gradient is not finite; the weights are those of the last good step.
         """
         name = type(self).__name__
@@ -150,11 +150,9 @@ class LearningAgent(ABC):
                 f"{subject} must have finite rewards, got {paid[~np.isfinite(paid)][0]}; mark those without a score by "
                 "score_valid"
             )
-        if self.needs_reference and episodes.ref_log_probs is None:
-            raise ConfigError(
-                f"{subject} must know the reference's log-probabilities, and were collected without one; give the "
-                "environment a reference"
-            )
+        if self.needs_log_ratio:
+            beta, truncated = float(episodes.kl_coef.min()), episodes.keep_sets is not None
+            _require_log_ratio(subject, episodes.ref_log_probs is not None, beta, truncated)
         if self.needs_baselines and episodes.baselines is None:
             raise ConfigError(f"{subject} must have baselines, and have none; pass those of collect")
 
@@ -217,19 +215,12 @@ class LearningAgent(ABC):
         return agent
 
 
-def require_log_ratio(name: str, env: TextGenerationVectorEnv) -> None:
-    """Refuse an environment under which beta times the log-ratio of policy and reference is not what an algorithm that
-    solves for the optimum in closed form takes it for.
-
-    Args: name: of the agent; env: whose reference, coefficient and sampling rules are looked at.
-
-    Raises:
-        ConfigError: there is no KL to a reference, or sampling is truncated.
-    """
-    if env.reference is None or env.kl_coef == 0 or env.sampling.truncates:
+def _require_log_ratio(subject: str, reference: bool, beta: float, truncated: bool) -> None:
+    """Raises: ConfigError: the log-ratio is not what an algorithm that solves for the optimum takes it for."""
+    if not reference or beta <= 0 or truncated:
         raise ConfigError(
-            f"{name}: needs a kl_coef above 0 and untruncated sampling, since it learns beta times the log-ratio to "
-            f"the reference, got kl_coef = {env.kl_coef:g}{'' if env.reference else ', no reference'} and "
-            f"{'truncated' if env.sampling.truncates else 'untruncated'} sampling; set kl_coef, and leave top_k, "
-            "top_p, min_p and min_new_tokens out"
+            f"{subject}: needs a kl_coef above 0 and untruncated sampling, since it learns beta times the log-ratio to "
+            f"the reference, got kl_coef = {beta:g}{'' if reference else ', no reference'} and "
+            f"{'truncated' if truncated else 'untruncated'} sampling; set kl_coef, and leave top_k, top_p, min_p and "
+            "min_new_tokens out"
         )

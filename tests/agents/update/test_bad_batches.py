@@ -16,7 +16,7 @@ from lm_gym.models.language_model import own_copy
 from lm_gym.testing import tiny_language_model
 
 Make = Callable[..., Any]
-NEEDS_REFERENCE = (SoftQ, AStarPO, VIMPO, DPO)
+NEEDS_LOG_RATIO = (SoftQ, AStarPO, VIMPO, DPO)
 SMALL = PPOConfig(episodes_per_iteration=8, learning_rate=1e-3)
 
 
@@ -24,7 +24,7 @@ def without_reference(episodes: Episodes) -> Episodes:
     return replace(episodes, ref_log_probs=None, kl=None)
 
 
-@pytest.mark.parametrize("kind", [PPO, GRPO, RejectionSampling, *NEEDS_REFERENCE])
+@pytest.mark.parametrize("kind", [PPO, GRPO, RejectionSampling, *NEEDS_LOG_RATIO])
 def test_bad_batches_are_refused_and_change_nothing(kind: Any, make_env: Make, make_policy: Make) -> None:
     env = make_env()
     agent = kind(make_policy(env))
@@ -37,8 +37,13 @@ def test_bad_batches_are_refused_and_change_nothing(kind: Any, make_env: Make, m
         (foreign, "must hold tokens of the policy, whose vocabulary is 16, got token 1"),
         (unpaid, "must have finite rewards, got nan"),
     ]
-    if kind in NEEDS_REFERENCE:
-        cases.append((without_reference(episodes), "must know the reference's log-probabilities"))
+    if kind in NEEDS_LOG_RATIO:
+        cut = make_env(top_k=3).rollout(agent.policy, 4, samples_per_prompt=2)
+        cases += [
+            (without_reference(episodes), "no reference"),
+            (replace(episodes, kl_coef=0 * episodes.kl_coef), "got kl_coef = 0 "),
+            (cut, "and truncated sampling; set kl_coef"),
+        ]
     if kind is AStarPO:
         cases.append((episodes, "must have baselines, and have none"))
     weights, state = [one.clone() for one in agent.policy.weights()], deepcopy(agent.state_dict())
