@@ -27,6 +27,8 @@ __all__ = [
     "SkippedRow",
     "judgement_from_row",
     "load_judgements",
+    "response_from_row",
+    "response_row",
     "save_judgements",
     "to_row",
 ]
@@ -130,7 +132,7 @@ def to_row(judgement: Judgement) -> dict[str, Any]:
     row: dict[str, Any] = {
         "kind": judgement.kind,
         "prompt": judgement.prompt,
-        "responses": [_response_row(response) for response in judgement.responses],
+        "responses": [response_row(response) for response in judgement.responses],
     }
     if isinstance(judgement.verdict, Votes):
         row["votes"] = [_set(vote, ("winner", "comment", "annotator")) for vote in judgement.verdict.votes]
@@ -140,7 +142,8 @@ def to_row(judgement: Judgement) -> dict[str, Any]:
     return {key: value for key, value in row.items() if (key, value) not in (("origin", "labelling"), ("columns", {}))}
 
 
-def _response_row(response: Response) -> str | dict[str, Any]:
+def response_row(response: Response) -> str | dict[str, Any]:
+    """A response in the project's own form: its text, or an object where more is known of it."""
     found = _set(response, ("text", "model", "version"))
     return response.text if len(found) == 1 else found
 
@@ -180,12 +183,13 @@ def _own(row: Row) -> Judgement:
     extra = sorted(set(row) - known)
     if extra:
         raise DataError(f"a row of kind {kind!r} has no key {extra[0]!r}; it has {', '.join(sorted(known))}")
-    responses = tuple(_response(one) for one in as_list(row["responses"], "responses"))
+    responses = tuple(response_from_row(one) for one in as_list(row["responses"], "responses"))
     rest = {name: row[name] for name in OPTIONAL if name in row}
     return Judgement(prompt=row["prompt"], responses=responses, verdict=_verdict(kind, row), **rest)
 
 
-def _response(value: Any) -> Response:
+def response_from_row(value: Any) -> Response:
+    """Read :func:`response_row`. Raises: DataError: it is none."""
     if isinstance(value, Mapping):
         unknown = sorted(set(value) - {"text", "model", "version"})
         if unknown or "text" not in value:

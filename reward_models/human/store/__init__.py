@@ -1,4 +1,4 @@
 """The label store: an append-only log of what people were shown and said, and the state replayed from it.
 
-Not here: statistics of several people's labels (``consensus``), the page (``page``), rewards (``live``).
+Not here: who is asked what (``collecting``), statistics (``consensus``), the page (``page``), rewards (``live``).
 """
