@@ -1,4 +1,93 @@
-"""People as annotators: which pairs to ask about next.
+"""People: the label store, who is asked what next, the labelling page, and people as a live reward.
 
-Not here: what is done with the answers (``judgements``).
+Not here: the record of one judgement and its files (``judgements``).
+
+Names are imported on first use; all but the choice of pairs need the extra ``human``.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .collecting.annotator import StoreAnnotator, Waiting
+    from .collecting.answering import judge, retract, skip, undo
+    from .collecting.asking import ask_questions, close_items, set_guideline, set_rules
+    from .collecting.assignment import next_showing, people_wanted, release
+    from .collecting.exchange import Imported, import_judgements, judgements_of
+    from .store.event_store import LabelStore, Transaction
+    from .store.events import Event
+    from .store.items import Item
+    from .store.links import Link, find_link, links_of, make_link, revoke_links
+    from .store.replay import Answer, AnsweredAlreadyError, Guideline, ItemState, LabelState, Payment, Showing
+    from .store.rules import LabelRules
+
+__all__ = [
+    "Answer",
+    "AnsweredAlreadyError",
+    "Event",
+    "Guideline",
+    "Imported",
+    "Item",
+    "ItemState",
+    "LabelRules",
+    "LabelState",
+    "LabelStore",
+    "Link",
+    "Payment",
+    "Showing",
+    "StoreAnnotator",
+    "Transaction",
+    "Waiting",
+    "ask_questions",
+    "close_items",
+    "find_link",
+    "import_judgements",
+    "judge",
+    "judgements_of",
+    "links_of",
+    "make_link",
+    "next_showing",
+    "people_wanted",
+    "release",
+    "retract",
+    "revoke_links",
+    "set_guideline",
+    "set_rules",
+    "skip",
+    "undo",
+]
+
+_HOMES = {
+    "collecting.annotator": ("StoreAnnotator", "Waiting"),
+    "collecting.answering": ("judge", "retract", "skip", "undo"),
+    "collecting.asking": ("ask_questions", "close_items", "set_guideline", "set_rules"),
+    "collecting.assignment": ("next_showing", "people_wanted", "release"),
+    "collecting.exchange": ("Imported", "import_judgements", "judgements_of"),
+    "store.event_store": ("LabelStore", "Transaction"),
+    "store.events": ("Event",),
+    "store.items": ("Item",),
+    "store.links": ("Link", "find_link", "links_of", "make_link", "revoke_links"),
+    "store.replay": (
+        "AnsweredAlreadyError",
+        "Answer",
+        "Guideline",
+        "ItemState",
+        "LabelState",
+        "Payment",
+        "Showing",
+    ),
+    "store.rules": ("LabelRules",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lm_gym.errors import DataError
 from lm_gym.reward_models.judgements.annotator import Question
@@ -157,7 +157,7 @@ def _store(transaction: Transaction, item: Item, who: str, judgement: Judgement,
         transaction.append(Event(id=asked, kind="asked", at=now, item=item.id, body=item.to_row()))
     if showing not in state.showings:
         order = list(range(len(item.question.responses)))
-        body = {"order": order, "seed": None, "repeat_of": None, "guideline": None}
+        body: dict[str, Any] = {"order": order, "seed": None, "repeat_of": None, "guideline": None}
         transaction.append(Event(id=showing, kind="shown", at=now, item=item.id, annotator=who, body=body))
     body = {"said": said_row(judgement)}
     event = Event(id=answer, kind="judged", at=now, item=item.id, annotator=who, target=showing, body=body)
