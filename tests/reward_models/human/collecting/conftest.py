@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,8 +24,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[LabelStore]:
-    with LabelStore.open(tmp_path / "labels.db", clock=clock) as made:
+def store(place: str, clock: Clock) -> Iterator[LabelStore]:
+    with LabelStore.open(place, clock=clock) as made:
         yield made
 
 

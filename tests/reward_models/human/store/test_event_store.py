@@ -23,16 +23,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "labels.db"
 
 
-def test_state_is_the_replay_of_what_was_stored(path: Path) -> None:
-    with LabelStore.open(path) as store:
+def test_state_is_the_replay_of_what_was_stored(place: str) -> None:
+    with LabelStore.open(place) as store:
         assert store.append(*LOG) == [True] * 4
-    with LabelStore.open(path) as store, store.reading() as state:
+    with LabelStore.open(place) as store, store.reading() as state:
         assert state == LabelState.replay(LOG)
         assert store.events() == LOG
 
 
-def test_a_submission_that_is_sent_again_is_stored_once(path: Path) -> None:
-    with LabelStore.open(path) as store:
+def test_a_submission_that_is_sent_again_is_stored_once(place: str) -> None:
+    with LabelStore.open(place) as store:
         store.append(*LOG)
         later = event(3, "judged", at=77.0, item=uid(100), annotator=ANN, target=uid(2), body=LOG[2].body)
         assert store.append(later) == [False]
@@ -43,8 +43,8 @@ def test_a_submission_that_is_sent_again_is_stored_once(path: Path) -> None:
         assert store.events() == LOG
 
 
-def test_a_batch_is_stored_whole_or_not_at_all(path: Path) -> None:
-    with LabelStore.open(path) as store:
+def test_a_batch_is_stored_whole_or_not_at_all(place: str) -> None:
+    with LabelStore.open(place) as store:
         store.append(*LOG)
         with pytest.raises(DataError, match="must answer what they were shown"):
             store.append(undone(5, 3), judged(6, 100, 99))
@@ -53,8 +53,8 @@ def test_a_batch_is_stored_whole_or_not_at_all(path: Path) -> None:
         assert store.append(undone(5, 3)) == [True]
 
 
-def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
-    with LabelStore.open(path) as one, LabelStore.open(path) as other:
+def test_two_stores_on_one_database_see_each_other(place: str) -> None:
+    with LabelStore.open(place) as one, LabelStore.open(place) as other:
         one.append(*LOG[:2])
         with other.reading() as state:
             assert state.sequence == 2
@@ -64,8 +64,8 @@ def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
         assert one.pseudonym("someone") == other.pseudonym("someone")
 
 
-def test_threads_that_write_at_once_lose_nothing(path: Path) -> None:
-    with LabelStore.open(path) as one, LabelStore.open(path) as other:
+def test_threads_that_write_at_once_lose_nothing(place: str) -> None:
+    with LabelStore.open(place) as one, LabelStore.open(place) as other:
         one.append(asked(1, 100, overlap=50))
         stores = [one, other]
 
@@ -81,11 +81,11 @@ def test_threads_that_write_at_once_lose_nothing(path: Path) -> None:
                 assert state.sequence == 101
 
 
-def test_every_character_comes_back(path: Path) -> None:
+def test_every_character_comes_back(place: str) -> None:
     said = "\x00\x07 \u202eabc\u2028 🙂 </script>" + "x" * 100_000
-    with LabelStore.open(path) as store:
+    with LabelStore.open(place) as store:
         store.append(asked(1, 100, responses=(said, "")))
-    with LabelStore.open(path) as store, store.reading() as state:
+    with LabelStore.open(place) as store, store.reading() as state:
         assert state.items[uid(100)].item.question.texts == (said, "")
 
 
