@@ -81,9 +81,12 @@ def _missing_by_extra(packages: Sequence[Package]) -> dict[str, list[str]]:
 def _print(found: dict[str, Any], packages: Sequence[Package], console: Console) -> None:
     table = _table("package", "installed", "declared", "tested with", "extra", "")
     for one in packages:
-        state = Text("" if one.state == "ok" else visible(f"{one.state} {one.error}").strip(), style="bold red")
+        state = Text("" if one.state == "ok" else one.state, style="bold red")
         table.add_row(one.name, one.installed or "-", one.wanted, one.tested or "", one.extra or "", state)
     console.print(table)
+    for one in packages:
+        if one.error:
+            _say(console, f"{one.name} does not import: {one.error}")
     console.print()
     for device in found["devices"]:
         console.print(_device_line(device), soft_wrap=True, highlight=False)
