@@ -22,6 +22,7 @@ from ..store.events import Event
 from ..store.items import Item
 from ..store.replay import ItemState, LabelState, Showing
 from .leases import Lease, end_leases, grant_lease, leases_of, others_leases
+from .sureness import is_sure
 
 __all__ = ["next_showing", "people_wanted", "release"]
 
@@ -39,9 +40,10 @@ def people_wanted(state: LabelState, item: ItemState, *, annotator: str | None =
     skips = sum(answer.judgement is None for answer in item.answers.values())
     everyone = {*state.shown_to} if annotator is None else {*state.shown_to, annotator}
     passed_by_all = skips and everyone <= item.people
-    if item.closed is not None or skips >= state.rules.skips or passed_by_all:
+    left = (item.item.overlap or state.rules.overlap) - len(item.labels)
+    if left <= 0 or item.closed is not None or skips >= state.rules.skips or passed_by_all or is_sure(state, item):
         return 0
-    return max(0, (item.item.overlap or state.rules.overlap) - len(item.labels))
+    return left
 
 
 def next_showing(store: LabelStore, annotator: str) -> Showing | None:

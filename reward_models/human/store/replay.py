@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from lm_gym.errors import DataError
 from lm_gym.reward_models.judgements.record import Judgement
@@ -158,6 +159,10 @@ class LabelState:
     """The rules of now."""
     sequence: int = 0
     """Number of events taken."""
+    labels_changed: int = 0
+    """Place in the log of the last event that changed an answer."""
+    derived: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Room for what others worked out from the state and would work out again; no part of it."""
 
     @classmethod
     def replay(cls, events: Iterable[Event]) -> LabelState:
@@ -179,6 +184,8 @@ class LabelState:
         except (KeyError, TypeError) as error:
             raise DataError(f"event {event.kind!r}: its body lacks a key or has one too many: {error!r}") from error
         self.sequence += 1
+        if event.kind in ("judged", "skipped", "undone", "retracted"):
+            self.labels_changed = self.sequence
 
     def answers(self) -> Iterator[Answer]:
         """Every answer that stands, by item."""

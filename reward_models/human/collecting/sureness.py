@@ -1,0 +1,123 @@
+"""How sure the answer of each item is, and so whether it consumes further annotators.
+
+Knows: which classes the answers of each kind of item have. Does not know: the statistics (``consensus``).
+
+Choices, thumbs and ratings are classes. A ranking is read as all its pairs, each won by the first, by the second or by
+neither. Other kinds have no classes: their items are never sure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from lm_gym.reward_models.judgements.record import Choice, Judgement, Rating, Thumb
+
+from ..consensus.posterior import Labels, label_posterior, label_probabilities, labels_of
+from ..store.replay import ItemState, LabelState
+
+__all__ = ["ItemPosterior", "is_sure", "label_posteriors", "labels_by_kind"]
+
+CHOICE = ("a", "b", "tie", "both_bad")
+PAIR = ("first", "second", "tie")
+CLASSES: dict[str, tuple[str, ...]] = {
+    "choice": CHOICE,
+    "thumb": ("down", "up"),
+    "rating": ("0", "1", "2", "3", "4", "5"),
+    "ranks": PAIR,
+    "best_of": PAIR,
+}
+"""Classes of each kind of item, in the item's own places; of a ranking, those of each of its pairs."""
+CACHE = "sureness"
+
+
+class ItemPosterior(NamedTuple):
+    """What the labels of an item, or of one pair of a ranking, say together."""
+
+    item: str
+    """Id of the item."""
+    pair: tuple[int, int] | None
+    """The two places of a ranking; None for other kinds."""
+    labels: int
+    """Labels that it rests on."""
+    answer: str
+    """The most probable class, one of :data:`CLASSES`."""
+    probability: float
+    """Of that class."""
+    low: float
+    """Lower end of its 95 % interval."""
+    high: float
+    """Upper end of it."""
+
+
+class _Rows(NamedTuple):
+    keys: list[tuple[str, tuple[int, int] | None]]
+    counts: np.ndarray
+    labels: Labels
+
+
+def labels_by_kind(state: LabelState) -> dict[str, _Rows]:
+    """The labels of a store as classes, by kind of item; attention checks are among them, as items like others."""
+    rows: dict[str, list[tuple[tuple[str, tuple[int, int] | None], str, int]]] = {}
+    for one in state.items.values():
+        if one.item.kind in CLASSES:
+            for answer in one.labels:
+                assert answer.judgement is not None
+                for pair, label in _classes(answer.judgement):
+                    rows.setdefault(one.item.kind, []).append(((one.item.id, pair), answer.showing.annotator, label))
+    found = {}
+    for kind, each in rows.items():
+        labels = labels_of(each, class_count=len(CLASSES[kind]), ordered=kind == "rating")
+        keys = list(dict.fromkeys(key for key, _, _ in each))
+        found[kind] = _Rows(keys, np.bincount(labels.items, minlength=len(keys)), labels)
+    return found
+
+
+def label_posteriors(state: LabelState, *, samples: int = 400, seed: int = 0) -> list[ItemPosterior]:
+    """The posterior of every item that has labels, with its interval; see ``consensus.posterior``."""
+    found = []
+    for kind, rows in labels_by_kind(state).items():
+        posterior = label_posterior(rows.labels, samples=samples, seed=seed)
+        for place, (item, pair) in enumerate(rows.keys):
+            top = int(posterior.leading[place])
+            numbers = [float(each[place, top]) for each in (posterior.probability, posterior.low, posterior.high)]
+            found.append(ItemPosterior(item, pair, int(rows.counts[place]), CLASSES[kind][top], *numbers))
+    return found
+
+
+def is_sure(state: LabelState, item: ItemState) -> bool:
+    """True if the answer of an item is as probable as the rules ask for; of a ranking, that of each pair."""
+    if state.rules.sure >= 1 or len(item.labels) < 2:
+        return False
+    return _probability(state).get(item.item.id, 0.0) >= state.rules.sure
+
+
+def _probability(state: LabelState) -> dict[str, float]:
+    """The probability of the leading answer of each item; of a ranking, the least of its pairs'."""
+    held = state.derived.get(CACHE)
+    if held is None or held[0] != state.labels_changed:
+        least: dict[str, float] = {}
+        for rows in labels_by_kind(state).values():
+            top = label_probabilities(rows.labels).max(axis=1)
+            for (item, _), probability in zip(rows.keys, top, strict=True):
+                least[item] = min(least.get(item, 1.0), float(probability))
+        held = state.derived[CACHE] = (state.labels_changed, least)
+    found: dict[str, float] = held[1]
+    return found
+
+
+def _classes(judgement: Judgement) -> Iterator[tuple[tuple[int, int] | None, int]]:
+    verdict = judgement.verdict
+    if isinstance(verdict, Choice):
+        yield None, CHOICE.index(verdict.winner)
+    elif isinstance(verdict, Thumb):
+        yield None, int(verdict.up)
+    elif isinstance(verdict, Rating):
+        yield None, verdict.stars
+    elif (places := judgement.places) is not None:
+        for one, other in combinations(range(len(places)), 2):
+            if verdict.kind == "ranks" or 1 in (places[one], places[other]):  # a pick says nothing of the rest
+                yield (one, other), 2 if places[one] == places[other] else int(places[one] > places[other])
