@@ -16,9 +16,10 @@ from lm_gym.errors import ConfigError
 from lm_gym.models.generate import LanguageModelSampler
 from lm_gym.policy import Policy, Sampler
 from lm_gym.prompts import Prompt
+from lm_gym.tools.intervals import wilson_interval
 from lm_gym.tools.settings import Bounds, checked
 
-__all__ = ["Evaluation", "evaluate", "wilson_interval"]
+__all__ = ["Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,18 +134,3 @@ def _check_same_prompts(ours: Episodes, theirs: Episodes | None) -> None:
 
 def _win_rate(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.mean((ours > theirs) + 0.5 * (ours == theirs)))
-
-
-def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Confidence interval of a proportion (Wilson 1927); NaN for n = 0.
-
-    Args:
-        share: observed, in [0, 1].
-        n: trials.
-        z: normal quantile; the default gives 95 %.
-    """
-    if n == 0 or math.isnan(share):
-        return math.nan, math.nan
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lm_gym.envs.evaluation import wilson_interval
 from lm_gym.reward_models import FittedWeights, GradedMeasures, RewardEvaluation, RewardModelCard
 from lm_gym.reward_models.measuring.verdict import FEW_PAIRS
 from lm_gym.tools.files import write_text
+from lm_gym.tools.intervals import wilson_interval
 
 from .finding import TWO_SIDED_95
 from .report import rendered_page
