@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm_gym.errors import DataError
+from lm_gym.reward_models.human.consensus.agreement import krippendorff_alpha
 from lm_gym.reward_models.judgements.record import POINTS_OF_A, Choice, Judgement, Vote, Votes, require_judgements
-from lm_gym.tools.extras import require
 from lm_gym.tools.settings import finite_array
 
 __all__ = ["AnnotatorAgreement", "OneAnnotator", "annotator_agreement", "votes_of"]
@@ -102,7 +102,7 @@ def annotator_agreement(
     return AnnotatorAgreement(
         pairs=len(counts),
         votes=len(people),
-        alpha=_alpha(np.array(counts)),
+        alpha=krippendorff_alpha(np.array(counts), level="ordinal", values=(0.0, 0.5, 1.0)),
         people_with_majority=float(np.mean(people)),
         model_with_majority=None if margins is None else float(np.mean(model)),
         named=len(records),
@@ -128,10 +128,3 @@ def _points(said: float, majority: float) -> float:
     if math.isnan(said):
         return math.nan
     return 1.0 if said == majority else 0.5 if 0 in (said, majority) else 0.0
-
-
-def _alpha(counts: np.ndarray) -> float | None:
-    library = require("krippendorff", extra="evaluation", purpose="agreement of annotators")
-    if (counts.sum(axis=0) > 0).sum() < 2:
-        return None
-    return float(library.alpha(value_counts=counts, value_domain=[0.0, 0.5, 1.0], level_of_measurement="ordinal"))
