@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MAPPED = {"lm_gym": "lm_gym", "agents": "lm_gym/agents", "reward_models": "lm_gym/reward_models"}
-SHIPPED = ("*.py", "*.css", "py.typed", "*.safetensors", "*.json", "*.j2")
+SHIPPED = ("*.py", "*.css", "py.typed", "*.safetensors", "*.json", "*.j2", "*.js", "*.svg")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,184 @@
+"""Questions out and answers in, over HTTP."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lm_gym.reward_models import Judgement, Question
+from lm_gym.reward_models.human import LabelStore, ask_questions, judgements_of, set_guideline
+
+
+def labels(store: LabelStore) -> list[Judgement]:
+    with store.reading() as state:
+        return judgements_of(state)
+
+
+def test_a_choice_is_about_the_texts_that_were_shown(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    """Of 12 items some are shown swapped; the text that was picked wins in every one."""
+    ask("choice", count=12)
+    picked, swapped = [], 0
+    for number in range(12):
+        found = page.next()
+        side = "ab"[number % 2]
+        picked.append(found["responses"]["ab".index(side)])
+        swapped += found["responses"][0].endswith(".1")
+        assert page.answer({"kind": "choice", "winner": side}, found["showing"]).json()["stored"]
+    assert 0 < swapped < 12
+    said = labels(store)
+    assert [one.texts["ab".index(one.verdict.winner)] for one in said] == picked
+
+
+def test_a_ranking_is_about_the_texts_that_were_shown(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    ask("ranks", count=6, responses=3)
+    wanted = []
+    for _ in range(6):
+        found = page.next()
+        wanted.append(dict(zip(found["responses"], (2, 3, 1), strict=True)))
+        assert page.answer({"kind": "ranks", "ranks": [2, 3, 1]}, found["showing"]).status_code == 200
+    assert [dict(zip(one.texts, one.verdict.ranks, strict=True)) for one in labels(store)] == wanted
+
+
+def test_the_best_alone_answers_a_ranking(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    ask("ranks", responses=3)
+    found = page.next()
+    assert page.answer({"kind": "best_of", "best": 2}, found["showing"]).status_code == 200
+    (said,) = labels(store)
+    assert said.texts[said.verdict.best] == found["responses"][2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict"),
+    [
+        ("thumb", {"kind": "thumb", "up": False}),
+        ("rating", {"kind": "rating", "stars": 4}),
+        ("value", {"kind": "value", "reward": -1.5}),
+        ("critique", {"kind": "critique"}),
+    ],
+)
+def test_one_answer_is_judged(page: Any, store: LabelStore, ask: Callable[..., Any], kind: str, verdict: Any) -> None:
+    ask(kind, responses=1)
+    assert page.answer(verdict, comment="because", seconds=2.5).json()["again"] is False
+    (said,) = labels(store)
+    assert (said.kind, said.comment) == (kind, "because")
+    assert all(getattr(said.verdict, name) == value for name, value in verdict.items())
+
+
+def test_comment_rating_and_time_are_kept(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    ask("choice")
+    page.answer({"kind": "choice", "winner": "both_bad"}, comment="both wrong", overall_rating=1, seconds=7.25)
+    (said,) = labels(store)
+    assert (said.comment, said.overall_rating) == ("both wrong", 1)
+    with store.reading() as state:
+        assert [one.seconds for one in state.answers()] == [7.25]
+
+
+def test_an_answer_that_is_sent_again_is_stored_once(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    ask("choice")
+    body = {"id": str(uuid.uuid4()), "showing": page.next()["showing"], "kind": "judged"}
+    body["verdict"] = {"kind": "choice", "winner": "a"}
+    assert [page.post("/api/answers", body).json()["again"] for _ in range(3)] == [False, True, True]
+    assert len(labels(store)) == 1
+
+
+def test_a_second_answer_from_another_tab_is_a_conflict(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    ask("choice")
+    showing = page.next()["showing"]
+    assert page.answer({"kind": "choice", "winner": "tie"}, showing).status_code == 200
+    assert page.answer({"kind": "choice", "winner": "a"}, showing).status_code == 409
+    assert [one.verdict.winner for one in labels(store)] == ["tie"]
+
+
+def test_asked_again_the_question_is_the_same(page: Any, ask: Callable[..., Any]) -> None:
+    ask("choice", count=3)
+    first = page.next()
+    assert page.next() == first
+    assert page.next()["progress"] == {"done": 0, "skipped": 0, "left": 3, "last_answer": None}
+
+
+def test_undo_brings_the_question_back(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    ask("choice", count=2)
+    first = page.next()
+    stored = page.answer({"kind": "choice", "winner": "a"}, first["showing"]).json()
+    page.next()
+    body = {"id": str(uuid.uuid4()), "target": stored["progress"]["last_answer"]}
+    assert page.post("/api/undo", body).json()["progress"]["done"] == 0
+    assert page.post("/api/undo", body).status_code == 200, "sent again"
+    assert page.post("/api/undo", body | {"id": str(uuid.uuid4())}).status_code == 409
+    again = page.next()
+    assert (again["showing"], again["responses"]) == (first["showing"], first["responses"])
+    assert labels(store) == []
+
+
+def test_skips_are_counted_and_not_shown_again(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    ask("choice", count=2)
+    first = page.next()
+    assert page.answer(None, first["showing"], kind="skipped", comment="two languages").status_code == 200
+    assert page.next()["showing"] != first["showing"]
+    assert page.next()["progress"] == {
+        "done": 0,
+        "skipped": 1,
+        "left": 1,
+        "last_answer": page.next()["progress"]["last_answer"],
+    }
+    assert labels(store) == []
+
+
+def test_nothing_is_left_at_the_end(page: Any, ask: Callable[..., Any]) -> None:
+    ask("thumb", responses=1)
+    page.answer({"kind": "thumb", "up": True})
+    found = page.next()
+    assert (found["item"], found["waiting"], found["responses"]) == (None, True, [])
+
+
+def test_a_pause_gives_the_item_to_another(page: Any, visit: Callable[..., Any], ask: Callable[..., Any]) -> None:
+    ask("choice")
+    mine = page.next()["showing"]
+    other = visit("Ben")
+    assert other.next()["item"] is None
+    assert page.post("/api/release").status_code == 200
+    assert other.next()["item"] is not None
+    assert other.next()["showing"] != mine
+
+
+def test_no_name_of_a_model_reaches_the_page(page: Any, ask: Callable[..., Any]) -> None:
+    ask("choice", count=2)
+    found = page.post("/api/next")
+    assert page.next()["responses"]
+    everything = found.text + page.client.get("/").text + page.client.get("/api/progress").text
+    assert "secret" not in everything
+
+
+def test_a_transcript_is_shown_as_a_conversation(page: Any, store: LabelStore) -> None:
+    prompt = "\n\nSystem: Be brief.\n\nHuman: Why?\n\nAssistant:"
+    ask_questions(store, [Question.of(prompt, ["So.", "No."])], kind="choice")
+    found = page.next()
+    assert found["conversation"] == [{"role": "system", "text": "Be brief."}, {"role": "user", "text": "Why?"}]
+    assert found["prompt"] == prompt
+
+
+def test_the_guideline_stands_beside_and_is_recorded(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    ask("choice")
+    version = set_guideline(store, "Prefer what is true.")
+    found = page.next()
+    assert found["guideline"] == {"text": "Prefer what is true.", "version": version}
+    with store.reading() as state:
+        assert state.showings[found["showing"]].guideline == version
+
+
+def test_the_overview_is_the_owners(page: Any, visit: Callable[..., Any], ask: Callable[..., Any]) -> None:
+    ask("choice", count=3)
+    page.answer({"kind": "choice", "winner": "a"}, seconds=4.0)
+    assert page.client.get("/api/overview").status_code == 403
+    assert page.client.get("/overview").status_code == 403
+    owner = visit("owner", role="owner")
+    numbers = owner.client.get("/api/overview").json()["numbers"]
+    counts = {"items": 3, "settled": 1, "labels": 1, "skips": 0, "undone": 0, "retracted": 0, "annotators": 1}
+    assert numbers["counts"] == counts
+    assert [(one["name"], one["labels"], one["seconds"]) for one in numbers["annotators"]] == [("Ada", 1, 4.0)]
+    assert [(one["name"], one["kind"]) for one in numbers["stream"]] == [("Ada", "choice")]
+    assert "/api/answers" in owner.client.get("/openapi.json").json()["paths"]
+    assert page.client.get("/openapi.json").status_code == 403
