@@ -52,7 +52,7 @@ def create_app(store: LabelStore, settings: PageSettings | None = None) -> FastA
     app.add_exception_handler(DataError, _of_store)
     app.add_exception_handler(WriteError, _of_database)
     app.add_exception_handler(ArtifactError, _of_database)
-    app.add_middleware(Guard, settings=settings)  # type: ignore[arg-type]  # its protocol names Starlette's own types
+    app.add_middleware(Guard, settings=settings)
     return app
 
 

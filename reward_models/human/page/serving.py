@@ -80,7 +80,7 @@ def _listening(settings: PageSettings) -> Iterator[socket.socket]:
 def _server(app: Any, request: StopRequest, ready: Callable[[], None]) -> Any:
     uvicorn = require("uvicorn", extra="human", purpose=PURPOSE)
 
-    class Server(uvicorn.Server):  # type: ignore[misc,name-defined]
+    class Server(uvicorn.Server):  # type: ignore[name-defined]
         """A server that tells when it answers, and leaves signals to whoever runs it."""
 
         async def startup(self, sockets: Any = None) -> None:
