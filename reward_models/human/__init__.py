@@ -13,31 +13,46 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .collecting.annotator import StoreAnnotator, Waiting
     from .collecting.answering import judge, retract, skip, undo
-    from .collecting.asking import ask_questions, close_items, set_guideline, set_rules
+    from .collecting.asking import ask_questions, close_items, record_fit, set_guideline, set_rules
     from .collecting.assignment import next_showing, people_wanted, release
     from .collecting.exchange import Imported, import_judgements, judgements_of
+    from .collecting.statistics import AnnotatorRecord, Disputed, LabelStatistics, label_statistics
+    from .collecting.sureness import ItemPosterior, label_posteriors
+    from .consensus.agreement import Agreement
+    from .consensus.bias import PositionBias, SwapConsistency
+    from .consensus.posterior import LabelPosterior, Labels, label_posterior, label_probabilities
     from .store.event_store import LabelStore, Transaction
     from .store.events import Event
     from .store.items import Item
     from .store.links import Link, find_link, links_of, make_link, revoke_links
-    from .store.replay import Answer, AnsweredAlreadyError, Guideline, ItemState, LabelState, Payment, Showing
+    from .store.replay import Answer, AnsweredAlreadyError, Fit, Guideline, ItemState, LabelState, Payment, Showing
     from .store.rules import LabelRules
 
 __all__ = [
+    "Agreement",
+    "AnnotatorRecord",
     "Answer",
     "AnsweredAlreadyError",
+    "Disputed",
     "Event",
+    "Fit",
     "Guideline",
     "Imported",
     "Item",
+    "ItemPosterior",
     "ItemState",
+    "LabelPosterior",
     "LabelRules",
     "LabelState",
+    "LabelStatistics",
     "LabelStore",
+    "Labels",
     "Link",
     "Payment",
+    "PositionBias",
     "Showing",
     "StoreAnnotator",
+    "SwapConsistency",
     "Transaction",
     "Waiting",
     "ask_questions",
@@ -46,10 +61,15 @@ __all__ = [
     "import_judgements",
     "judge",
     "judgements_of",
+    "label_posterior",
+    "label_posteriors",
+    "label_probabilities",
+    "label_statistics",
     "links_of",
     "make_link",
     "next_showing",
     "people_wanted",
+    "record_fit",
     "release",
     "retract",
     "revoke_links",
@@ -62,9 +82,14 @@ __all__ = [
 _HOMES = {
     "collecting.annotator": ("StoreAnnotator", "Waiting"),
     "collecting.answering": ("judge", "retract", "skip", "undo"),
-    "collecting.asking": ("ask_questions", "close_items", "set_guideline", "set_rules"),
+    "collecting.asking": ("ask_questions", "close_items", "record_fit", "set_guideline", "set_rules"),
     "collecting.assignment": ("next_showing", "people_wanted", "release"),
     "collecting.exchange": ("Imported", "import_judgements", "judgements_of"),
+    "collecting.statistics": ("AnnotatorRecord", "Disputed", "LabelStatistics", "label_statistics"),
+    "collecting.sureness": ("ItemPosterior", "label_posteriors"),
+    "consensus.agreement": ("Agreement",),
+    "consensus.bias": ("PositionBias", "SwapConsistency"),
+    "consensus.posterior": ("LabelPosterior", "Labels", "label_posterior", "label_probabilities"),
     "store.event_store": ("LabelStore", "Transaction"),
     "store.events": ("Event",),
     "store.items": ("Item",),
@@ -72,6 +97,7 @@ _HOMES = {
     "store.replay": (
         "AnsweredAlreadyError",
         "Answer",
+        "Fit",
         "Guideline",
         "ItemState",
         "LabelState",

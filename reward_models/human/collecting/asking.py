@@ -12,14 +12,14 @@ from lm_gym.errors import ConfigError
 from lm_gym.reward_models.judgements.annotator import Question
 from lm_gym.reward_models.judgements.record import Verdict
 from lm_gym.tools.digests import digest_json, digest_parts
-from lm_gym.tools.settings import Text, checked
+from lm_gym.tools.settings import Probability, Text, Whole, checked, checked_arguments
 
 from ..store.event_store import LabelStore
 from ..store.events import Event
 from ..store.items import Item, ItemKind
 from ..store.rules import LabelRules
 
-__all__ = ["ask_questions", "close_items", "item_id", "set_guideline", "set_rules"]
+__all__ = ["ask_questions", "close_items", "item_id", "record_fit", "set_guideline", "set_rules"]
 
 NAMESPACE = uuid.UUID("5f1d3a0e-6c2b-5a39-9d0f-3c1f0f6f7a11")
 """Namespace of ids that are made of contents (RFC 9562, section 5.5)."""
@@ -113,3 +113,20 @@ def set_rules(store: LabelStore, rules: LabelRules) -> None:
     with store.transaction() as transaction:
         if transaction.state.rules != rules:
             transaction.append(Event(id=str(uuid.uuid4()), kind="rules", at=store.clock(), body=vars(rules)))
+
+
+def record_fit(store: LabelStore, *, version: str, labels: int, accuracy: float, pairs: int) -> None:
+    """Say how well a reward model does that was fitted on the labels so far; a version is said once.
+
+    Args:
+        store: of the labels.
+        version: of the reward model.
+        labels: judgements that it was fitted on.
+        accuracy: share of held-out comparisons that it orders as people did.
+        pairs: number of these comparisons.
+    """
+    rules = {"version": Text, "labels": Whole, "accuracy": Probability, "pairs": Whole}
+    body = checked_arguments("record_fit", rules, locals())
+    with store.transaction() as transaction:
+        if all(fit.version != version for fit in transaction.state.fits):
+            transaction.append(Event(id=str(uuid.uuid4()), kind="fitted", at=store.clock(), body=body))

@@ -31,7 +31,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "best_of": PAIR,
 }
 """Classes of each kind of item, in the item's own places; of a ranking, those of each of its pairs."""
-CACHE = "sureness"
+CACHE, ROWS = "sureness", "labels by kind"
 
 
 class ItemPosterior(NamedTuple):
@@ -57,10 +57,19 @@ class _Rows(NamedTuple):
     keys: list[tuple[str, tuple[int, int] | None]]
     counts: np.ndarray
     labels: Labels
+    people: list[str]
 
 
 def labels_by_kind(state: LabelState) -> dict[str, _Rows]:
     """The labels of a store as classes, by kind of item; attention checks are among them, as items like others."""
+    held = state.derived.get(ROWS)
+    if held is None or held[0] != state.labels_changed:
+        held = state.derived[ROWS] = (state.labels_changed, _labels_by_kind(state))
+    found: dict[str, _Rows] = held[1]
+    return found
+
+
+def _labels_by_kind(state: LabelState) -> dict[str, _Rows]:
     rows: dict[str, list[tuple[tuple[str, tuple[int, int] | None], str, int]]] = {}
     for one in state.items.values():
         if one.item.kind in CLASSES:
@@ -72,7 +81,8 @@ def labels_by_kind(state: LabelState) -> dict[str, _Rows]:
     for kind, each in rows.items():
         labels = labels_of(each, class_count=len(CLASSES[kind]), ordered=kind == "rating")
         keys = list(dict.fromkeys(key for key, _, _ in each))
-        found[kind] = _Rows(keys, np.bincount(labels.items, minlength=len(keys)), labels)
+        people = list(dict.fromkeys(who for _, who, _ in each))
+        found[kind] = _Rows(keys, np.bincount(labels.items, minlength=len(keys)), labels, people)
     return found
 
 

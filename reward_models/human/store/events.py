@@ -22,7 +22,7 @@ from lm_gym.tools.settings import shown
 __all__ = ["Event", "EventKind", "require_uuid"]
 
 EventKind = Literal[
-    "asked", "shown", "judged", "skipped", "undone", "retracted", "closed", "guideline", "rules", "paid"
+    "asked", "shown", "judged", "skipped", "undone", "retracted", "closed", "guideline", "rules", "paid", "fitted"
 ]
 NEEDED: dict[EventKind, tuple[str, ...]] = {
     "asked": ("item",),
@@ -35,6 +35,7 @@ NEEDED: dict[EventKind, tuple[str, ...]] = {
     "guideline": (),
     "rules": (),
     "paid": ("item",),
+    "fitted": (),
 }
 """Fields that an event of each kind must have."""
 
@@ -54,7 +55,7 @@ class Event:
     """``"asked"``: an item was put; ``"shown"``: to an annotator, in an order; ``"judged"`` or ``"skipped"``: their
     answer; ``"undone"``: that answer is void and may be given anew; ``"retracted"``: a judgement is void for good;
     ``"closed"``: an item needs nobody any more; ``"guideline"``, ``"rules"``: from now on; ``"paid"``: a live reward
-    was used."""
+    was used; ``"fitted"``: a reward model learned from the labels so far."""
     at: float
     """Seconds since 1970-01-01 UTC, by the clock of whoever keeps the store."""
     item: str | None = None

@@ -19,7 +19,7 @@ from .events import Event
 from .items import Item, judgement_of
 from .rules import LabelRules
 
-__all__ = ["Answer", "AnsweredAlreadyError", "Guideline", "ItemState", "LabelState", "Payment", "Showing"]
+__all__ = ["Answer", "AnsweredAlreadyError", "Fit", "Guideline", "ItemState", "LabelState", "Payment", "Showing"]
 
 
 class AnsweredAlreadyError(DataError):
@@ -103,6 +103,22 @@ class Payment:
     """Seconds since 1970 UTC."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A reward model that was fitted on the labels so far."""
+
+    version: str
+    """Its version."""
+    labels: int
+    """Judgements that it was fitted on."""
+    accuracy: float
+    """Share of held-out comparisons that it orders as people did."""
+    pairs: int
+    """Number of these comparisons."""
+    at: float
+    """Seconds since 1970 UTC."""
+
+
 @dataclass
 class ItemState:
     """An item and its answers so far."""
@@ -153,6 +169,8 @@ class LabelState:
     """Judgements that were taken back for good, by id."""
     payments: list[Payment] = field(default_factory=list)
     """Live rewards that were used, oldest first."""
+    fits: list[Fit] = field(default_factory=list)
+    """Reward models that were fitted, oldest first."""
     guideline: Guideline | None = None
     """The guideline of now."""
     rules: LabelRules = field(default_factory=LabelRules)
@@ -319,6 +337,10 @@ def _paid(state: LabelState, event: Event) -> None:
     state.payments.append(Payment(item=str(event.item), answers=tuple(body.pop("answers", ())), at=event.at, **body))
 
 
+def _fitted(state: LabelState, event: Event) -> None:
+    state.fits.append(Fit(at=event.at, **event.body))
+
+
 _TAKE: dict[str, Callable[[LabelState, Event], None]] = {
     "asked": _asked,
     "shown": _shown,
@@ -330,4 +352,5 @@ _TAKE: dict[str, Callable[[LabelState, Event], None]] = {
     "guideline": _guideline,
     "rules": _rules,
     "paid": _paid,
+    "fitted": _fitted,
 }
