@@ -16,6 +16,7 @@ from lm_gym.tools.console.terminal import plain_console
 from lm_gym.tools.settings import checked
 
 from .doctor.command import doctor
+from .label.command import label
 from .options import (
     FileRun,
     MaybeInt,
@@ -60,6 +61,7 @@ def commands() -> dict[str, Callable[..., Any]]:
         "train": train,
         "generate": generate,
         "chat": chat,
+        "label": label,
         "compare": compare,
         "report": report,
         "doctor": doctor,

@@ -38,6 +38,11 @@ class PageSettings:
         return self.host in ("0.0.0.0", "::", "*")
 
     @property
+    def is_local(self) -> bool:
+        """True if no other machine reaches it."""
+        return self.host in LOOPBACK
+
+    @property
     def host_names(self) -> frozenset[str]:
         """Names and addresses that a request may be meant for, in lower case and without brackets or ports."""
         own = (*LOOPBACK, *self.allowed_hosts, *(() if self.listens_everywhere else (self.host,)))

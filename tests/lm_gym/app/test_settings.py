@@ -21,12 +21,19 @@ from lm_gym.tools.files import read_jsonl, write_jsonl
 
 MODEL = str(REVIEWS_LM)
 COMMANDS = commands()
-POSITIONAL = {"compare": ["a", "b"], "chat": ["a", "b"], "reward ensemble": ["a", "b"], "report": ["run"]}
+POSITIONAL = {
+    "compare": ["a", "b"],
+    "chat": ["a", "b"],
+    "reward ensemble": ["a", "b"],
+    "report": ["run"],
+    "label": ["labels.db"],
+}
 CHANGED = {
     "reward eval": {"skip_bad": True},
     "reward ensemble": {"rule": "worst"},
     "report": {"form": "table"},
     "doctor": {"model": "a"},
+    "label": {"port": 8000},
 }
 """A setting of each command that has no seed."""
 OTHER_VALUES = {
