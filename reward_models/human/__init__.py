@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .consensus.agreement import Agreement
     from .consensus.bias import PositionBias, SwapConsistency
     from .consensus.posterior import LabelPosterior, Labels, label_posterior, label_probabilities
+    from .page.process import ServerProcess, serve_in_process
+    from .page.serving import serve
+    from .page.settings import PageSettings
     from .store.event_store import LabelStore, Transaction
     from .store.events import Event
     from .store.items import Item
@@ -48,8 +51,10 @@ __all__ = [
     "LabelStore",
     "Labels",
     "Link",
+    "PageSettings",
     "Payment",
     "PositionBias",
+    "ServerProcess",
     "Showing",
     "StoreAnnotator",
     "SwapConsistency",
@@ -73,6 +78,8 @@ __all__ = [
     "release",
     "retract",
     "revoke_links",
+    "serve",
+    "serve_in_process",
     "set_guideline",
     "set_rules",
     "skip",
@@ -90,6 +97,9 @@ _HOMES = {
     "consensus.agreement": ("Agreement",),
     "consensus.bias": ("PositionBias", "SwapConsistency"),
     "consensus.posterior": ("LabelPosterior", "Labels", "label_posterior", "label_probabilities"),
+    "page.process": ("ServerProcess", "serve_in_process"),
+    "page.serving": ("serve",),
+    "page.settings": ("PageSettings",),
     "store.event_store": ("LabelStore", "Transaction"),
     "store.events": ("Event",),
     "store.items": ("Item",),

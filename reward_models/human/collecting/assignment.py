@@ -37,12 +37,17 @@ def people_wanted(state: LabelState, item: ItemState, *, annotator: str | None =
 
     Args: annotator: someone who asks for work, and may not be known to the store yet.
     """
-    skips = sum(answer.judgement is None for answer in item.answers.values())
-    everyone = {*state.shown_to} if annotator is None else {*state.shown_to, annotator}
-    passed_by_all = skips and everyone <= item.people
     left = (item.item.overlap or state.rules.overlap) - len(item.labels)
-    if left <= 0 or item.closed is not None or skips >= state.rules.skips or passed_by_all or is_sure(state, item):
+    if left <= 0 or item.closed is not None:
         return 0
+    if not item.answers:  # as most are, and every item is looked at for every question
+        return left
+    skips = sum(answer.judgement is None for answer in item.answers.values())
+    if skips >= state.rules.skips or is_sure(state, item):
+        return 0
+    if skips:
+        everyone = {*state.shown_to} if annotator is None else {*state.shown_to, annotator}
+        return 0 if everyone <= item.people else left
     return left
 
 

@@ -15,6 +15,7 @@ from ..store.event_store import LabelStore
 from ..store.replay import AnsweredAlreadyError
 from .access import RateLimit, RefusedError
 from .guard import Guard, Problem, path_for_log, problem_body
+from .overview import Overview
 from .pages import render
 from .routes import api, html
 from .service import PageService
@@ -43,6 +44,7 @@ def create_app(store: LabelStore, settings: PageSettings | None = None) -> FastA
     settings = settings or PageSettings()
     app = FastAPI(title="lm-gym labelling page", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = PageService(store)
+    app.state.overview = Overview(store)
     app.state.limit = RateLimit(per_second=settings.requests_per_second, burst=settings.burst)
     app.include_router(html)
     app.include_router(api)

@@ -192,7 +192,7 @@ class SessionBody(BaseModel):
 
 
 class OverviewBody(BaseModel):
-    """Numbers of the overview, see the function that makes them."""
+    """Numbers of the overview: counts, annotators, the newest labels, statistics, reward models."""
 
     numbers: dict[str, Any]
 

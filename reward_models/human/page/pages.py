@@ -17,6 +17,7 @@ STATIC = frozenset(
         "api.js",
         "comparing.js",
         "controls.js",
+        "curve.js",
         "icon.svg",
         "join.js",
         "keys.js",

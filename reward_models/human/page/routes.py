@@ -21,7 +21,7 @@ from .bodies import (
     UndoneBody,
 )
 from .guard import Problem
-from .overview import overview_numbers
+from .overview import Overview
 from .pages import render, static_file
 from .service import PageService
 
@@ -147,4 +147,5 @@ def progress(request: Request, session: Annotating) -> Progress:
 @api.get("/overview")
 def overview(request: Request, session: Owning) -> OverviewBody:
     """Numbers of the overview."""
-    return OverviewBody(numbers=overview_numbers(_service(request).store))
+    found: Overview = request.app.state.overview
+    return OverviewBody(numbers=found.numbers())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 from lm_gym.errors import DataError
 from lm_gym.sources.transcripts import is_transcript, messages_of
@@ -23,6 +24,16 @@ from .bodies import AnswerBody, GuidelineBody, ItemBody, NextBody, Progress, Tur
 __all__ = ["PageService"]
 
 
+COUNTING_SHARE = 0.005
+"""Share of the time in which the items that one annotator has left are counted."""
+
+
+class _Left(NamedTuple):
+    wanting: int
+    answered: int
+    until: float
+
+
 class PageService:
     """What a page does with a store."""
 
@@ -31,6 +42,7 @@ class PageService:
         self.store = store
         self.store_id = store.sign("page", "store")[:8]
         """Tells the cookies and the unsent answers of several stores on one address apart."""
+        self._left: dict[str, _Left] = {}
 
     def find(self, token: str) -> Link | None:
         """The link of a token, revoked or not; None for a token that never was one."""
@@ -56,7 +68,7 @@ class PageService:
             return NextBody(
                 waiting=showing is None,
                 guideline=None if guideline is None else GuidelineBody(text=guideline.text, version=guideline.version),
-                progress=_progress(state, annotator),
+                progress=self._progress(state, annotator),
                 **{"item": None, **shown},
             )
 
@@ -90,7 +102,24 @@ class PageService:
     def progress(self, annotator: str) -> Progress:
         """How far an annotator is."""
         with self.store.reading() as state:
-            return _progress(state, annotator)
+            return self._progress(state, annotator)
+
+    def _progress(self, state: LabelState, annotator: str) -> Progress:
+        history = state.history.get(annotator, [])
+        skipped = sum(answer.judgement is None for answer in history)
+        last = history[-1].id if history else None
+        left = self._count_left(state, annotator, len(history))
+        return Progress(done=len(history) - skipped, skipped=skipped, left=left, last_answer=last)
+
+    def _count_left(self, state: LabelState, annotator: str, answered: int) -> int:
+        """Items that want an annotator: counted now and then, since that looks at every item, and taken off between."""
+        held = self._left.get(annotator)
+        start = time.monotonic()
+        if held is None or start >= held.until or answered < held.answered:
+            wanting = _count_wanting(state, annotator)
+            end = time.monotonic()
+            held = self._left[annotator] = _Left(wanting, answered, end + (end - start) / COUNTING_SHARE)
+        return max(0, held.wanting - (answered - held.answered))
 
 
 def _layout(state: LabelState, showing: Showing) -> dict[str, Any]:
@@ -109,15 +138,11 @@ def _layout(state: LabelState, showing: Showing) -> dict[str, Any]:
     }
 
 
-def _progress(state: LabelState, annotator: str) -> Progress:
-    history = state.history.get(annotator, [])
-    skipped = sum(answer.judgement is None for answer in history)
-    left = sum(
+def _count_wanting(state: LabelState, annotator: str) -> int:
+    return sum(
         one.item.known is None
         and one.closed is None
         and annotator not in one.people
         and people_wanted(state, one, annotator=annotator) > 0
         for one in state.items.values()
     )
-    last = history[-1].id if history else None
-    return Progress(done=len(history) - skipped, skipped=skipped, left=left, last_answer=last)

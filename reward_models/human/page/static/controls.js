@@ -44,8 +44,8 @@ export function verdictsOf(kind, count) {
       return Array.from({ length: count }, (_, best) => ({ label: `Answer ${best + 1}`, keys: best < 9 ? [String(best + 1)] : [], tone: "side", verdict: { kind, best } }));
     case "thumb":
       return [
-        { label: "👎 Bad", keys: ["0", "n"], tone: "side", verdict: { kind, up: false } },
-        { label: "👍 Good", keys: ["1", "y"], tone: "side", verdict: { kind, up: true } },
+        { label: "Good", keys: ["1", "y"], tone: "side", verdict: { kind, up: true } },
+        { label: "Bad", keys: ["0", "n"], tone: "side", verdict: { kind, up: false } },
       ];
     case "rating":
       return RATINGS.map((label, stars) => ({ label, keys: [String(stars)], tone: "side", verdict: { kind, stars } }));

@@ -108,7 +108,7 @@ function showItem(found) {
   clock.from = clock.touched = performance.now();
   showMode("asking");
   window.scrollTo(0, 0);
-  at(kind === "critique" ? "comment" : "work").focus({ preventScroll: true });
+  at("work").focus({ preventScroll: true });
   ready = false;
   setTimeout(() => {
     ready = current === found;

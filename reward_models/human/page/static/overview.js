@@ -1,13 +1,18 @@
 // The overview: asks for the numbers every other second and writes them as text.
 
 import { Unreachable, get } from "./api.js";
+import { curve } from "./curve.js";
 import { element } from "./texts.js";
 
 const EVERY_MS = 2000;
 const at = (id) => document.getElementById(id);
 
 const count = (number) => number.toLocaleString("en");
+const percent = (share) => (share == null ? "–" : `${Math.round(100 * share)} %`);
+const decimal = (number) => (number == null ? "–" : number.toFixed(2).replace("-", "−"));
 const seconds = (number) => (number == null ? "–" : `${number < 10 ? number.toFixed(1) : Math.round(number)} s`);
+const outOf = (some, all) => (all ? `${some} of ${all}` : "–");
+const between = (value, low, high, written) => (value == null ? "–" : low == null ? written(value) : `${written(value)} (${written(low)} to ${written(high)})`);
 
 function ago(now, then) {
   const passed = Math.max(0, now - then);
@@ -17,15 +22,38 @@ function ago(now, then) {
   return `${Math.round(passed / 86400)} d ago`;
 }
 
-function tiles({ counts }) {
+function tiles({ counts, statistics }) {
   const tile = (name, value, beside = "") => element("div", {}, element("dt", { text: name }), element("dd", { text: value }, ...(beside ? [element("small", { text: ` ${beside}` })] : [])));
+  const middle = statistics?.seconds?.[1];
   at("tiles").replaceChildren(
-    tile("labels", count(counts.labels)),
-    tile("items settled", count(counts.settled), `of ${count(counts.items)}`),
+    tile("labels", count(counts.labels), counts.recent ? `${count(counts.recent)} in 10 min` : ""),
+    tile("questions settled", count(counts.settled), `of ${count(counts.items)}`),
     tile("people", count(counts.annotators)),
-    tile("skipped", count(counts.skips)),
-    tile("taken back", count(counts.undone + counts.retracted)),
+    tile("median time", seconds(middle)),
+    tile("skipped", count(counts.skips), counts.taken_back ? `${count(counts.taken_back)} taken back` : ""),
   );
+}
+
+function facts(statistics, lacking) {
+  const rows = [];
+  const row = (name, value) => rows.push(element("dt", { text: name }), element("dd", { text: value }));
+  if (!statistics) {
+    at("agreement").replaceChildren(element("dt", { text: lacking ?? "No labels yet." }));
+    return;
+  }
+  for (const [kind, one] of Object.entries(statistics.agreement)) {
+    if (!one.items) row(`${kind}: no question has two labels yet`, "");
+    else {
+      row(`${kind}: two people say the same (${count(one.items)} questions)`, percent(one.share));
+      row(`${kind}: beyond chance, Krippendorff's α (95 %)`, between(one.alpha, one.low, one.high, decimal));
+    }
+  }
+  const { bias, consistency, drift, seconds: quartiles } = statistics;
+  row(`what stood first won (${count(bias.decided)} decided, 95 %)`, between(bias.first_share, bias.low, bias.high, percent));
+  row(`same again with sides swapped (${outOf(consistency.same, consistency.pairs)}, 95 %)`, between(consistency.share, consistency.low, consistency.high, percent));
+  if (drift != null) row("ratings of what was shown again moved by", decimal(drift));
+  if (quartiles) row("middle half of the times", `${seconds(quartiles[0])} to ${seconds(quartiles[2])}`);
+  at("agreement").replaceChildren(...rows);
 }
 
 function table(node, heads, rows, none) {
@@ -39,20 +67,43 @@ function table(node, heads, rows, none) {
 }
 
 function people({ now, annotators }) {
-  const heads = [{ name: "Name" }, { name: "Labels", kind: "number" }, { name: "Skipped", kind: "number" }, { name: "Median time", kind: "number" }, { name: "Last answer", kind: "number" }];
-  const rows = annotators.map((one) => [one.name, count(one.labels), count(one.skips), seconds(one.seconds), ago(now, one.last)]);
+  const number = (name) => ({ name, kind: "number" });
+  const heads = [{ name: "Name" }, number("Labels"), number("Skipped"), number("Median time"), number("As others"), number("Checks passed"), number("Same again"), number("Last answer")];
+  const rows = annotators.map((one) => [
+    one.name,
+    count(one.labels),
+    count(one.skipped),
+    seconds(one.seconds),
+    percent(one.with_others),
+    outOf(one.checks_passed, one.checks),
+    outOf(one.repeats_same, one.repeats),
+    ago(now, one.last),
+  ]);
   table(at("people"), heads, rows, "Nobody has answered yet.");
 }
 
 function stream({ now, stream: labels }) {
-  const heads = [{ name: "When" }, { name: "Who" }, { name: "Kind" }, { name: "Prompt", kind: "wide" }, { name: "Time", kind: "number" }];
+  const heads = [{ name: "When", kind: "short" }, { name: "Who", kind: "short" }, { name: "Kind", kind: "short" }, { name: "Prompt", kind: "wide" }, { name: "Time", kind: "number" }];
   const rows = labels.map((one) => [ago(now, one.at), one.name, one.kind, one.prompt, seconds(one.seconds)]);
   table(at("stream"), heads, rows, "No labels yet.");
 }
 
+function disputed(statistics) {
+  const found = statistics?.disputed ?? [];
+  const rows = found.map(({ prompt, responses, votes }) => {
+    const said = Object.entries(votes).map(([name, number]) => `${name.replaceAll("_", " ")} ${number}`).join(" · ");
+    const texts = responses.map((text, place) => element("p", { class: "muted" }, element("b", { text: responses.length > 1 ? `${"ab"[place] ?? place + 1}  ` : "" }), text));
+    return element("li", {}, element("p", {}, prompt, element("span", { class: "votes", text: said })), ...texts);
+  });
+  at("disputed").replaceChildren(...(rows.length ? rows : [element("li", { class: "muted plain", text: "No question has labels that differ." })]));
+}
+
 function show(numbers) {
   tiles(numbers);
+  facts(numbers.statistics, numbers.lacking);
+  curve(at("curve"), numbers.reward_models);
   people(numbers);
+  disputed(numbers.statistics);
   stream(numbers);
 }
 
@@ -61,11 +112,15 @@ function state(kind, text) {
   if (at("saved-text").textContent !== text) at("saved-text").textContent = text;
 }
 
+let shown = "";
+
 async function look() {
   try {
     const { status, body } = document.visibilityState === "visible" ? await get("/api/overview") : {};
     if (status === 200) {
-      show(body.numbers);
+      const text = JSON.stringify(body.numbers);
+      if (text !== shown) show(body.numbers); // a selection of text stays while nothing changes
+      shown = text;
       state("saved", "Live");
     } else if (status === 401 || status === 403) {
       state("waiting", "Your link is no longer good");

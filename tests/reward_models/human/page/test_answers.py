@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from lm_gym.reward_models import Judgement, Question
-from lm_gym.reward_models.human import LabelStore, ask_questions, judgements_of, set_guideline
+from lm_gym.reward_models.human import (
+    LabelRules,
+    LabelStore,
+    ask_questions,
+    judgements_of,
+    record_fit,
+    set_guideline,
+    set_rules,
+)
+from lm_gym.reward_models.human.page.overview import Overview
 
 
 def labels(store: LabelStore) -> list[Judgement]:
@@ -176,9 +185,49 @@ def test_the_overview_is_the_owners(page: Any, visit: Callable[..., Any], ask: C
     assert page.client.get("/overview").status_code == 403
     owner = visit("owner", role="owner")
     numbers = owner.client.get("/api/overview").json()["numbers"]
-    counts = {"items": 3, "settled": 1, "labels": 1, "skips": 0, "undone": 0, "retracted": 0, "annotators": 1}
+    counts = {"items": 3, "settled": 1, "labels": 1, "recent": 1, "skips": 0, "taken_back": 0, "annotators": 1}
     assert numbers["counts"] == counts
     assert [(one["name"], one["labels"], one["seconds"]) for one in numbers["annotators"]] == [("Ada", 1, 4.0)]
     assert [(one["name"], one["kind"]) for one in numbers["stream"]] == [("Ada", "choice")]
+    assert numbers["statistics"]["bias"]["first_share"] == 1.0
+    assert numbers["reward_models"] == []
     assert "/api/answers" in owner.client.get("/openapi.json").json()["paths"]
     assert page.client.get("/openapi.json").status_code == 403
+
+
+def test_the_overview_shows_disputes_and_reward_models(
+    store: LabelStore, visit: Callable[..., Any], ask: Callable[..., Any]
+) -> None:
+    set_rules(store, LabelRules(repeat_share=0, check_share=0, overlap=2, sure=1.0))
+    ask("choice")
+    for name, wanted in (("Ada", "0.0"), ("Ben", "0.1")):
+        page = visit(name)
+        found = page.next()
+        page.answer({"kind": "choice", "winner": "ab"[found["responses"].index(wanted)]}, found["showing"])
+    record_fit(store, version="1", labels=2, accuracy=0.75, pairs=40)
+    found = visit("owner", role="owner").client.get("/api/overview").json()["numbers"]
+    (disputed,) = found["statistics"]["disputed"]
+    assert (disputed["prompt"], disputed["votes"]) == ("prompt 0", {"a": 1, "b": 1})
+    assert found["statistics"]["agreement"]["choice"]["share"] == 0.0
+    (fit,) = found["reward_models"]
+    assert (fit["labels"], fit["accuracy"]) == (2, 0.75)
+    assert 0.59 < fit["low"] < 0.60, "Wilson: (0.75 + z2/80 - z sqrt(0.75 * 0.25/40 + z2/6400)) / (1 + z2/40)"
+    assert 0.85 < fit["high"] < 0.87
+    assert "secret" not in str(found)
+
+
+def test_the_overview_leaves_the_store_to_its_annotators(store: LabelStore, ask: Callable[..., Any]) -> None:
+    """Made from 0.5 s to 1 s, it is not made again before 11 s: a twentieth of the time goes into it."""
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.5
+        return now[0]
+
+    overview = Overview(store, clock=clock)
+    assert overview.numbers()["counts"]["items"] == 0
+    ask("choice")
+    assert overview.numbers()["counts"]["items"] == 0
+    now[0] = 10.0
+    assert overview.numbers()["counts"]["items"] == 0
+    assert overview.numbers()["counts"]["items"] == 1

@@ -182,7 +182,7 @@ def test_critique(served: Any, person: Any, by: str) -> None:
     tab.ready()
     tab.press("Control+Enter")
     tab.told("A critique needs some words.")
-    tab.page.keyboard.type("Too short,\nand wrong.")  # it has the focus
+    tab.page.keyboard.type("Too short,\nand wrong.")  # in the field, which has the focus now
     tab.click("Save") if by == "mouse" else tab.press("Control+Enter")
     tab.resting()
     (said,) = served.labels()
