@@ -147,6 +147,12 @@ class _Collected:
         if texts[0] != texts[1]:
             self.pairs.append(Pair(self.place(texts[0]), self.place(texts[1]), outcome, margin))
 
+    def rate(self, judgement: Judgement) -> None:
+        said = [(judgement.rated, judgement.overall_rating)]
+        if isinstance(judgement.verdict, Votes):
+            said = [(_preferred(judgement, vote.winner), vote.overall_rating) for vote in judgement.verdict.votes]
+        self.ratings += [Opinion(self.place(text), stars) for of, stars in said if stars is not None for text in of]
+
     def item(self, prompt: str) -> Item:
         return Item(
             prompt,
@@ -161,6 +167,12 @@ class _Collected:
         )
 
 
+def _preferred(judgement: Judgement, winner: Winner) -> tuple[str, ...]:
+    """What one of several people prefers, each text once."""
+    texts = judgement.texts
+    return tuple(dict.fromkeys({"a": texts[:1], "b": texts[1:]}.get(winner, texts)))
+
+
 def _once(places: tuple[int, ...], ranks: tuple[int, ...]) -> Ranked:
     """A text that was ranked twice keeps its better place: no score can tell two copies apart."""
     best: dict[int, int] = {}
@@ -173,8 +185,9 @@ def items_of(judgements: Iterable[Judgement]) -> list[Item]:
     """Targets of judgements, in the order in which their prompts come.
 
     Votes weigh as one comparison, by their shares. A choice of ``"both_bad"`` is a tie and two thumbs down; an
-    overall rating beside a choice rates the preferred response (both after a tie). A critique, a ranking whose
-    responses all tie, and votes on two copies of one text teach nothing and are left out (see :func:`count_idle`).
+    overall rating is one of each response that no other is preferred to (``Judgement.rated``). Without one a critique,
+    a ranking whose responses all tie, and votes on two copies of one text teach nothing and are left out (see
+    :func:`count_idle`).
     """
     by_prompt: dict[str, _Collected] = {}
     alone: list[tuple[str, _Collected]] = []
@@ -182,6 +195,7 @@ def items_of(judgements: Iterable[Judgement]) -> list[Item]:
         if isinstance(one.verdict, Ranks | BestOf):
             collected = _Collected()
             collected.rank(one.texts, one.places or ())
+            collected.rate(one)
             alone.append((one.prompt, collected))
         else:
             _add(one, by_prompt.setdefault(one.prompt, _Collected()))
@@ -195,9 +209,6 @@ def _add(judgement: Judgement, collected: _Collected) -> None:
         collected.compare(texts, _outcome([verdict.winner]), float(judgement.margin or 0.0))
         if verdict.winner == "both_bad":
             collected.thumbs += [Opinion(collected.place(text), 0.0) for text in texts]
-        if judgement.overall_rating is not None:
-            liked = {"a": texts[:1], "b": texts[1:]}.get(verdict.winner, texts)
-            collected.ratings += [Opinion(collected.place(text), judgement.overall_rating) for text in liked]
     elif isinstance(verdict, Votes):
         collected.compare(texts, _outcome([vote.winner for vote in verdict.votes]))
     elif isinstance(verdict, Thumb):
@@ -208,6 +219,7 @@ def _add(judgement: Judgement, collected: _Collected) -> None:
         collected.values.append(Opinion(collected.place(texts[0]), float(verdict.reward)))
     else:
         assert isinstance(verdict, Critique)
+    collected.rate(judgement)
 
 
 def _outcome(winners: Sequence[Winner]) -> tuple[float, float, float]:
@@ -225,7 +237,8 @@ def counts_of(items: Iterable[Item]) -> dict[str, int]:
 
 
 def count_idle(judgements: Iterable[Judgement]) -> dict[str, int]:
-    """Count the judgements of each kind that give no target: critiques, all-tied rankings, votes on equal texts."""
+    """Count the judgements of each kind that give no target: critiques, all-tied rankings and votes on equal texts,
+    where no overall rating is beside them."""
     idle: Counter[str] = Counter()
     for one in judgements:
         if not items_of([one]):

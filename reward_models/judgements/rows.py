@@ -135,7 +135,9 @@ def to_row(judgement: Judgement) -> dict[str, Any]:
         "responses": [response_row(response) for response in judgement.responses],
     }
     if isinstance(judgement.verdict, Votes):
-        row["votes"] = [_set(vote, ("winner", "comment", "annotator")) for vote in judgement.verdict.votes]
+        row["votes"] = [
+            _set(vote, ("winner", "comment", "annotator", "overall_rating")) for vote in judgement.verdict.votes
+        ]
     else:
         row |= {name: _plain(getattr(judgement.verdict, name)) for name in FIELDS[judgement.kind]}
     row |= _set(judgement, OPTIONAL)

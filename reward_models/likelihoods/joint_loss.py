@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lm_gym.errors import ConfigError
 from lm_gym.reward_models.judgements.learning_targets import Opinion, Targets
-from lm_gym.reward_models.judgements.record import HIGHEST_RATING
+from lm_gym.reward_models.judgements.verdicts import HIGHEST_RATING
 from lm_gym.tools.settings import Bounds, NotNegative, Positive, settings
 
 from .comparison_losses import plackett_luce_nll, score_centering_penalty

@@ -13,7 +13,8 @@ import numpy as np
 
 from lm_gym.errors import DataError
 from lm_gym.reward_models.human.consensus.agreement import krippendorff_alpha
-from lm_gym.reward_models.judgements.record import POINTS_OF_A, Choice, Judgement, Vote, Votes, require_judgements
+from lm_gym.reward_models.judgements.record import Choice, Judgement, Vote, Votes, require_judgements
+from lm_gym.reward_models.judgements.verdicts import POINTS_OF_A
 from lm_gym.tools.settings import finite_array
 
 __all__ = ["AnnotatorAgreement", "OneAnnotator", "annotator_agreement", "votes_of"]

@@ -13,8 +13,9 @@ import numpy as np
 
 from lm_gym.errors import DataError
 from lm_gym.reward_models.caching.score_cache import CachedRewardModel
-from lm_gym.reward_models.judgements.record import POINTS_OF_A, Judgement, require_judgements
+from lm_gym.reward_models.judgements.record import Judgement, require_judgements
 from lm_gym.reward_models.judgements.splits import named_group, prompt_itself
+from lm_gym.reward_models.judgements.verdicts import POINTS_OF_A
 from lm_gym.reward_models.scalar.text_encoding import cuts_untold
 from lm_gym.scoring.adapters import RewardModelLike, as_reward_model
 from lm_gym.scoring.protocol import CountsCutTexts, CountsTokens, HasMemberScores, RewardModel, checked_scores

@@ -80,7 +80,12 @@ def _as_votes(labels: Iterable[Answer]) -> Iterator[Judgement]:
         by_item.setdefault(answer.showing.item, []).append(_judgement(answer))
     for found in by_item.values():
         cast = [
-            Vote(winner=one.verdict.winner, comment=one.comment, annotator=one.annotator)
+            Vote(
+                winner=one.verdict.winner,
+                comment=one.comment,
+                annotator=one.annotator,
+                overall_rating=one.overall_rating,
+            )
             for one in found
             if isinstance(one.verdict, Choice)
         ]
@@ -141,7 +146,10 @@ def _single(judgements: Iterable[Judgement], left_out: list[str]) -> Iterator[Ju
             continue
         for vote in one.verdict.votes:
             try:
-                yield replace(one, verdict=Choice(vote.winner), comment=vote.comment, annotator=vote.annotator)
+                verdict, rating = Choice(vote.winner), vote.overall_rating
+                yield replace(
+                    one, verdict=verdict, comment=vote.comment, annotator=vote.annotator, overall_rating=rating
+                )
             except DataError as error:
                 left_out.append(str(error))
 

@@ -46,7 +46,7 @@ def read_vote(value: Any, winner: str) -> Vote:
     """A vote; its winner stands under the key ``winner``. Raises: DataError: it is none."""
     if not isinstance(value, Mapping) or winner not in value:
         raise DataError(f"a vote must be an object with {winner!r}, got {str(value)[:60]}")
-    return Vote(value[winner], value.get("comment"), value.get("annotator"))
+    return Vote(value[winner], value.get("comment"), value.get("annotator"), value.get("overall_rating"))
 
 
 class Form(NamedTuple):
@@ -80,8 +80,11 @@ def read_foreign(row: Row) -> list[Judgement]:
     system = rest.pop("system", None)
     said = {name: rest.pop(name) for name in SAID if name in rest}
     said = {name: value for name, value in said.items() if value not in (None, "")}
+    found = read(row)
+    if "overall_rating" in said and len(found) > 1:
+        raise DataError(f"overall_rating: rates one judgement, and this row holds {len(found)}; leave it out")
     judgements = []
-    for one in read(row):
+    for one in found:
         prompt = one.prompt if system in (None, "") else with_system(system, one.prompt)
         judgements.append(replace(one, prompt=prompt, columns={**one.columns, **rest}, **said))
     return judgements
@@ -236,8 +239,8 @@ def _write_votes(judgement: Judgement) -> dict[str, Any]:
     return {"prompt": judgement.prompt, "a": first, "b": second, "votes": votes}
 
 
-def _vote_rest(vote: Vote) -> dict[str, str]:
-    said = {"comment": vote.comment, "annotator": vote.annotator}
+def _vote_rest(vote: Vote) -> dict[str, Any]:
+    said = {"comment": vote.comment, "annotator": vote.annotator, "overall_rating": vote.overall_rating}
     return {name: value for name, value in said.items() if value is not None}
 
 

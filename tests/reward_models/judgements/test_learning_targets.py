@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lm_gym.errors import DataError
@@ -63,6 +65,60 @@ def test_both_bad_is_a_tie_and_two_thumbs_down_and_a_rating_is_of_the_preferred(
     assert item.targets.ratings == (Opinion(1, 4.0),)
     (item,) = items_of([Judgement.of("p", ("x", "y"), Choice("tie"), overall_rating=2)])
     assert item.targets.ratings == (Opinion(0, 2.0), Opinion(1, 2.0))
+
+
+RATED = {
+    "winner": (Judgement.of("p", ("x", "y"), Choice("b"), overall_rating=4), {"y": [4.0]}),
+    "both bad": (Judgement.of("p", ("x", "y"), Choice("both_bad"), overall_rating=1), {"x": [1.0], "y": [1.0]}),
+    "best-ranked": (Judgement.of("p", ("x", "y", "z"), Ranks((2, 1, 3)), overall_rating=3), {"y": [3.0]}),
+    "first place shared": (
+        Judgement.of("p", ("x", "y", "z"), Ranks((1, 2, 1)), overall_rating=3),
+        {"x": [3.0], "z": [3.0]},
+    ),
+    "one text twice": (Judgement.of("p", ("x", "y", "x"), Ranks((1, 2, 1)), overall_rating=3), {"x": [3.0]}),
+    "all tied": (Judgement.of("p", ("x", "y"), Ranks((1, 1)), overall_rating=2), {"x": [2.0], "y": [2.0]}),
+    "pick": (Judgement.of("p", ("x", "y", "z"), BestOf(2), overall_rating=5), {"z": [5.0]}),
+    "thumb": (Judgement.of("p", ("x",), Thumb(True), overall_rating=4), {"x": [4.0]}),
+    "value": (Judgement.of("p", ("x",), Value(0.5), overall_rating=4), {"x": [4.0]}),
+    "critique": (Judgement.of("p", ("x",), Critique(), comment="so", overall_rating=0), {"x": [0.0]}),
+    "critique of two": (
+        Judgement.of("p", ("x", "y"), Critique(), comment="so", overall_rating=0),
+        {"x": [0.0], "y": [0.0]},
+    ),
+    "votes, each with its own": (
+        Judgement.of("p", ("x", "y"), Votes((Vote("a", overall_rating=4), Vote("b", overall_rating=2), Vote("a")))),
+        {"x": [4.0], "y": [2.0]},
+    ),
+    "a vote for a tie": (
+        Judgement.of("p", ("x", "y"), Votes((Vote("tie", overall_rating=3),))),
+        {"x": [3.0], "y": [3.0]},
+    ),
+    "votes on one text twice": (
+        Judgement.of("p", ("x", "x"), Votes((Vote("tie", overall_rating=3),))),
+        {"x": [3.0]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RATED)
+def test_an_overall_rating_is_of_what_no_other_is_preferred_to(name: str) -> None:
+    judgement, wanted = RATED[name]
+    (item,) = items_of([judgement])
+    found: dict[str, list[float]] = {}
+    for one in item.targets.ratings:
+        found.setdefault(item.responses[one.place], []).append(one.number)
+    assert found == wanted
+    assert count_idle([judgement]) == {}
+
+
+def test_an_overall_rating_changes_no_other_target() -> None:
+    for judgement, _ in RATED.values():
+        verdict = judgement.verdict
+        if isinstance(verdict, Votes):
+            verdict = Votes(tuple(replace(vote, overall_rating=None) for vote in verdict.votes))
+        bare = items_of([replace(judgement, verdict=verdict, overall_rating=None)])
+        (item,) = items_of([judgement])
+        assert replace(item.targets, ratings=()) == (bare[0].targets if bare else Targets())
 
 
 def test_what_teaches_nothing_is_left_out_and_counted() -> None:

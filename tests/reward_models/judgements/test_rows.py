@@ -55,7 +55,10 @@ FOREIGN: dict[str, list[dict[str, Any]]] = {
             "prompt": "p",
             "a": "x",
             "b": "y",
-            "votes": [{"choice": "a", "comment": "clear", "annotator": "w1"}, {"choice": "tie"}],
+            "votes": [
+                {"choice": "a", "comment": "clear", "annotator": "w1", "overall_rating": 4},
+                {"choice": "tie"},
+            ],
         }
     ],
     "rankings": [{"prompt": "p", "responses": ["x", "y", "z"], "ranks": [2, 1, 2]}],
@@ -68,8 +71,8 @@ NATIVE = [
     Judgement(
         prompt="p", responses=(Response(text="x", model="m", version="3"), Response(text="y")), verdict=Choice("tie")
     ),
-    Judgement.of("p", ("x", "y"), Votes((Vote("a", "why", "w1"), Vote("both_bad"), Vote("b", None, "w2")))),
-    Judgement.of("p", ("x", "y", "z"), Ranks((1, 1, 3))),
+    Judgement.of("p", ("x", "y"), Votes((Vote("a", "why", "w1", 4), Vote("both_bad"), Vote("b", None, "w2")))),
+    Judgement.of("p", ("x", "y", "z"), Ranks((1, 1, 3)), overall_rating=0),
     Judgement.of("p", ("x", "y", "z"), BestOf(2)),
     Judgement.of("p", ("",), Thumb(False), origin="product"),
     Judgement.of("p", ("x",), Rating(5)),
@@ -182,7 +185,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "p", "chosen": "x", "rejected": "y", "annotator": 7}, "annotator must be a string, got 7"),
     ({"prompt": "p", "chosen": "x", "rejected": "y", "comment": ["a"]}, "comment must be a string, got ['a']"),
     ({"prompt": "p", "chosen": "x", "rejected": "y", "overall_rating": 6}, "overall_rating: must be a whole number"),
-    ({"prompt": "p", "completion": "x", "label": True, "overall_rating": 3}, "only a choice has an overall_rating"),
+    (
+        {"kind": "rating", "prompt": "p", "responses": ["x"], "stars": 3, "overall_rating": 3},
+        "rating: has no overall_rating beside it; its stars are the rating",
+    ),
+    (
+        {"prompt": "p", "a": "x", "b": "y", "votes": [{"choice": "a"}], "overall_rating": 3},
+        "votes: has no overall_rating beside it; each vote carries its own",
+    ),
+    (
+        {"prompt": "p", "a": "x", "b": "y", "votes": [{"choice": "a", "overall_rating": 6}]},
+        "vote: overall_rating: must be a whole number",
+    ),
     (
         {"prompt": "p", "a": "x", "b": "y", "votes": [{"choice": "a", "annotator": {"id": 1}}]},
         "vote: annotator must be a string, got {'id': 1}",
@@ -224,8 +238,9 @@ SAID = {"comment": "clear", "annotator": "w1", "overall_rating": 4, "margin": 0.
 
 @pytest.mark.parametrize("form", FOREIGN)
 def test_what_was_said_beside_a_row_survives_in_every_form(form: str, tmp_path: Path) -> None:
-    is_pair = form in ("pairs", "conversations", "transcripts")
-    said = SAID if is_pair else {key: SAID[key] for key in ("comment", "annotator")}
+    said = {key: value for key, value in SAID.items() if (form, key) != ("votes", "overall_rating")}
+    if form not in ("pairs", "conversations", "transcripts"):
+        said.pop("margin")
     row = {**FOREIGN[form][0], **said}
     loaded = load_judgements([row])
     assert loaded.columns == {}

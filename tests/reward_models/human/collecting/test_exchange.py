@@ -33,12 +33,12 @@ from lm_gym.reward_models.human.store.rules import LabelRules
 
 ONE_OF_EACH = [
     Judgement.of("p", ("x", "y"), Choice("b"), comment="why", overall_rating=4, margin=0.5, annotator="person-1"),
-    Judgement.of("p", ("x", "y", "z"), Ranks((1, 1, 3)), annotator="person-1"),
-    Judgement.of("p", ("x", "y", "z"), BestOf(2)),
-    Judgement.of("p", ("x",), Thumb(False), origin="product", columns={"session": "9"}),
+    Judgement.of("p", ("x", "y", "z"), Ranks((1, 1, 3)), annotator="person-1", overall_rating=2),
+    Judgement.of("p", ("x", "y", "z"), BestOf(2), overall_rating=5),
+    Judgement.of("p", ("x",), Thumb(False), origin="product", columns={"session": "9"}, overall_rating=1),
     Judgement.of("p", ("x",), Rating(5), annotator="person-2"),
-    Judgement.of("p", ("x",), Value(-1.25)),
-    Judgement.of("p", ("x", "y"), Critique(), comment="both ramble"),
+    Judgement.of("p", ("x",), Value(-1.25), overall_rating=0),
+    Judgement.of("p", ("x", "y"), Critique(), comment="both ramble", overall_rating=3),
     Judgement(
         prompt="q", responses=(Response(text="m", model="one"), Response(text="n", version="2")), verdict=Choice("tie")
     ),
@@ -71,12 +71,13 @@ def test_what_was_retracted_does_not_come_back_by_an_import(store) -> None:
 
 
 def test_votes_are_taken_apart_and_put_together(store) -> None:
-    votes = Votes((Vote("a", annotator="person-1"), Vote("b", "no", "person-2"), Vote("a"), Vote("tie")))
+    votes = Votes((Vote("a", annotator="person-1"), Vote("b", "no", "person-2", 3), Vote("a"), Vote("tie")))
     asked = Judgement.of("p", ("x", "y"), votes)
     assert import_judgements(store, [asked]).stored == 4
     with store.reading() as state:
         assert judgements_of(state, votes=True) == [asked]
-        assert [one.verdict.winner for one in judgements_of(state)] == ["a", "b", "a", "tie"]
+        apart = [(one.verdict.winner, one.overall_rating) for one in judgements_of(state)]
+    assert apart == [("a", None), ("b", 3), ("a", None), ("tie", None)]
     same = Judgement.of("p", ("x", "x"), Votes((Vote("a"),)))
     assert import_judgements(store, [same]).left_out == [
         "choice: must compare at least 2 different responses, got 2 times 'x'"

@@ -85,6 +85,30 @@ def test_comment_rating_and_time_are_kept(page: Any, store: LabelStore, ask: Cal
         assert [one.seconds for one in state.answers()] == [7.25]
 
 
+@pytest.mark.parametrize(
+    ("kind", "responses", "verdict"),
+    [
+        ("ranks", 3, {"kind": "ranks", "ranks": [2, 1, 2]}),
+        ("ranks", 3, {"kind": "best_of", "best": 1}),
+        ("thumb", 1, {"kind": "thumb", "up": True}),
+        ("value", 1, {"kind": "value", "reward": 0.5}),
+        ("critique", 1, {"kind": "critique"}),
+    ],
+)
+def test_an_overall_rating_beside_any_other_kind_is_kept(
+    page: Any, store: LabelStore, ask: Callable[..., Any], kind: str, responses: int, verdict: Any
+) -> None:
+    ask(kind, responses=responses)
+    assert page.answer(verdict, comment="because", overall_rating=3).status_code == 200
+    assert [one.overall_rating for one in labels(store)] == [3]
+
+
+def test_an_overall_rating_beside_a_rating_is_refused(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    ask("rating", responses=1)
+    assert page.answer({"kind": "rating", "stars": 3}, overall_rating=3).status_code in (400, 422)
+    assert labels(store) == []
+
+
 def test_an_answer_that_is_sent_again_is_stored_once(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
     ask("choice")
     body = {"id": str(uuid.uuid4()), "showing": page.next()["showing"], "kind": "judged"}

@@ -68,6 +68,14 @@ def test_tasks_of_label_studio_are_read(name: str, tmp_path: Path) -> None:
     assert load_judgements(write_json(tmp_path / "export.json", [row])).judgements == wanted
 
 
+def test_one_overall_rating_is_not_of_several_people() -> None:
+    rating = result("rating", {"rating": 4})
+    data = {"prompt": "Hi", "response": "x"}
+    row = {**task(data, annotation(rating), annotation(rating, by=8)), "overall_rating": 3}
+    with pytest.raises(DataError, match="overall_rating: rates one judgement, and this row holds 2"):
+        load_judgements([row])
+
+
 def answers(*given: tuple[str, Any], status: str = "submitted") -> list[dict[str, Any]]:
     return [{"user_id": user, "value": value, "status": status} for user, value in given]
 
