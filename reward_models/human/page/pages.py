@@ -27,6 +27,7 @@ STATIC = frozenset(
         "queue.js",
         "ranking.js",
         "texts.js",
+        "view.js",
     }
 )
 """Every file that is served; no path of a request ever reaches the disk."""

@@ -1,14 +1,13 @@
 // The labelling page: shows one item, takes one answer, and goes on.
 
 import { Unreachable, isPassing, newId, post } from "./api.js";
-import { differences } from "./comparing.js";
 import { OVERALL, QUESTIONS, answerCards, key, namesOf, ratingSteps, verdictButton, verdictsOf } from "./controls.js";
 import { Keys } from "./keys.js";
 import { AnswerQueue, Keep } from "./queue.js";
 import { Ranking, ordinal } from "./ranking.js";
-import { element, write, writePrompt } from "./texts.js";
+import { element, writePrompt } from "./texts.js";
+import { at, mode, showDifferences, showGuideline, showMode, showOut, showProgress, showRest, showSaved, tell } from "./view.js";
 
-const at = (id) => document.getElementById(id);
 const keep = new Keep(document.querySelector('meta[name="keep"]').content);
 const queue = new AnswerQueue(keep, { onChange: showState, onOutcome: afterSending });
 
@@ -21,7 +20,6 @@ let current = null; // what the server asked, while it is not answered
 let verdicts = [];
 let ranking = null;
 let progress = { done: 0, left: 0, last_answer: null };
-let mode = "loading"; // "asking", "paused", "loading", "resting" or "out"
 let ready = false;
 let loading = null;
 let retry = null;
@@ -30,57 +28,13 @@ const clock = { seconds: 0, from: performance.now(), touched: performance.now() 
 // ---- what is shown
 
 function showState(state) {
-  if (state === "out") return showOut();
-  const waiting = queue.entries().length;
-  const texts = {
-    saved: "All answers saved",
-    sending: "Saving…",
-    waiting: waiting ? `${waiting} answer${waiting > 1 ? "s" : ""} kept here, waiting for the connection` : "Waiting for the connection",
-  };
-  const lasts = keep.lasts ? "" : " (this browser keeps nothing: leave the page open)";
-  at("saved").dataset.state = state;
-  at("saved-text").textContent = texts[state] + lasts;
+  if (state === "out") signOut();
+  else showSaved(state, queue.entries().length, keep.lasts);
 }
 
-function showProgress() {
-  const all = progress.done + progress.left;
-  at("progress").max = Math.max(1, all);
-  at("progress").value = progress.done;
-  at("progress-text").textContent = `${progress.done} done · ${progress.left} left`;
-}
-
-function tell(text) {
-  at("told").textContent = text;
-}
-
-function showMode(next) {
-  mode = next;
-  document.body.dataset.mode = next;
-  const asking = next === "asking";
-  at("work").hidden = !asking;
-  at("actions").hidden = !asking;
-  at("rest").hidden = asking;
-  at("pause").disabled = next === "out";
-  if (!asking) delete document.body.dataset.ready;
-}
-
-function showRest(next, title, text, { resume = "", undo = false } = {}) {
-  showMode(next);
-  at("rest-title").textContent = title;
-  at("rest-text").textContent = text;
-  at("resume").hidden = !resume;
-  at("resume").textContent = resume;
-  at("rest-undo").hidden = !undo;
-  at(resume ? "resume" : "rest-title").focus();
-}
-
-function showOut() {
-  const waiting = queue.entries().length;
-  const kept = waiting ? ` ${waiting} unsent answer${waiting > 1 ? "s are" : " is"} kept in this browser.` : "";
-  at("saved").dataset.state = "waiting";
-  at("saved-text").textContent = "Signed out";
+function signOut() {
   current = null;
-  showRest("out", "Your link is no longer good", `Ask whoever sent it for a new one.${kept}`);
+  showOut(queue.entries().length);
 }
 
 function showItem(found) {
@@ -90,13 +44,13 @@ function showItem(found) {
   const draft = keep.get(`draft:${found.showing}`) ?? {};
   verdicts = verdictsOf(kind, responses.length);
   at("question").textContent = QUESTIONS[kind];
-  showGuideline(found.guideline);
+  showGuideline(found.guideline, keep);
   writePrompt(at("prompt"), found.prompt, found.conversation);
   at("answers").replaceChildren(...answerCards(kind, responses, names, (place) => ranking.press(place)));
   at("answers").dataset.count = Math.min(responses.length, 3);
   at("answers-title").textContent = responses.length > 1 ? "Answers" : "Answer";
   at("compare").hidden = responses.length < 2;
-  showDifferences(false);
+  showDifferences(responses, false);
   showControls(kind, responses.length, names, draft);
   at("comment").value = draft.comment ?? "";
   at("comment-need").hidden = kind === "critique";
@@ -114,18 +68,6 @@ function showItem(found) {
     ready = current === found;
     if (ready) document.body.dataset.ready = found.showing;
   }, READY_AFTER_MS);
-}
-
-function showGuideline(guideline) {
-  const panel = at("guideline");
-  panel.hidden = !guideline;
-  if (!guideline || panel.dataset.version === guideline.version) return;
-  const seen = keep.get("guideline");
-  write(at("guideline-text"), guideline.text);
-  panel.dataset.version = guideline.version;
-  panel.open = seen !== guideline.version;
-  at("guideline-news").hidden = !seen || seen === guideline.version;
-  keep.set("guideline", guideline.version);
 }
 
 function showControls(kind, count, names, draft) {
@@ -165,22 +107,6 @@ function showRanking() {
   keepDraft();
 }
 
-function showDifferences(on) {
-  at("compare").setAttribute("aria-pressed", String(on));
-  at("compare").firstChild.data = on ? "Hide differences " : "Show differences ";
-  const bodies = [...at("answers").querySelectorAll(".text")];
-  const texts = current.responses.map((text) => text.replaceAll("\r\n", "\n"));
-  const found = on ? texts.slice(1).map((text) => differences(texts[0], text)) : [];
-  bodies.forEach((body, place) => {
-    const pair = found[Math.max(0, place - 1)];
-    const marked = place === 0 ? texts.length === 2 && pair?.[0] : pair?.[1];
-    write(body, marked || texts[place]);
-  });
-  const note = found.includes(null) ? "Too long to compare." : texts.length > 2 ? "Marked: what differs from answer 1." : "Marked: words that the other answer does not have there.";
-  at("compare-note").hidden = !on;
-  at("compare-note").textContent = on ? note : "";
-}
-
 // ---- what is kept
 
 function overall() {
@@ -212,7 +138,7 @@ function forgetOldDrafts() {
 
 function tick() {
   const now = performance.now();
-  const counts = mode === "asking" && document.visibilityState === "visible" && now - clock.touched < IDLE_AFTER_MS;
+  const counts = mode() === "asking" && document.visibilityState === "visible" && now - clock.touched < IDLE_AFTER_MS;
   if (counts) clock.seconds += (now - clock.from) / 1000;
   clock.from = now;
 }
@@ -262,7 +188,7 @@ function submit(said) {
 }
 
 function undo() {
-  if (mode === "out" || mode === "loading") return;
+  if (mode() === "out" || mode() === "loading") return;
   const waiting = queue.entries();
   const undone = new Set(waiting.filter((one) => one.path === "/api/undo").map((one) => one.body.target));
   const mine = waiting.filter((one) => one.path === "/api/answers").map((one) => one.body.id);
@@ -281,7 +207,7 @@ function undo() {
 
 async function goOn() {
   if (!(await queue.flush())) {
-    if (mode !== "out") showRest("loading", "Waiting for the connection", "Your answer is kept in this browser, and sent as soon as the server can be reached.");
+    if (mode() !== "out") showRest("loading", "Waiting for the connection", "Your answer is kept in this browser, and sent as soon as the server can be reached.");
     return;
   }
   await load();
@@ -291,8 +217,8 @@ function afterSending({ path }, { status, body }) {
   if (body?.progress) progress = body.progress;
   if (status === 409) tell(path === "/api/undo" ? "That answer was taken back already." : "Answered already, in another tab.");
   else if (status !== 200) tell("The server refused an answer; it is kept in this browser.");
-  showProgress();
-  if (mode === "loading" && !current && queue.entries().length === 0) load();
+  showProgress(progress);
+  if (mode() === "loading" && !current && queue.entries().length === 0) load();
 }
 
 // One load at a time; asked again meanwhile, it is the same one.
@@ -310,21 +236,21 @@ async function loadNext() {
     if (!(error instanceof Unreachable)) throw error;
     status = 503;
   }
-  if (status === 401 || status === 403) return showOut();
+  if (status === 401 || status === 403) return signOut();
   if (isPassing(status) || !body?.progress) {
     showState("waiting");
-    if (mode !== "paused" && !current) showRest("loading", "Waiting for the connection", "The page goes on by itself.");
+    if (mode() !== "paused" && !current) showRest("loading", "Waiting for the connection", "The page goes on by itself.");
     retry = setTimeout(load, 2000);
     return;
   }
   progress = body.progress;
-  showProgress();
+  showProgress(progress);
   showState(queue.entries().length ? "waiting" : "saved");
-  if (mode === "paused") return;
+  if (mode() === "paused") return;
   if (body.item === null) {
     current = null;
     const undoable = Boolean(progress.last_answer);
-    if (mode !== "resting") showRest("resting", "Nothing to answer at the moment", "The page looks for new questions by itself.", { undo: undoable });
+    if (mode() !== "resting") showRest("resting", "Nothing to answer at the moment", "The page looks for new questions by itself.", { undo: undoable });
     retry = setTimeout(load, 3000);
   } else if (body.showing !== current?.showing) {
     forgetOldDrafts();
@@ -333,8 +259,8 @@ async function loadNext() {
 }
 
 async function pause() {
-  if (mode === "paused") return resume();
-  if (mode === "out") return;
+  if (mode() === "paused") return resume();
+  if (mode() === "out") return;
   tick();
   keepDraft();
   clearTimeout(retry);
@@ -355,13 +281,13 @@ function overallAt(target) {
 }
 
 function bindings(target) {
-  const rests = mode === "resting" || mode === "paused";
+  const rests = mode() === "resting" || mode() === "paused";
   const always = [
-    { keys: ["p"], label: mode === "paused" ? "Go on" : "Pause", act: pause },
+    { keys: ["p"], label: mode() === "paused" ? "Go on" : "Pause", act: pause },
     { keys: ["?"], label: "These keys", act: () => keys.show() },
   ];
-  if (rests) return [{ keys: ["u"], label: "Undo the last answer", act: mode === "resting" ? undo : () => {} }, ...always];
-  if (mode !== "asking") return always;
+  if (rests) return [{ keys: ["u"], label: "Undo the last answer", act: mode() === "resting" ? undo : () => {} }, ...always];
+  if (mode() !== "asking") return always;
   const ranks = ranking
     ? [
         ...ranking.names.slice(0, 9).map((name, place) => ({ keys: [String(place + 1)], label: `${name} next, or out again`, act: () => ranking.press(place) })),
@@ -390,7 +316,7 @@ function bindings(target) {
 const keys = new Keys(keep, bindings);
 ratingSteps(at("overall-steps"), keepDraft);
 at("comment").addEventListener("input", keepDraft);
-at("compare").addEventListener("click", () => current && showDifferences(at("compare").getAttribute("aria-pressed") !== "true"));
+at("compare").addEventListener("click", () => current && showDifferences(current.responses, at("compare").getAttribute("aria-pressed") !== "true"));
 at("pause").addEventListener("click", pause);
 at("resume").addEventListener("click", resume);
 at("skip").addEventListener("click", skip);
@@ -405,6 +331,6 @@ document.addEventListener("visibilitychange", () => {
 });
 window.addEventListener("pageshow", (event) => event.persisted && load());
 setInterval(tick, 1000);
-setInterval(() => mode === "asking" && document.visibilityState === "visible" && performance.now() - clock.touched < RENEW_EVERY_MS && load(), RENEW_EVERY_MS);
+setInterval(() => mode() === "asking" && document.visibilityState === "visible" && performance.now() - clock.touched < RENEW_EVERY_MS && load(), RENEW_EVERY_MS);
 showState(queue.entries().length ? "sending" : "saved");
 goOn();

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from lm_gym.reward_models import Question
 from lm_gym.reward_models.human import LabelStore, ask_questions, make_link, revoke_links
 from lm_gym.reward_models.human.page.access import RateLimit
 from lm_gym.reward_models.human.page.application import create_app
-from lm_gym.reward_models.human.page.guard import host_name
+from lm_gym.reward_models.human.page.guard import Guard, host_name
 from lm_gym.reward_models.human.page.settings import PageSettings
 
 HOSTILE = [
@@ -168,6 +170,33 @@ def test_a_body_is_measured_while_it_arrives(
     assert page.post("/api/answers", json=None, content=iter([large]), headers=lying).status_code == 413
     assert page.client.request("GET", "/api/progress", content=large).status_code == 413
     assert nothing_new()
+
+
+def test_a_body_that_is_announced_too_large_is_not_read(settings: PageSettings) -> None:
+    """And one that does not arrive in time is given up."""
+
+    async def answer(length: int, seconds: float) -> int:
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(seconds)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"127.0.0.1:8712"), (b"origin", b"http://127.0.0.1:8712")]
+        headers += [(b"content-type", b"application/json"), (b"content-length", str(length).encode())]
+        scope = {"type": "http", "method": "POST", "path": "/api/next", "headers": headers}
+
+        async def nobody(*args: Any) -> None:
+            pytest.fail("the application was asked")
+
+        await Guard(nobody, settings=replace(settings, read_seconds=0.05))(scope, receive, send)
+        return int(sent[0]["status"])
+
+    assert asyncio.run(answer(settings.body_bytes + 1, 1000.0)) == 413
+    assert asyncio.run(answer(10, 1000.0)) == 408
 
 
 @pytest.mark.parametrize("path", ["/", "/overview", "/api/progress", "/api/overview", "/api/session", "/openapi.json"])
