@@ -12,6 +12,8 @@ export class Keep {
     this.prefix = prefix;
     this.memory = new Map();
     this.lasts = true;
+    this.set("probe", true);
+    this.remove("probe");
   }
 
   get(name) {

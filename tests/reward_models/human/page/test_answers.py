@@ -255,3 +255,29 @@ def test_the_overview_leaves_the_store_to_its_annotators(store: LabelStore, ask:
     now[0] = 10.0
     assert overview.numbers()["counts"]["items"] == 0
     assert overview.numbers()["counts"]["items"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "responses", "verdict"),
+    [
+        ("ranks", 3, {"kind": "ranks", "ranks": [1, 2, 3]}),
+        ("ranks", 3, {"kind": "best_of", "best": 1}),
+        ("best_of", 3, {"kind": "best_of", "best": 1}),
+        ("thumb", 1, {"kind": "thumb", "up": True}),
+        ("critique", 1, {"kind": "critique"}),
+        ("value", 1, {"kind": "value", "reward": 2.0}),
+    ],
+    ids=lambda one: one["kind"] if isinstance(one, dict) else str(one),
+)
+def test_an_overall_rating_stands_beside_every_kind_but_one(
+    page: Any, store: LabelStore, ask: Callable[..., Any], kind: str, responses: int, verdict: Any
+) -> None:
+    ask(kind, responses=responses)
+    assert page.answer(verdict, comment="why", overall_rating=2).status_code == 200
+    assert [(one.overall_rating, one.comment) for one in labels(store)] == [(2, "why")]
+
+
+def test_a_rating_has_no_rating_beside_it(page: Any, store: LabelStore, ask: Callable[..., Any]) -> None:
+    ask("rating", responses=1)
+    assert page.answer({"kind": "rating", "stars": 3}, overall_rating=3).status_code == 422
+    assert labels(store) == []

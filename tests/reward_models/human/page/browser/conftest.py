@@ -147,9 +147,11 @@ def person(browser: Any, served: Served) -> Iterator[Callable[..., Tab]]:
     faults: list[str] = []
     contexts = []
 
-    def make(name: str = "Ada", *, role: Any = "annotator", path: str = "/", **options: Any) -> Tab:
+    def make(name: str = "Ada", *, role: Any = "annotator", path: str = "/", script: str = "", **options: Any) -> Tab:
         context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
         contexts.append(context)
+        if script:
+            context.add_init_script(script)
         tab = Tab(context.new_page(), faults)
         tab.page.goto(f"{served.url}/join/{make_link(served.store, name, role=role)}")
         tab.page.wait_for_url(f"{served.url}/")

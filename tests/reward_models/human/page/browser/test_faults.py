@@ -185,7 +185,7 @@ def test_an_answer_whose_acknowledgement_was_lost_is_stored_once(asked: Any, per
 def test_a_busy_server_is_asked_again(asked: Any, person: Any) -> None:
     tab = person()
     first = tab.ready()
-    answers = [429, 503, 500]
+    answers = [429, 503]
     tab.page.route(
         "**/api/answers",
         lambda route: route.fulfill(status=answers.pop(), body="no") if answers else route.continue_(),
@@ -238,3 +238,48 @@ def test_a_server_in_a_process_of_its_own(asked: Any, person: Any) -> None:
         tab.ready(first)
         assert len(asked.labels()) == 1
     assert server.process.returncode == 0
+
+
+def test_a_browser_on_a_plain_address(asked: Any, person: Any) -> None:
+    """Over http at an address that is not this machine's own, browsers have neither of these."""
+    tab = person(script="delete Navigator.prototype.locks; delete Crypto.prototype.randomUUID;")
+    first = tab.ready()
+    assert tab.page.evaluate("[navigator.locks, crypto.randomUUID]") == [None, None]
+    tab.page.context.set_offline(True)
+    tab.press("1")
+    tab.saved("waiting")
+    tab.page.context.set_offline(False)
+    tab.ready(first)
+    assert len(asked.labels()) == 1
+
+
+def test_a_browser_that_keeps_nothing(asked: Any, person: Any) -> None:
+    """As in some private windows: the page works, says so, and holds the answer while it is open."""
+    tab = person(script="Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); };")
+    first = tab.ready()
+    assert "leave the page open" in tab.page.locator("#saved").text_content()
+    tab.page.context.set_offline(True)
+    tab.press("1")
+    tab.saved("waiting")
+    tab.page.context.set_offline(False)
+    tab.ready(first)
+    assert len(asked.labels()) == 1
+
+
+def test_an_answer_that_the_server_refuses_holds_up_no_other(asked: Any, person: Any) -> None:
+    """It stays in the browser, and is told of."""
+    tab = person()
+    first = tab.ready()
+    refusals = [422]
+    tab.page.route(
+        "**/api/answers",
+        lambda route: route.fulfill(status=refusals.pop(), body="{}") if refusals else route.continue_(),
+    )
+    tab.press("1")
+    tab.told("The server refused an answer; it is kept in this browser.")
+    tab.page.wait_for_timeout(400)
+    assert tab.ready() == first, "it is asked again"
+    tab.press("2")
+    tab.ready(first)
+    assert len(asked.labels()) == 1
+    assert tab.page.evaluate("Object.keys(localStorage).filter((key) => key.includes(':refused:')).length") == 1
