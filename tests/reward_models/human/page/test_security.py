@@ -127,7 +127,7 @@ def test_malformed_json_is_refused(page: Any, nothing_new: Callable[[], bool], c
         {"id": "not a uuid"},
         {"id": None},
         {"id": "A" * 36},
-        {"showing": str(uuid.uuid4())},
+        {"showing": "00000000-0000-4000-8000-000000000000"},
         {"kind": "undone"},
         {"verdict": None},
         {"verdict": {"kind": "choice", "winner": "c"}},
