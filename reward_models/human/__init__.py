@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .collecting.assignment import next_showing, people_wanted, release
     from .collecting.exchange import Imported, import_judgements, judgements_of
     from .collecting.statistics import AnnotatorRecord, Disputed, LabelStatistics, label_statistics
-    from .collecting.sureness import ItemPosterior, label_posteriors
+    from .collecting.sureness import ItemPosterior, label_posteriors, posterior_rows
     from .consensus.agreement import Agreement
     from .consensus.bias import PositionBias, SwapConsistency
     from .consensus.posterior import LabelPosterior, Labels, label_posterior, label_probabilities
@@ -74,6 +74,7 @@ __all__ = [
     "make_link",
     "next_showing",
     "people_wanted",
+    "posterior_rows",
     "record_fit",
     "release",
     "retract",
@@ -93,7 +94,7 @@ _HOMES = {
     "collecting.assignment": ("next_showing", "people_wanted", "release"),
     "collecting.exchange": ("Imported", "import_judgements", "judgements_of"),
     "collecting.statistics": ("AnnotatorRecord", "Disputed", "LabelStatistics", "label_statistics"),
-    "collecting.sureness": ("ItemPosterior", "label_posteriors"),
+    "collecting.sureness": ("ItemPosterior", "label_posteriors", "posterior_rows"),
     "consensus.agreement": ("Agreement",),
     "consensus.bias": ("PositionBias", "SwapConsistency"),
     "consensus.posterior": ("LabelPosterior", "Labels", "label_posterior", "label_probabilities"),

@@ -13,7 +13,7 @@ from lm_gym.tools.console.terminal import plain_console
 __all__ = ["label"]
 
 Kind = Literal["auto", "choice", "ranks", "best_of", "thumb", "rating", "critique", "value"]
-Form = Literal["own", "pairs", "conversations", "transcripts", "unpaired", "votes", "rankings", "triplets"]
+Form = Literal["own", "pairs", "conversations", "transcripts", "unpaired", "votes", "rankings", "triplets", "posterior"]
 Names = Annotated[tuple[str, ...], NoneGiven]
 Files = Annotated[tuple[Path, ...], NoneGiven]
 
@@ -59,7 +59,8 @@ def label(
         terminal: Answer in this terminal instead of on a page.
         name: Your own name among the annotators.
         export: Write the labels to this .jsonl file, and do nothing else.
-        export_form: Form of the exported rows: the project's own, which holds everything, or that of another tool.
+        export_form: Form of the exported rows: the project's own, which holds everything, that of another tool, or
+            "posterior": what all labels on a question say together, its probability and the ends of its 95 % interval.
         overwrite: Replace the file that is there.
     """
     from lm_gym.reward_models.human import LabelStore, revoke_links

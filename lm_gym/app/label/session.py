@@ -23,6 +23,7 @@ from lm_gym.reward_models.human import (
     judgements_of,
     make_link,
     people_wanted,
+    posterior_rows,
     set_guideline,
     set_rules,
 )
@@ -107,11 +108,13 @@ def export_labels(store: LabelStore, path: Path, *, form: str, overwrite: bool, 
         raise OutputExistsError(f"{path}: is there already; name another file, or give --overwrite")
     with store.reading() as state:
         labels = judgements_of(state, votes=form == "votes")
+        rows = posterior_rows(state) if form == "posterior" else None
     if form == "own":
         save_judgements(path, labels)
     else:
-        write_jsonl(path, export_rows(labels, form))
-    console.print(f"{told(len(labels), 'row')} in {path}")
+        rows = export_rows(labels, form) if rows is None else rows
+        write_jsonl(path, rows)
+    console.print(f"{told(len(labels) if rows is None else len(rows), 'row')} in {path}")
 
 
 def collect(visit: Visit, console: Console) -> int | None:

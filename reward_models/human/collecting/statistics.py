@@ -6,16 +6,18 @@ Knows: which answers each measurement is about. Does not know: the formulas (``c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
 
+from lm_gym.reward_models.judgements.record import Judgement
+
 from ..consensus.agreement import Agreement, Level, agreement_of_counts
 from ..consensus.bias import PositionBias, SwapConsistency, position_bias, swap_consistency
 from ..store.replay import Answer, LabelState
-from .sureness import CLASSES, labels_by_kind
+from .sureness import CLASSES, classes_of, labels_by_kind
 
 __all__ = ["AnnotatorRecord", "Disputed", "LabelStatistics", "label_statistics"]
 
@@ -175,7 +177,17 @@ def _stars(answer: Answer) -> Any:
 def _same(first: Answer, again: Answer) -> bool:
     assert first.judgement is not None
     assert again.judgement is not None
-    return first.judgement.verdict == again.judgement.verdict
+    return _alike(first.judgement, again.judgement)
+
+
+def _alike(one: Judgement, other: Judgement) -> bool:
+    """True if two judgements of the same responses say the same, wherever both say something.
+
+    A ranking 1, 1, 2 is also written 1, 1, 3, and a pick of the best says nothing of the rest.
+    """
+    mine, theirs = dict(classes_of(one)), dict(classes_of(other))
+    both = mine.keys() & theirs.keys()
+    return all(mine[key] == theirs[key] for key in both) if both else one.verdict == other.verdict
 
 
 def _annotators(
@@ -211,7 +223,9 @@ def _annotators(
 
 def _passed(state: LabelState, answer: Answer) -> bool:
     assert answer.judgement is not None
-    return answer.judgement.verdict == state.items[answer.showing.item].item.known
+    known = state.items[answer.showing.item].item.known
+    assert known is not None
+    return _alike(answer.judgement, replace(answer.judgement, verdict=known, overall_rating=None, margin=None))
 
 
 def _with_others(state: LabelState, table: dict[Any, np.ndarray]) -> dict[str, float]:

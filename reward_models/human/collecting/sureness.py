@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from lm_gym.reward_models.judgements.record import Choice, Judgement, Rating, Th
 from ..consensus.posterior import Labels, label_posterior, label_probabilities, labels_of
 from ..store.replay import ItemState, LabelState
 
-__all__ = ["ItemPosterior", "is_sure", "label_posteriors", "labels_by_kind"]
+__all__ = ["ItemPosterior", "classes_of", "is_sure", "label_posteriors", "labels_by_kind", "posterior_rows"]
 
 CHOICE = ("a", "b", "tie", "both_bad")
 PAIR = ("first", "second", "tie")
@@ -75,7 +75,7 @@ def _labels_by_kind(state: LabelState) -> dict[str, _Rows]:
         if one.item.kind in CLASSES:
             for answer in one.labels:
                 assert answer.judgement is not None
-                for pair, label in _classes(answer.judgement):
+                for pair, label in classes_of(answer.judgement):
                     rows.setdefault(one.item.kind, []).append(((one.item.id, pair), answer.showing.annotator, label))
     found = {}
     for kind, each in rows.items():
@@ -96,6 +96,21 @@ def label_posteriors(state: LabelState, *, samples: int = 400, seed: int = 0) ->
             numbers = [float(each[place, top]) for each in (posterior.probability, posterior.low, posterior.high)]
             found.append(ItemPosterior(item, pair, int(rows.counts[place]), CLASSES[kind][top], *numbers))
     return found
+
+
+def posterior_rows(state: LabelState, *, samples: int = 400, seed: int = 0) -> list[dict[str, Any]]:
+    """The posteriors of a store as rows of a file; of a ranking, one for each pair.
+
+    Returns: ``item``, ``kind``, ``prompt``, ``responses``, the ``pair`` of places of a ranking, and the other fields of
+        :class:`ItemPosterior`. Attention checks are left out.
+    """
+    rows = []
+    for one in label_posteriors(state, samples=samples, seed=seed):
+        item = state.items[one.item].item
+        if item.known is None:
+            asked = {"kind": item.kind, "prompt": item.question.prompt, "responses": list(item.question.texts)}
+            rows.append({"item": item.id, **asked, **{**one._asdict(), "pair": one.pair and list(one.pair)}})
+    return rows
 
 
 def is_sure(state: LabelState, item: ItemState) -> bool:
@@ -119,7 +134,9 @@ def _probability(state: LabelState) -> dict[str, float]:
     return found
 
 
-def _classes(judgement: Judgement) -> Iterator[tuple[tuple[int, int] | None, int]]:
+def classes_of(judgement: Judgement) -> Iterator[tuple[tuple[int, int] | None, int]]:
+    """What a judgement says as classes: for each pair of a ranking, or None, the place of its class in
+    :data:`CLASSES`."""
     verdict = judgement.verdict
     if isinstance(verdict, Choice):
         yield None, CHOICE.index(verdict.winner)

@@ -17,8 +17,18 @@ import pytest
 from lm_gym.app.cli import main
 from lm_gym.app.label.questions import read_questions
 from lm_gym.errors import DataError
-from lm_gym.reward_models import Judgement, load_judgements
-from lm_gym.reward_models.human import LabelStore, find_link, import_judgements, make_link, next_showing
+from lm_gym.reward_models import Choice, Judgement, Question, load_judgements
+from lm_gym.reward_models.human import (
+    LabelRules,
+    LabelStore,
+    ask_questions,
+    find_link,
+    import_judgements,
+    judge,
+    make_link,
+    next_showing,
+    set_rules,
+)
 from lm_gym.tools.files import write_jsonl
 
 ROWS = [
@@ -93,6 +103,31 @@ def test_export_and_revoke(tmp_path: Path, file: Path, capsys: pytest.CaptureFix
             assert len(state.items) == 1 + len(ROWS)
         assert next_showing(store, "person-x") is not None
     assert main(["label", str(place), "--revoke", "Ben"]) == 2
+
+
+def test_what_all_labels_say_together_is_exported(tmp_path: Path) -> None:
+    place, out = tmp_path / "labels.db", tmp_path / "posterior.jsonl"
+    with LabelStore.open(place) as store:
+        ask_questions(store, [Question.of("check", ("x", "y"))], kind="choice", known=[Choice("a")])
+        ask_questions(store, [Question.of("r", ("x",))], kind="value")
+        set_rules(store, LabelRules(check_share=0.9, repeat_share=0.0))
+        while (showing := next_showing(store, "person-a")) is not None:
+            said = {"kind": "choice", "winner": "a"} if len(showing.order) == 2 else {"kind": "value", "reward": 1.0}
+            judge(store, "person-a", showing.id, said)
+        with store.reading() as state:
+            assert [len(one.labels) for one in state.items.values()] == [1, 1]
+        people = ("Ada", "Ben", "Cy")
+        pairs = [Judgement.pair("p", "good", "bad", annotator=name) for name in people]
+        rankings = [Judgement.ranking("q", ("x", "y", "z"), (1, 2, 2), annotator=name) for name in people[:2]]
+        import_judgements(store, [*pairs, *rankings])
+    assert main(["label", str(place), "--export", str(out), "--export-form", "posterior"]) == 0
+    pair, *of_ranking = map(json.loads, out.read_text().splitlines())
+    assert (pair["kind"], pair["prompt"], pair["responses"], pair["pair"]) == ("choice", "p", ["good", "bad"], None)
+    assert (pair["answer"], pair["labels"]) == ("a", 3)
+    assert pair["low"] < pair["probability"] < pair["high"]
+    assert pair["probability"] > 0.9
+    found = [(tuple(row["pair"]), row["answer"], row["labels"]) for row in of_ranking]
+    assert found == [((0, 1), "first", 2), ((0, 2), "first", 2), ((1, 2), "tie", 2)]
 
 
 def test_checks_have_a_known_answer(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Log:
 
     def item(self, kind: str = "choice", **rest) -> str:
         id = f"00000000-0000-0000-0001-{len(self.events):012d}"
-        responses = ["one", "two"] if kind == "choice" else ["one"]
+        responses = {"choice": ["one", "two"], "ranks": ["one", "two", "three"]}.get(kind, ["one"])
         self.add("asked", item=id, body={"kind": kind, "prompt": "p", "responses": responses, **rest})
         return id
 
@@ -88,6 +88,45 @@ def test_those_who_slow_down_and_drift() -> None:
     assert found.drift == 3.0
     assert found.annotators[0].slowing == 3.0
     assert found.bias.decided == 0
+
+
+RANKS = {"kind": "ranks", "ranks": [1, 1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("said", "alike"),
+    [
+        ({"kind": "ranks", "ranks": [1, 1, 3]}, True),  # the same, counted on by size
+        ({"kind": "ranks", "ranks": [1, 2, 3]}, False),
+        ({"kind": "best_of", "best": 0}, False),  # above the second, which was its equal
+        ({"kind": "best_of", "best": 2}, False),
+    ],
+)
+def test_rankings_are_alike_by_what_they_say_and_not_by_how_it_is_written(said: dict, alike: bool) -> None:
+    log, order = Log(), (0, 1, 2)
+    item, check = log.item("ranks"), log.item("ranks", known=RANKS)
+    showing = log.answer(item, ANN, RANKS, order)
+    log.answer(item, ANN, said, (2, 1, 0), repeat_of=showing)
+    log.answer(check, ANN, {**said, "overall_rating": 3}, order)
+    (ann,) = log.statistics().annotators
+    assert (ann.repeats, ann.repeats_same) == (1, alike)
+    assert (ann.checks, ann.checks_passed) == (1, alike)
+
+
+def test_a_pick_of_the_known_best_passes_a_check() -> None:
+    log = Log()
+    check = log.item("ranks", known={"kind": "ranks", "ranks": [2, 1, 3]})
+    log.answer(check, ANN, {"kind": "best_of", "best": 1}, (0, 1, 2))
+    log.answer(check, BEN, {"kind": "best_of", "best": 0}, (0, 1, 2))
+    assert {one.annotator: one.checks_passed for one in log.statistics().annotators} == {ANN: 1, BEN: 0}
+
+
+def test_numbers_are_alike_where_they_are_equal() -> None:
+    log = Log()
+    item = log.item("value")
+    showing = log.answer(item, ANN, {"kind": "value", "reward": 1.0}, (0,))
+    log.answer(item, ANN, {"kind": "value", "reward": 2.0}, (0,), repeat_of=showing)
+    assert log.statistics().annotators[0].repeats_same == 0
 
 
 def test_nothing_yet() -> None:

@@ -16,6 +16,8 @@ from lm_gym.reward_models.human.consensus.posterior import (
     labels_of,
     prior_rows,
 )
+from lm_gym.reward_models.human.consensus.posterior import _given as given
+from lm_gym.reward_models.human.consensus.posterior import _said_of as said_of
 
 
 def exact(labels: Labels) -> np.ndarray:
@@ -96,6 +98,64 @@ def test_the_quick_way_leads_where_the_exact_one_does(name: str) -> None:
     assert quick == pytest.approx(right, abs=0.05)
     clear = np.sort(right, axis=1)[:, -1] - np.sort(right, axis=1)[:, -2] > 0.2
     assert (quick.argmax(axis=1) == right.argmax(axis=1))[clear].all()
+
+
+def by_importance(labels: Labels, draws: int = 400_000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and 95 % interval of each item's probability: reliabilities from the prior, weighted by what was said."""
+    rng, alpha, classes = np.random.default_rng(0), prior_rows(labels), labels.class_count
+    share = rng.dirichlet(np.ones(classes), size=draws)
+    confusion = [
+        [rng.dirichlet(alpha[right], size=draws) for right in range(classes)] for _ in range(labels.annotator_count)
+    ]
+    joint = np.repeat(share[:, None], labels.item_count, axis=1)
+    for item, who, label in zip(labels.items, labels.annotators, labels.labels, strict=True):
+        for right in range(classes):
+            joint[:, item, right] *= confusion[who][right][:, label]
+    weight = joint.sum(axis=2).prod(axis=1)
+    each = joint / joint.sum(axis=2, keepdims=True)
+    mean = np.einsum("d,dic->ic", weight, each) / weight.sum()
+    ends = np.empty((2, labels.item_count, classes))
+    for item, right in itertools.product(range(labels.item_count), range(classes)):
+        order = each[:, item, right].argsort()
+        below = weight[order].cumsum() / weight.sum()
+        ends[:, item, right] = each[order[np.searchsorted(below, (0.025, 0.975))], item, right]
+    return mean, ends[0], ends[1]
+
+
+@pytest.mark.parametrize("name", ["one label", "two agree", "two disagree", "one against two"])
+def test_the_interval_is_that_of_weighted_draws_from_the_prior(name: str) -> None:
+    rows, classes = {"one label": ([(0, 0, 0)], 2), **CASES}[name]
+    labels = labels_of(rows, class_count=classes)
+    mean, low, high = by_importance(labels)
+    assert mean == pytest.approx(exact(labels), abs=0.01)
+    found = label_posterior(labels, samples=8000)
+    assert found.low == pytest.approx(low, abs=0.03)  # ends of a sample: three times as far off as its mean
+    assert found.high == pytest.approx(high, abs=0.03)
+    assert (high - low).max() > 0.3  # so that an interval of no width, or of all, would be seen
+
+
+def test_without_a_prior_its_steps_are_those_of_dawid_and_skene() -> None:
+    """Their EM from the shares of votes, in loops over labels as the paper writes it (eq. 2.3, 2.4, 2.5)."""
+    labels, _ = crowd([0.9, 0.7, 0.6, 0.55], 25, 3, 0)
+    rows = list(zip(labels.items, labels.annotators, labels.labels, strict=True))
+    plain = np.zeros((25, 3))
+    for item, _, label in rows:
+        plain[item, label] += 1 / 4
+    quick = plain.copy()
+    for _ in range(12):
+        said = np.zeros((4, 3, 3))
+        for item, who, label in rows:
+            said[who, :, label] += plain[item]
+        share, after = plain.mean(axis=0), np.ones((25, 3)) * plain.mean(axis=0)
+        for item, who, label in rows:
+            for right in range(3):
+                after[item, right] *= said[who, right, label] / said[who, right].sum()
+        plain = after / after.sum(axis=1, keepdims=True)
+
+        counts = said_of(labels, quick)
+        quick = given(labels, counts / counts.sum(axis=2, keepdims=True), share)
+    assert quick == pytest.approx(plain, abs=1e-9)
+    assert plain.max(axis=1).mean() > 0.8
 
 
 def crowd(accuracies: list[float], items: int, classes: int, seed: int) -> tuple[Labels, np.ndarray]:
