@@ -51,7 +51,8 @@ def judgements_of(
         state: of the store.
         batch: of this batch alone; None for all.
         items: of these items alone; None for all.
-        votes: give the choices on one item as one judgement that holds all votes, at the place of the first.
+        votes: give the choices on one item, even a single one, as one judgement that holds all votes, at the place of
+            the first; choices with a margin, which a vote has no room for, stay apart.
     """
     wanted = None if items is None else set(items)
     labels = sorted(
@@ -89,7 +90,7 @@ def _as_votes(labels: Iterable[Answer]) -> Iterator[Judgement]:
             for one in found
             if isinstance(one.verdict, Choice)
         ]
-        if len(cast) == len(found) > 1:
+        if len(cast) == len(found) and all(one.margin is None for one in found):
             first = found[0]
             yield Judgement(
                 prompt=first.prompt,

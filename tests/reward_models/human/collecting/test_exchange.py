@@ -20,6 +20,7 @@ from lm_gym.reward_models import (
     Value,
     Vote,
     Votes,
+    export_rows,
     load_judgements,
     save_judgements,
 )
@@ -82,6 +83,16 @@ def test_votes_are_taken_apart_and_put_together(store) -> None:
     assert import_judgements(store, [same]).left_out == [
         "choice: must compare at least 2 different responses, got 2 times 'x'"
     ]
+
+
+def test_a_single_choice_is_a_vote_too_and_one_with_a_margin_is_not(store) -> None:
+    pairs = [Judgement.pair("p", "x", "y", annotator="person-1"), Judgement.pair("q", "x", "y", margin=0.5)]
+    import_judgements(store, pairs)
+    with store.reading() as state:
+        single, other = judgements_of(state, votes=True)
+    assert single.verdict == Votes((Vote("a", annotator="person-1"),))
+    assert export_rows([single], "votes")[0]["votes"] == [{"choice": "a", "annotator": "person-1"}]
+    assert other == pairs[1]
 
 
 def test_two_judgements_of_one_person_on_one_question_are_both_kept(store) -> None:
