@@ -21,16 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["register_environments"]
 
 _HERE = "lm_gym.envs.registration"
+_FACTORIES = {
+    "TextGeneration-v0": "text_generation",
+    "Reviews-v0": "reviews",
+    "HumanFeedback-v0": "human_feedback",
+}
+_HUMAN = ("fallback", "kind", "overlap", "store", "timeout_seconds")
 
 
 def register_environments() -> None:
     """Register every id with Gymnasium; a second call changes nothing."""
-    for name, factory in (("TextGeneration-v0", "text_generation"), ("Reviews-v0", "reviews")):
+    for name, factory in _FACTORIES.items():
         if f"lm_gym/{name}" not in registry:
             gymnasium.register(
                 f"lm_gym/{name}",
                 entry_point=f"{_HERE}:make_{factory}",
                 vector_entry_point=f"{_HERE}:make_{factory}_vector",
+                nondeterministic=factory == "human_feedback",
             )
 
 
@@ -58,6 +65,31 @@ def make_reviews(**kwargs: Any) -> TextGenerationEnv:
 def make_reviews_vector(num_envs: int = 1, **kwargs: Any) -> TextGenerationVectorEnv:
     """:func:`make_reviews` with ``num_envs`` rows."""
     return make_text_generation_vector(num_envs, **_with_reviews(kwargs))
+
+
+def make_human_feedback(**kwargs: Any) -> TextGenerationEnv:
+    """A person is the reward; the rest is as in :func:`make_reviews`, and may be replaced in the same way.
+
+    Args: kwargs: ``store``, ``kind``, ``timeout_seconds``, ``fallback`` and ``overlap`` of
+        ``lm_gym.reward_models.human.HumanRewardModel``, beside the arguments of :func:`make_reviews`.
+    """
+    return make_reviews(**_with_people(kwargs))
+
+
+def make_human_feedback_vector(num_envs: int = 1, **kwargs: Any) -> TextGenerationVectorEnv:
+    """:func:`make_human_feedback` with ``num_envs`` rows."""
+    return make_reviews_vector(num_envs, **_with_people(kwargs))
+
+
+def _with_people(kwargs: dict[str, Any]) -> dict[str, Any]:
+    from lm_gym.errors import ConfigError
+    from lm_gym.scoring.handles import registered_reward_model
+
+    rest = dict(kwargs)
+    if "reward_model" in rest:
+        raise ConfigError("lm_gym/HumanFeedback-v0: people are its reward model; name another one in lm_gym/Reviews-v0")
+    options = {name: rest.pop(name) for name in _HUMAN if name in rest}
+    return {**rest, "reward_model": registered_reward_model("human")(**options)}
 
 
 def _with_reviews(kwargs: dict[str, Any]) -> dict[str, Any]:

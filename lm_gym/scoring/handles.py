@@ -38,6 +38,7 @@ __all__ = [
     "import_attribute",
     "is_import_path",
     "load_reward_model",
+    "registered_reward_model",
 ]
 
 ModelHandle = str | Path | Callable[[], Any]
@@ -176,6 +177,14 @@ def load_reward_model(handle: str | Path | RewardModelLike) -> RewardModel:
         f"reward model {str(handle)!r}: must be a saved reward model's folder, a hub id, module:attribute, "
         f"file.py:attribute, or one of the registered names {sorted(kinds)}"
     )
+
+
+def registered_reward_model(name: str) -> Any:
+    """The class of a reward model that is registered under a name. Raises: ConfigError: none is."""
+    kinds = _registered()
+    if name not in kinds:
+        raise ConfigError(f"reward model {name!r}: must be one of the registered names {sorted(kinds)}")
+    return kinds[name].load()
 
 
 def _registered() -> dict[str, Any]:

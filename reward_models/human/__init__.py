@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .consensus.agreement import Agreement
     from .consensus.bias import PositionBias, SwapConsistency
     from .consensus.posterior import LabelPosterior, Labels, label_posterior, label_probabilities
+    from .live.model import HumanRewardModel, WaitingForPeople, default_labels
+    from .live.simulated import PageTransport, Shown, SimulatedPerson, StoreTransport, Transport
+    from .live.tickets import HumanQuestions, Outcome, PaidReward, Ticket, audit
+    from .live.values import value_of
     from .page.process import ServerProcess, serve_in_process
     from .page.serving import serve
     from .page.settings import PageSettings
@@ -40,6 +44,8 @@ __all__ = [
     "Event",
     "Fit",
     "Guideline",
+    "HumanQuestions",
+    "HumanRewardModel",
     "Imported",
     "Item",
     "ItemPosterior",
@@ -51,17 +57,28 @@ __all__ = [
     "LabelStore",
     "Labels",
     "Link",
+    "Outcome",
     "PageSettings",
+    "PageTransport",
+    "PaidReward",
     "Payment",
     "PositionBias",
     "ServerProcess",
     "Showing",
+    "Shown",
+    "SimulatedPerson",
     "StoreAnnotator",
+    "StoreTransport",
     "SwapConsistency",
+    "Ticket",
     "Transaction",
+    "Transport",
     "Waiting",
+    "WaitingForPeople",
     "ask_questions",
+    "audit",
     "close_items",
+    "default_labels",
     "find_link",
     "import_judgements",
     "judge",
@@ -85,6 +102,7 @@ __all__ = [
     "set_rules",
     "skip",
     "undo",
+    "value_of",
 ]
 
 _HOMES = {
@@ -101,6 +119,10 @@ _HOMES = {
     "page.process": ("ServerProcess", "serve_in_process"),
     "page.serving": ("serve",),
     "page.settings": ("PageSettings",),
+    "live.model": ("HumanRewardModel", "WaitingForPeople", "default_labels"),
+    "live.simulated": ("PageTransport", "Shown", "SimulatedPerson", "StoreTransport", "Transport"),
+    "live.tickets": ("HumanQuestions", "Outcome", "PaidReward", "Ticket", "audit"),
+    "live.values": ("value_of",),
     "store.event_store": ("LabelStore", "Transaction"),
     "store.events": ("Event",),
     "store.items": ("Item",),
