@@ -27,7 +27,7 @@ NOTEBOOKS = sorted((ROOT / "examples").rglob("*.ipynb"))
 
 
 def test_examples_are_found() -> None:
-    assert 10 <= len(SCRIPTS) <= 16
+    assert 10 <= len(SCRIPTS) <= 18
     assert {path.stem for path in SCRIPTS} > LONG
     assert NOTEBOOKS
 

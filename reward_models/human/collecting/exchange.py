@@ -16,11 +16,12 @@ from lm_gym.errors import DataError
 from lm_gym.reward_models.judgements.annotator import Question
 from lm_gym.reward_models.judgements.record import Choice, Judgement, Vote, Votes, require_judgements
 from lm_gym.tools.digests import digest_json
+from lm_gym.tools.settings import shown
 
 from ..store.event_store import LabelStore, Transaction
 from ..store.events import Event
-from ..store.items import Item, ItemKind, said_row
-from ..store.replay import Answer, LabelState
+from ..store.items import Item, ItemKind, judgement_of, said_row
+from ..store.replay import Answer, AnsweredAlreadyError, LabelState
 from .asking import NAMESPACE, item_id
 
 __all__ = ["Imported", "import_judgements", "judgements_of"]
@@ -37,7 +38,7 @@ class Imported(NamedTuple):
     known: int
     """Judgements that were in it already, by an earlier import."""
     left_out: list[str]
-    """Why others could not be stored: votes on two equal texts, say."""
+    """Why others could not be stored: votes on two equal texts, or another judgement of the same annotator."""
 
 
 def judgements_of(
@@ -134,8 +135,11 @@ def import_judgements(store: LabelStore, judgements: Iterable[Judgement], *, bat
                 copy = seen[plain, who]  # a person's second judgement of one question is about an item of its own
             id = plain if copy == 1 else str(uuid.uuid5(NAMESPACE, f"{plain} {copy}"))
             item = Item(id=id, kind=kind, question=question, batch=batch)
-            new = _store(transaction, item, who, one, store.clock())
-            stored, known = stored + new, known + (not new)
+            try:
+                new = _store(transaction, item, who, one, store.clock())
+                stored, known = stored + new, known + (not new)
+            except AnsweredAlreadyError as error:
+                left_out.append(str(error))
     return Imported(stored, known, left_out)
 
 
@@ -159,8 +163,13 @@ def _store(transaction: Transaction, item: Item, who: str, judgement: Judgement,
     state = transaction.state
     showing = str(uuid.uuid5(NAMESPACE, f"{item.id} shown to {who}"))
     answer = str(uuid.uuid5(NAMESPACE, digest_json([item.id, who, "judged", said_row(judgement)])))
-    if showing in state.answer_of or showing in {one.showing.id for one in state.retracted.values()}:
-        return False
+    if showing in state.answer_of:
+        if state.answer_of[showing].judgement == judgement_of(item, said_row(judgement), who):
+            return False
+        raise AnsweredAlreadyError(
+            f"judgement of {shown(judgement.prompt[:60])}: the store holds another one of the same annotator on the "
+            "same question, which stays; undo that one first, or import under another batch"
+        )
     if item.id not in state.items:
         asked = str(uuid.uuid5(NAMESPACE, f"{item.id} asked"))
         transaction.append(Event(id=asked, kind="asked", at=now, item=item.id, body=item.to_row()))

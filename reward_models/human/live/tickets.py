@@ -165,11 +165,11 @@ class HumanQuestions:
         now = self.store.clock()
         with self.store.transaction() as transaction:
             for number, (ticket, outcome) in enumerate(zip(tickets, outcomes, strict=True)):
+                answered = outcome.state == "value"  # what is stale has a value too, and is not paid
+                value, by = (outcome.value, "people") if answered else (None, "nobody")
                 body = {
-                    "value": outcome.value if values is None else values[number],
-                    "source": ("people" if outcome.state == "value" else "nobody")
-                    if source is None
-                    else source[number],
+                    "value": value if values is None else values[number],
+                    "source": by if source is None else source[number],
                     "answers": list(outcome.answers),
                     "delay_seconds": now - ticket.asked_at,
                     "policy_version": policy_version,

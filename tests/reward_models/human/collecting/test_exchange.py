@@ -71,6 +71,17 @@ def test_what_was_retracted_does_not_come_back_by_an_import(store) -> None:
         assert judgements_of(state) == []
 
 
+def test_another_judgement_of_the_same_person_is_told_of_and_the_first_one_stays(store) -> None:
+    one, changed = ONE_OF_EACH[3], replace(ONE_OF_EACH[3], verdict=Thumb(True))
+    import_judgements(store, [one])
+    found = import_judgements(store, [changed])
+    assert (found.stored, found.known, len(found.left_out)) == (0, 0, 1)
+    assert "holds another one of the same annotator" in found.left_out[0]
+    with store.reading() as state:
+        assert judgements_of(state) == [one]
+    assert import_judgements(store, [changed], batch="later").stored == 1
+
+
 def test_votes_are_taken_apart_and_put_together(store) -> None:
     votes = Votes((Vote("a", annotator="person-1"), Vote("b", "no", "person-2", 3), Vote("a"), Vote("tie")))
     asked = Judgement.of("p", ("x", "y"), votes)
