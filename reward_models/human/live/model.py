@@ -157,6 +157,9 @@ class HumanRewardModel(RewardModel):
     def _wait(self, questions: HumanQuestions, tickets: Sequence[Ticket]) -> list[Outcome]:
         started = told = time.monotonic()
         while True:
+            if self._server is not None and not self._server.runs:
+                self._server.stop()
+                self._serve(questions.store)
             found = questions.outcomes(tickets, policy_version=self.policy_version)
             answered = sum(one.state != "open" for one in found)
             now = WaitingForPeople(answered=answered, asked=len(found), seconds=time.monotonic() - started)

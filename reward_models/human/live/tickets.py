@@ -29,7 +29,7 @@ from .values import LiveKind, value_of
 __all__ = ["HumanQuestions", "Outcome", "PaidReward", "Ticket", "audit"]
 
 PRIORITY = 100
-"""Of live questions, so that they go before ordinary labelling."""
+"""Least of live questions, so that they go before ordinary labelling."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,8 @@ class HumanQuestions:
         if len(prompts) != len(responses):
             raise ConfigError(f"ask: needs one prompt per response, got {len(prompts)} and {len(responses)}")
         questions = [Question.of(prompt, [text]) for prompt, text in zip(prompts, responses, strict=True)]
+        with self.store.reading() as state:
+            newest = PRIORITY + state.sequence  # whoever asked before may have given up, and this asker waits
         items = ask_questions(
             self.store,
             questions,
@@ -129,7 +131,7 @@ class HumanQuestions:
             batch=self.batch,
             policy_version=policy_version,
             overlap=self.overlap,
-            priority=PRIORITY,
+            priority=newest,
         )
         now = self.store.clock()
         return [Ticket(item=item, policy_version=policy_version, asked_at=now) for item in items]

@@ -17,11 +17,13 @@ from gymnasium.utils.env_checker import check_env
 import lm_gym
 from lm_gym.errors import ConfigError
 from lm_gym.reward_models.human import (
+    HumanQuestions,
     HumanRewardModel,
     LabelRules,
     LabelStore,
     PageTransport,
     SimulatedPerson,
+    StoreTransport,
     audit,
     default_labels,
     judgements_of,
@@ -141,6 +143,36 @@ def test_a_person_at_the_real_page(place: Path) -> None:
     assert model._server.runs
     model.close()
     assert found[0].value == pytest.approx([0.6, -1.0])
+
+
+def test_a_person_who_is_too_slow_still_answers_what_is_waited_for(store) -> None:
+    """Three of four in time, in every batch: what was given up goes last."""
+    questions = HumanQuestions(store, timeout_seconds=1)
+    person = SimulatedPerson(StoreTransport(store, "one"), length)
+    for batch in range(6):
+        tickets = questions.ask(["p"] * 4, [f"{batch} {row}" for row in range(4)])
+        for _ in range(3):
+            assert person.answer_next()
+        states = [one.state for one in questions.outcomes(tickets)]
+        assert states.count("value") == 3
+
+
+def test_a_page_that_dies_is_started_anew(place: Path) -> None:
+    model, found = HumanRewardModel(place, timeout_seconds=60), []
+    waiter = threading.Thread(target=lambda: found.append(model.score(["p"], ["12345678"])))
+    waiter.start()
+    while model._server is None:
+        time.sleep(0.02)
+    first = model._server
+    first.process.kill()
+    while model._server is first or model._server is None:
+        time.sleep(0.02)
+    assert model._server.runs
+    with LabelStore.open(place) as store:
+        assert SimulatedPerson(StoreTransport(store, "one"), length).answer_next()
+    waiter.join()
+    model.close()
+    assert found[0].value == pytest.approx([0.6])
 
 
 TRAINER = """
