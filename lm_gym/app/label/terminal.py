@@ -237,7 +237,7 @@ def _by_key() -> Iterator[None]:
 
     before = termios.tcgetattr(sys.stdin)
     try:
-        tty.setcbreak(sys.stdin.fileno())
+        tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)  # a key or a Ctrl-C that came early is not thrown away
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

@@ -173,3 +173,17 @@ def test_ctrl_c_at_a_question(store: LabelStore) -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+
+
+def test_keys_that_come_early_are_not_lost(store: LabelStore) -> None:
+    pexpect = pytest.importorskip("pexpect", reason="needs pexpect")
+    for number in range(5):
+        ask(store, "choice", f"a{number}", f"b{number}")
+    command = ["-m", "lm_gym.app.cli", "label", store.place, "--terminal"]
+    child = pexpect.spawn(sys.executable, command, encoding="utf-8", timeout=60)
+    child.expect("q stop")
+    child.send("11111")
+    child.expect("stopped; 5 labels|5 labels")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert len(labels(store)) == 5

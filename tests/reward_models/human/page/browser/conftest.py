@@ -31,7 +31,7 @@ ARGUMENTS = (
 WAIT_MS = 15_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop runs in this thread: no longer than its own tests do
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the development extra")
     path = shutil.which("chromium")
